@@ -1,0 +1,151 @@
+"""The batches that flow through a run, each stage a wider copy of the last: Prompts > Rollouts > Scored > Experience."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+# n = rollouts in the batch (prompts x group)   t = response tokens   p = prompt tokens, the longest of the batch
+Tokens = Int[Tensor, "n t"]
+PerToken = Float[Tensor, "n t"]
+PerRollout = Float[Tensor, " n"]
+Group = Int[Tensor, " n"]
+Mask = Bool[Tensor, "n t"]
+Scalar = Float[Tensor, ""]
+Row = Mapping[str, Any]
+"""One example of a dataset: `id`, `prompt` and whatever else a scorer needs, such as `reference`."""
+
+Wider = TypeVar("Wider", bound="Rollouts")
+Same = TypeVar("Same", bound="Rollouts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """A few prompts of a dataset, tokenised once.
+
+    Example: two prompts of 3 and 2 tokens have tokens [[5, 6, 7], [0, 8, 9]] and lengths [3, 2].
+    """
+
+    tokens: Int[Tensor, "b p"]
+    """Prompt tokens, left-padded."""
+    lengths: Int[Tensor, " b"]
+    """How many tokens of each row are the prompt's."""
+    rows: tuple[Row, ...]
+    """The dataset rows they came from, in the same order."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """What the policy wrote: responses to prompts, sampled under the policy of this step."""
+
+    prompts: Int[Tensor, "n p"]
+    """Prompt tokens, left-padded."""
+    prompt_lengths: Int[Tensor, " n"]
+    """How many tokens of each row of `prompts` are real."""
+    responses: Tokens
+    """Response tokens, right-padded."""
+    mask: Mask
+    """True on every token the policy sampled, its end-of-sequence token included."""
+    group: Group
+    """Which prompt of the batch each rollout answers; rollouts of one prompt share a number."""
+    logprobs: PerToken
+    """log pi(a|s) as sampled: fp32, at the sampling temperature; 0 outside the mask."""
+    truncated: Bool[Tensor, " n"]
+    """True where the response was cut at the length limit and has no end-of-sequence token."""
+    texts: tuple[str, ...]
+    """The responses as text, without special tokens."""
+    rows: tuple[Row, ...]
+    """The dataset row each rollout answers."""
+
+    def widen(self, into: type[Wider], **added: Any) -> Wider:
+        """The same rollouts with what the next stage learned about them."""
+        return into(**{f.name: getattr(self, f.name) for f in fields(self)}, **added)
+
+    def __getitem__(self: Same, rows: Tensor) -> Same:
+        """A minibatch: the same stage, only the rollouts numbered in `rows`."""
+        picked = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
+        return type(self)(**picked)
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def to(self: Same, device: torch.device | str) -> Same:
+        """The same batch on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Rollouts):
+    """What the scorer said of each rollout, and what each model thought of each token."""
+
+    scores: PerRollout
+    """The score of each rollout, all components together."""
+    old_logprobs: PerToken
+    """log pi_old(a|s) by the policy that sampled, from the training forward; 0 outside the mask."""
+    ref_logprobs: PerToken
+    """log pi_ref(a|s) by the frozen reference; 0 outside the mask."""
+    values: PerToken | None = None
+    """V(s) before each token; None where the algorithm keeps no critic."""
+    kl_coef: float = 0.0
+    """The KL coefficient in force when these rollouts were drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience(Scored):
+    """What the algorithm made of it: how much each token deserves."""
+
+    advantages: PerToken
+    """How much better than expected each token was; 0 outside the mask."""
+    returns: PerToken | None = None
+    """What the critic should have predicted; None without a critic."""
+    weights: PerToken | None = None
+    """The share of each token in the loss, set by the engine once for each optimizer step."""
+
+    def total(self, losses: PerToken) -> Scalar:
+        """One loss from one loss per token: the sum by `weights`, so that any split into microbatches adds up."""
+        assert self.weights is not None, "the engine sets weights before it asks for a loss"
+        return (torch.where(self.mask, losses, 0.0) * self.weights).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward:
+    """What a policy thinks of the tokens of a batch; with gradient when it is being trained."""
+
+    logprobs: PerToken
+    """log pi(a|s), fp32, at the sampling temperature; 0 outside the mask."""
+    entropy: PerToken
+    """Entropy in nats of the distribution each token was drawn from; 0 outside the mask."""
+    values: PerToken | None = None
+    """V(s) before each token; None without a critic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOutput:
+    """What an algorithm wants descended, and what it wants written down."""
+
+    loss: Scalar
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    """Per-token quantities [n, t] to log: the engine writes `<name>_mean` (and `_std` where asked) over the mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A scorer's answer: the total that is trained on, and its named parts."""
+
+    total: PerRollout
+    components: Mapping[str, PerRollout] = field(default_factory=dict)
+
+
+def _take(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows.to(value.device)]
+    if isinstance(value, tuple):
+        return tuple(value[i] for i in rows.tolist())
+    return value

@@ -1,0 +1,94 @@
+"""What a policy, a sampler, a scorer, a dataset and an algorithm must do, so that none needs to know another."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from alignbench.core.batches import Experience, Forward, LossOutput, Prompts, Rollouts, Row, Scored, Scores
+
+
+@runtime_checkable
+class KLController(Protocol):
+    """Sets the KL coefficient. Stateless: the coefficient in force is remembered by the RunState."""
+
+    coef: float
+    """The coefficient at step 0."""
+
+    def next(self, coef: float, kl_per_sequence: float, kl_per_token: float, episodes: int) -> float:
+        """The coefficient after a step that drew `episodes` rollouts with this measured KL to the reference, in nats."""
+        ...
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """Pure and stateless: everything an algorithm needs arrives in its arguments."""
+
+    group_size: int
+    """Rollouts drawn for each prompt."""
+    kl: KLController
+    needs_values: ClassVar[bool]
+    """Whether the policy must carry a critic."""
+
+    def credit(self, batch: Scored) -> Experience:
+        """How much each token deserves. Once for each batch of rollouts, without gradient."""
+        ...
+
+    def weights(self, mask: Tensor) -> Tensor:
+        """The share [n, t] of each token in the loss of one optimizer step, from that step's whole mask [n, t]."""
+        ...
+
+    def loss(self, now: Forward, batch: Experience) -> LossOutput:
+        """What to descend. Once for each microbatch, with gradient through `now`."""
+        ...
+
+    def stop_early(self, kl_to_old: float) -> bool:
+        """Whether to leave the remaining minibatches of this step, given the mean KL per token to the sampling policy."""
+        ...
+
+
+class Policy(Protocol):
+    """A causal language model, with a critic when asked for, and its frozen reference."""
+
+    def __call__(self, rollouts: Rollouts) -> Forward: ...
+
+    def reference(self) -> AbstractContextManager[Any]:
+        """While it is open, calling the policy answers as the frozen reference does."""
+        ...
+
+    def trainable(self) -> Iterable[tuple[str, Tensor]]: ...
+
+
+class Sampler(Protocol):
+    """Writes `group_size` responses to each prompt, rollouts of one prompt standing together."""
+
+    def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts: ...
+
+
+class Scorer(Protocol):
+    """Says how good each rollout is."""
+
+    def __call__(self, rollouts: Rollouts) -> Scores: ...
+
+
+class PromptStream(Protocol):
+    """Prompts without end, addressed by how many were seen."""
+
+    def after(self, prompts_seen: int) -> Iterator[Prompts]: ...
+
+
+class Dataset(Protocol):
+    """Rows of a task. Each row has `id`, `prompt`, and what a scorer needs; splits never share a row."""
+
+    def demonstrations(self) -> Sequence[Row]:
+        """Rows with `prompt` and `completion`, to imitate."""
+        ...
+
+    def comparisons(self) -> Sequence[Row]:
+        """Rows with `prompt`, `chosen` and `rejected`, to prefer by."""
+        ...
+
+    def prompts(self, split: str) -> Sequence[Row]:
+        """Rows to answer; split is train, validation or test."""
+        ...

@@ -1,0 +1,108 @@
+"""The names of all tags and metrics that a run writes down; the analysis reads them by these names."""
+
+from typing import Final
+
+STUDY: Final = "study"
+METHOD: Final = "method"
+MODEL: Final = "model"
+SEED: Final = "seed"
+PHASE: Final = "phase"
+KEY: Final = "key"
+RUN_DIR: Final = "run_dir"
+TAGS: Final = (STUDY, METHOD, MODEL, SEED, PHASE, KEY, RUN_DIR)
+
+PHASES: Final = ("sft", "reward_model", "rl", "evaluate")
+
+# What the update did. Token means and deviations are over the whole batch of a step.
+TRAIN: Final = (
+    "train/total_loss",
+    "train/policy_loss",
+    "train/value_loss",
+    "train/kl_penalty",
+    "train/kl_mean",
+    "train/kl_std",
+    "train/ratio_mean",
+    "train/ratio_std",
+    "train/advantages_mean",
+    "train/advantages_std",
+    "train/entropy",
+    "train/clip_fraction",
+    "train/value_clip_fraction",
+    "train/value_mean",
+    "train/explained_variance",
+    "train/grad_norm",
+    "train/learning_rate",
+    "train/kl_coef",
+    "train/kl_to_old",
+    "train/first_ratio_gap",
+    "train/epochs_done",
+)
+
+# What the scorer said of the rollouts of a step.
+REWARDS: Final = tuple(f"rewards/{name}" for name in ("mean", "std", "max", "min", "median", "q25", "q75"))
+REWARD_COMPONENT: Final = "rewards/component/"
+
+GROUPS: Final = ("group_stats/num_groups", "group_stats/avg_group_size", "group_stats/no_signal_fraction")
+
+ROLLOUT: Final = (
+    "rollout/response_length",
+    "rollout/truncated_fraction",
+    "rollout/kl_sequence",
+    "rollout/kl_token",
+    "rollout/sampler_gap",
+)
+
+# Budget spent so far in the RL phase of this run: the matched axis of a comparison.
+PROMPTS: Final = "budget/prompts"
+COMPLETIONS: Final = "budget/completions"
+TOKENS: Final = "budget/tokens"
+OPTIMIZER_STEPS: Final = "budget/optimizer_steps"
+FLOPS: Final = "budget/flops"
+BUDGET: Final = (PROMPTS, COMPLETIONS, TOKENS, OPTIMIZER_STEPS, FLOPS)
+
+# Measurements of the machine: the only numbers that differ between two runs of the same seed.
+SECONDS: Final = "cost/seconds"
+PEAK_MEMORY: Final = "cost/peak_memory_bytes"
+COST: Final = (
+    SECONDS,
+    "cost/rollout_seconds",
+    "cost/score_seconds",
+    "cost/update_seconds",
+    "cost/tracking_seconds",
+    PEAK_MEMORY,
+)
+COST_PREFIX: Final = "cost/"
+
+# Measured on validation prompts every `eval.every` steps, step 0 (the SFT start) and the last one included.
+EVAL_ACCURACY: Final = "eval/accuracy"
+EVAL: Final = (
+    EVAL_ACCURACY,
+    "eval/accuracy_flexible",
+    "eval/avg_reward",
+    "eval/avg_response_length",
+    "eval/truncated_fraction",
+    "eval/kl",
+    "eval/perplexity",
+)
+
+# Measured once on test prompts when training ended; `start_` is the same for the policy RL began with.
+FINAL_ACCURACY: Final = "final/accuracy"
+START_ACCURACY: Final = "final/start_accuracy"
+FINAL: Final = (
+    FINAL_ACCURACY,
+    "final/accuracy_flexible",
+    "final/avg_reward",
+    "final/avg_response_length",
+    "final/truncated_fraction",
+    "final/kl",
+    "final/perplexity",
+    START_ACCURACY,
+    "final/start_avg_reward",
+    "final/start_avg_response_length",
+)
+PASS_AT: Final = "final/pass_at_"
+"""Followed by k, when `eval.samples` asks for it."""
+
+SFT: Final = ("sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens", "sft/perplexity")
+
+LOWER_IS_BETTER: Final = ("eval/kl", "final/kl", "eval/perplexity", "final/perplexity", SECONDS, PEAK_MEMORY)
