@@ -1,4 +1,4 @@
-"""The batches that flow through a run, each stage a wider copy of the last: Prompts > Rollouts > Scored > Experience."""
+"""The batches that flow through a run, each stage wider than the last: Prompts, Rollouts, Scored, Experience."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -69,7 +69,7 @@ class Rollouts:
 
     def __getitem__(self: Same, rows: Tensor) -> Same:
         """A minibatch: the same stage, only the rollouts numbered in `rows`."""
-        picked = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
+        picked: dict[str, Any] = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
         return type(self)(**picked)
 
     def __len__(self) -> int:
@@ -77,8 +77,8 @@ class Rollouts:
 
     def to(self: Same, device: torch.device | str) -> Same:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        here: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in here.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class LossOutput:
 
     loss: Scalar
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
-    """Per-token quantities [n, t] to log: the engine writes `<name>_mean` (and `_std` where asked) over the mask."""
+    """Per-token quantities [n, t] to log; the engine writes their mean over the mask as `train/<name>`."""
 
 
 @dataclass(frozen=True, kw_only=True)

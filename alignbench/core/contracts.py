@@ -2,34 +2,62 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from alignbench.core.batches import Experience, Forward, LossOutput, Prompts, Rollouts, Row, Scored, Scores
+from alignbench.core.knobs import Positive, Size
 
 
 @runtime_checkable
 class KLController(Protocol):
     """Sets the KL coefficient. Stateless: the coefficient in force is remembered by the RunState."""
 
-    coef: float
-    """The coefficient at step 0."""
+    @property
+    def coef(self) -> float:
+        """The coefficient at step 0."""
+        ...
 
     def next(self, coef: float, kl_per_sequence: float, kl_per_token: float, episodes: int) -> float:
-        """The coefficient after a step that drew `episodes` rollouts with this measured KL to the reference, in nats."""
+        """The coefficient after a step of `episodes` rollouts with this measured KL to the reference, in nats."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Critic:
+    """A value head on the policy's trunk."""
+
+    hidden: Size = 128
+    """Units of its hidden layer; 0 is a linear head."""
+    learning_rate: Positive = 1e-3
+    """Its own learning rate: it starts from zero while the trunk starts trained."""
 
 
 @runtime_checkable
 class Algorithm(Protocol):
     """Pure and stateless: everything an algorithm needs arrives in its arguments."""
 
-    group_size: int
-    """Rollouts drawn for each prompt."""
-    kl: KLController
-    needs_values: ClassVar[bool]
-    """Whether the policy must carry a critic."""
+    @property
+    def group_size(self) -> int:
+        """Rollouts drawn for each prompt."""
+        ...
+
+    @property
+    def kl(self) -> KLController:
+        """Sets the KL coefficient from step to step."""
+        ...
+
+    @property
+    def critic(self) -> Critic | None:
+        """The value head it needs; None without one."""
+        ...
+
+    @property
+    def target_kl(self) -> float | None:
+        """Leave the rest of a step's minibatches once the mean KL per token to the sampling policy is above this."""
+        ...
 
     def credit(self, batch: Scored) -> Experience:
         """How much each token deserves. Once for each batch of rollouts, without gradient."""
@@ -41,10 +69,6 @@ class Algorithm(Protocol):
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         """What to descend. Once for each microbatch, with gradient through `now`."""
-        ...
-
-    def stop_early(self, kl_to_old: float) -> bool:
-        """Whether to leave the remaining minibatches of this step, given the mean KL per token to the sampling policy."""
         ...
 
 

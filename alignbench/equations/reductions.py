@@ -1,0 +1,34 @@
+"""From one loss per token to one loss: how much does each token count?"""
+
+from typing import Literal
+
+import torch
+
+from alignbench.core.batches import Mask, PerToken
+
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
+
+
+def token_weights(mask: Mask, how: Reduction, length: int | None = None) -> PerToken:
+    """The weight [n, t] of each token in the loss of one optimizer step; loss = sum(weights * losses).
+
+        token_mean     1 / (tokens of the batch)                 every token the same: DAPO, eq. 8, arXiv 2503.14476
+        sequence_mean  1 / (rows * tokens of its row)            every response the same: GRPO, eq. 3, arXiv 2402.03300
+        sequence_sum   1 / rows                                  whole responses: RLOO, section 3.3, arXiv 2402.14740
+        fixed_length   1 / (rows * length)                       no length bias: Dr. GRPO, section 3, arXiv 2503.20783
+
+    Computed once from the whole minibatch, so that any split into microbatches gives the same gradient. A row without
+    a token is left out of the row count. `length` is the response limit and is needed by fixed_length alone.
+    """
+    tokens = mask.sum(1, keepdim=True)
+    rows = (tokens > 0).sum().clamp(min=1)
+    if how == "token_mean":
+        share = 1.0 / mask.sum().clamp(min=1)
+    elif how == "sequence_mean":
+        share = 1.0 / (rows * tokens.clamp(min=1))
+    elif how == "sequence_sum":
+        share = 1.0 / rows
+    else:
+        assert length is not None, "fixed_length needs the length limit"
+        share = 1.0 / (rows * length)
+    return torch.where(mask, share, 0.0).float()
