@@ -1,0 +1,89 @@
+"""Is a hub name cached or reachable? Answered in seconds, before anything heavy is loaded."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Literal
+
+from alignbench.core.errors import UserError
+
+Kind = Literal["model", "dataset"]
+PATIENCE: float = 3.5
+"""Seconds to wait for the hub's answer; its own clients retry for 20 to 50."""
+
+
+def require_hub(repo_id: str, kind: Kind, remedy: str) -> None:
+    """Return when `repo_id` can be loaded: the hub grants access, or the hub is silent and a copy is cached.
+
+    In the second case the hub's clients are told to stay offline, so that they do not wait for it either.
+    Raises UserError, with `remedy` (what to set instead, such as `data.path=...`), within 5 seconds.
+    """
+    refusal = _ask(repo_id, kind)
+    if refusal is None:
+        return
+    if _cached(repo_id, kind):
+        _stay_offline()
+        return
+    raise UserError(f"cannot load the {kind} {repo_id!r} from the hub: {refusal}.\n{remedy}")
+
+
+def _ask(repo_id: str, kind: Kind) -> str | None:
+    """Why the hub does not grant access, in words; None when it does."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set and it is not in the cache"
+    answers: list[str | None] = []
+    # A thread, because a time limit on the request does not cover looking up the host's name.
+    asking = threading.Thread(target=lambda: answers.append(_access(repo_id, kind)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    silence = f"{constants.ENDPOINT} did not answer in {PATIENCE:g} s and it is not in the cache"
+    return answers[0] if answers else silence
+
+
+def _access(repo_id: str, kind: Kind) -> str | None:
+    from huggingface_hub import auth_check, constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        auth_check(repo_id, repo_type=kind)
+    except GatedRepoError:
+        return "it is gated; accept its terms on its page and set HF_TOKEN, or run `hf auth login`"
+    except RepositoryNotFoundError:
+        return "there is no such name, or it is private and HF_TOKEN does not open it"
+    except HFValidationError:
+        return "that is not a hub name (expected organization/name)"
+    except HfHubHTTPError:
+        return None  # It answered: a mirror without this question. The real download will tell.
+    except Exception as error:  # noqa: BLE001  the client's own transport errors share no public base class
+        return f"{constants.ENDPOINT} is not reachable ({type(error).__name__}) and it is not in the cache"
+    return None
+
+
+def _cached(repo_id: str, kind: Kind) -> bool:
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if kind == "model":
+        try:
+            return isinstance(try_to_load_from_cache(repo_id, "config.json"), str)
+        except HFValidationError:
+            return False
+    cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    wanted = _folded(repo_id.replace("/", "___"))
+    # The datasets library keeps <organization>___<name>/<config>/<version>/<hash>.
+    return cache.is_dir() and any(
+        _folded(folder.name) == wanted and any(folder.glob("*/*/*/")) for folder in cache.iterdir()
+    )
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _stay_offline() -> None:
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True

@@ -1,0 +1,130 @@
+"""Short word problems made on the spot, where showing the work pays."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from alignbench.core.batches import Row
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Count, Fraction, Size
+from alignbench.core.seeds import address
+from alignbench.data.splits import SPLITS
+
+NAMES = ("Tom", "Ann", "Sam", "Mia", "Leo", "Eva", "Ben", "Zoe")
+THINGS = ("apples", "books", "cups", "eggs", "hats", "keys", "pens", "toys")
+HOLDERS = ("bags", "boxes")
+GAINS = ("buys", "finds", "gets")
+LOSSES = ("drops", "loses", "sells")
+
+# A hundred places, dealt by a hash of the problem's text: no problem can stand in two splits, whatever the seeds.
+PLACES = {"demonstrations": range(40), "train": range(40, 80), "validation": range(80, 85), "test": range(85, 100)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, the two sums that answer it, and the answer."""
+
+    text: str
+    sums: tuple[str, str]
+    answer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """Two-step word problems in which numbers up to five meet; no two splits share a problem.
+
+    A demonstration is terse ("#### 15") or worked ("5*4=20, 20-5=15", then "#### 15"). A small model is poor at the
+    first and good at the second, so reinforcement learning has something to find. The splits share names, things and
+    sums, never a whole problem. Prompts to train on are not among the demonstrations.
+    """
+
+    seed: int = 0
+    """Which problems are drawn; apart from the run's seed, so that every run of a study meets the same ones."""
+    demonstration_rows: Count = 8000
+    """Problems with a completion to imitate."""
+    train_rows: Count = 8000
+    """Problems to answer while training."""
+    validation_rows: Count = 256
+    """Problems measured during training."""
+    test_rows: Count = 1000
+    """Problems measured once, when training ended."""
+    terse_fraction: Fraction = 0.65
+    """The share of demonstrations that give the answer without the work."""
+
+    def demonstrations(self) -> Sequence[Row]:
+        """Rows id, prompt, completion, reference."""
+        return tuple(
+            {**_row(f"demonstrations-{i}", problem), "completion": self._completion(problem)}
+            for i, problem in enumerate(_draw(self.seed, "demonstrations", self.demonstration_rows))
+        )
+
+    def comparisons(self) -> Sequence[Row]:
+        """There are none: raises UserError."""
+        raise UserError("data=arithmetic has no comparisons to prefer by; choose a dataset with chosen and rejected")
+
+    def prompts(self, split: str) -> Sequence[Row]:
+        """Rows id, prompt, reference of train, validation or test. Raises UserError for another split."""
+        sizes = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
+        if split not in sizes:
+            raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        problems = _draw(self.seed, split, sizes[split])
+        return tuple(_row(f"{split}-{i}", problem) for i, problem in enumerate(problems))
+
+    def _completion(self, problem: Problem) -> str:
+        terse = random.Random(address(self.seed, "style", problem.text)).random() < self.terse_fraction
+        return f"#### {problem.answer}" if terse else f"{', '.join(problem.sums)}\n#### {problem.answer}"
+
+
+def _row(name: str, problem: Problem) -> Row:
+    return {"id": name, "prompt": f"{problem.text}\n", "reference": str(problem.answer)}
+
+
+@lru_cache(maxsize=8)
+def _draw(seed: int, split: str, rows: Size) -> tuple[Problem, ...]:
+    """The first `rows` different problems of a split; a smaller draw is the beginning of a larger one."""
+    rng = random.Random(address(seed, "arithmetic", split))
+    found: dict[str, Problem] = {}
+    patience = 2000 + 100 * rows
+    while len(found) < rows and patience:
+        problem = make(rng)
+        if address(0, "arithmetic", problem.text) % 100 in PLACES[split]:
+            found.setdefault(problem.text, problem)
+        patience -= 1
+    if len(found) < rows:
+        knob = {"demonstrations": "demonstration_rows"}.get(split, f"{split}_rows")
+        raise UserError(f"data.{knob}={rows}: only {len(found)} different problems were found for it; ask for fewer")
+    return tuple(found.values())
+
+
+def make(rng: random.Random) -> Problem:
+    """One problem: a product or a start with a change, then one more change. No number on the way is negative."""
+    name, things = rng.choice(NAMES), rng.choice(THINGS)
+    if rng.random() < 0.5:
+        return _from_product(rng, name, things)
+    return _from_start(rng, name, things)
+
+
+def _from_product(rng: random.Random, name: str, things: str) -> Problem:
+    groups, each = rng.randint(2, 5), rng.randint(2, 5)
+    held = groups * each
+    change, last_sum, total = _change(rng, held)
+    story = f"{name} has {groups} {rng.choice(HOLDERS)} with {each} {things} and {change}."
+    return Problem(f"{story} How many {things} now?", (f"{groups}*{each}={held}", last_sum), total)
+
+
+def _from_start(rng: random.Random, name: str, things: str) -> Problem:
+    start = rng.randint(2, 5)
+    first_change, first_sum, middle = _change(rng, start)
+    last_change, last_sum, total = _change(rng, middle)
+    story = f"{name} has {start} {things}, {first_change} and {last_change}."
+    return Problem(f"{story} How many {things} now?", (first_sum, last_sum), total)
+
+
+def _change(rng: random.Random, amount: int) -> tuple[str, str, int]:
+    """(words, sum, result) of a change by one to five that `amount` can bear."""
+    if amount == 0 or rng.random() < 0.5:
+        by = rng.randint(1, 5)
+        return f"{rng.choice(GAINS)} {by}", f"{amount}+{by}={amount + by}", amount + by
+    by = rng.randint(1, min(5, amount))
+    return f"{rng.choice(LOSSES)} {by}", f"{amount}-{by}={amount - by}", amount - by

@@ -1,0 +1,140 @@
+"""Rows from a local file or the hub, with the file and line of whatever is wrong."""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from alignbench.core.errors import UserError
+from alignbench.core.hub import require_hub
+
+FORMATS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as it stands in its source."""
+
+    where: str
+    """File and line, or hub name, split and row: for messages."""
+    columns: dict[str, Any]
+
+    def __getitem__(self, column: str) -> Any:
+        """The value of a column. Raises UserError naming the place and the columns there are."""
+        if self.columns.get(column) is None:
+            what = "is empty" if column in self.columns else "is missing"
+            there = ", ".join(self.columns) or "none"
+            raise UserError(f"{self.where}: column {column!r} {what}; the columns are: {there}")
+        return self.columns[column]
+
+    def text(self, column: str) -> str:
+        """The value of a column that must be a text. Raises UserError naming the place when it is not."""
+        value = self[column]
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{self.where}: column {column!r} must be a text that is not blank, found {value!r:.60}")
+        return value
+
+
+def files(path: str) -> list[Path]:
+    """The data files at `path`: itself, or those directly in that folder, by name."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise UserError(f"data path {path}: no such file or folder (looked from {Path.cwd()})")
+    if place.is_dir():
+        found = sorted(file for file in place.iterdir() if file.name.endswith(FORMATS))
+        if not found:
+            raise UserError(f"data path {path}: no data file in this folder; readable are {', '.join(FORMATS)}")
+        return found
+    if not place.name.endswith(FORMATS):
+        raise UserError(f"data path {path}: unknown kind of file; readable are {', '.join(FORMATS)}")
+    return [place]
+
+
+def read(paths: Sequence[Path]) -> list[Record]:
+    """All rows of these files. Raises UserError with file and line for what cannot be read, or when there is no row."""
+    records = [record for path in paths for record in _read_file(path)]
+    if not records:
+        raise UserError(f"no rows in {', '.join(str(path) for path in paths)}: the dataset is empty")
+    return records
+
+
+def read_hub(name: str, config: str | None, split: str) -> list[Record]:
+    """All rows of one split of a hub dataset. Raises UserError within 5 seconds when the hub cannot give it."""
+    remedy = (
+        "Give a local copy with data.path=<file or folder>, or fill the cache on a machine with network (HF_HOME), "
+        "or set HF_TOKEN when access is restricted."
+    )
+    require_hub(name, "dataset", remedy)
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, config, split=split)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(f"cannot load split {split!r} of the dataset {name!r}: {error}\n{remedy}") from error
+    records = [Record(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(rows)]
+    if not records:
+        raise UserError(f"no rows in split {split!r} of {name!r}: the dataset is empty")
+    return records
+
+
+def _read_file(path: Path) -> Iterator[Record]:
+    if path.name.endswith(".parquet"):
+        yield from _read_parquet(path)
+        return
+    lines = path.name.removesuffix(".gz").endswith(".jsonl")
+    try:
+        with _open(path) as file:
+            yield from _read_lines(path, file) if lines else _read_json(path, file)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (EOFError, OSError) as error:  # a damaged .gz, or no permission
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def _open(path: Path) -> TextIO:
+    if path.name.endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
+
+
+def _read_lines(path: Path, file: TextIO) -> Iterator[Record]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from error
+        yield _record(f"{path}, line {number}", row)
+
+
+def _read_json(path: Path, file: TextIO) -> Iterator[Record]:
+    try:
+        rows = json.load(file)
+    except json.JSONDecodeError as error:
+        hint = "; a file with one object per line must be named .jsonl" if error.msg == "Extra data" else ""
+        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} at column {error.colno}{hint}") from error
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: expected a list of objects, found {type(rows).__name__}")
+    for number, row in enumerate(rows):
+        yield _record(f"{path}, item {number}", row)
+
+
+def _read_parquet(path: Path) -> Iterator[Record]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file: {error}") from error
+    for number, row in enumerate(rows):
+        yield _record(f"{path}, row {number}", row)
+
+
+def _record(where: str, row: Any) -> Record:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object with named columns, found {type(row).__name__}")
+    return Record(where, row)

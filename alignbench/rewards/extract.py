@@ -1,0 +1,73 @@
+"""One extractor for gold and response: the number after ####, or the last number there is."""
+
+import re
+from decimal import Decimal
+
+MARK = "####"
+
+MINUS = r"\-" + "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"  # hyphens, dashes and signs that stand for minus
+CURRENCY = r"[$€£¥₹₩₽¢]|(?:USD|EUR|GBP|Rs\.?)(?![A-Za-z])"
+GROUPED = r"[0-9]{1,3}(?:[,\u00a0\u2009\u202f][0-9]{2,3})*[,\u00a0\u2009\u202f][0-9]{3}"
+DIGITS = rf"(?P<digits>(?:{GROUPED}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+
+# The number a text begins with: "-$1,080.50", "$ -3", "15 apples", "20%".
+LEADING = re.compile(rf"\s*(?P<sign>[+{MINUS}])?\s*(?:{CURRENCY})?\s*(?P<inner>[{MINUS}])?\s*{DIGITS}")
+# What may not follow it: more of the number, or an operator that makes it a sum, a ratio, a range or a power.
+GOES_ON = re.compile(rf"[0-9]|[.,][0-9]|[eE][-+]?[0-9]| [0-9]{{3}}(?![0-9])|\s*[*/×÷·^=:+{MINUS}]\s*[$€£(]?\s*[0-9]")
+# A number anywhere; whether a minus before it is a sign or an operator is told by what stands before the minus.
+ANYWHERE = re.compile(rf"(?P<sign>[{MINUS}])?(?:{CURRENCY})?(?P<inner>[{MINUS}])?{DIGITS}")
+
+
+def number(text: str) -> Decimal | None:
+    """The number a text begins with; None when it begins with anything else, or goes on as a sum such as "5*4".
+
+    Thousands separators, currency, a unit, a percent sign, a final period and every kind of minus are understood;
+    "20%" is 20.
+    """
+    found = LEADING.match(text)
+    if found is None or GOES_ON.match(text, found.end()):
+        return None
+    negative = bool(found["inner"]) or (found["sign"] is not None and found["sign"] != "+")
+    return _decimal(found["digits"], negative)
+
+
+def strict(text: str) -> Decimal | None:
+    """The number after the last ####, on the same line; None when there is none."""
+    _, mark, tail = text.rpartition(MARK)
+    return number(tail.split("\n", 1)[0]) if mark else None
+
+
+def flexible(text: str) -> Decimal | None:
+    """The number after the last ####, else the last number anywhere; None when there is none."""
+    answer = strict(text)
+    return _last(text) if answer is None else answer
+
+
+def gold(reference: object) -> Decimal | None:
+    """The number of a reference: a number, its text, or a whole solution ending in "#### <number>"."""
+    text = str(reference)
+    return strict(text) if MARK in text else number(text)
+
+
+def same(a: Decimal | None, b: Decimal | None) -> bool:
+    """Whether both are numbers and equal: 15 and 15.00 are the same, no number is the same as no number."""
+    return a is not None and b is not None and a == b
+
+
+def _last(text: str) -> Decimal | None:
+    found = list(ANYWHERE.finditer(text))
+    if not found:
+        return None
+    number_ = found[-1]
+    signed = bool(number_["sign"]) and not _is_operator(text[: number_.start()])
+    return _decimal(number_["digits"], signed or bool(number_["inner"]))
+
+
+def _is_operator(before: str) -> bool:
+    """Whether a minus after this text subtracts or joins ("20 -5", "x-5", "10-12") instead of being a sign."""
+    return bool(before) and (before[-1].isalnum() or before.rstrip()[-1:].isdigit() or before.rstrip()[-1:] in ")%")
+
+
+def _decimal(digits: str, negative: bool) -> Decimal:
+    value = Decimal(re.sub(r"[^0-9.]", "", digits))
+    return -value if negative else value
