@@ -1,0 +1,79 @@
+"""Save all, resume exactly, keep the newest few."""
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignbench.store.disk import explained, flush, make_folder, sha256
+
+logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"step-\d+\.[0-9a-f]{64}\.pt")
+
+
+class Checkpoints:
+    """A run's checkpoints: one file each, whose name is its step and the sha256 of its bytes.
+
+    A file appears under that name at once and whole, so that a run killed while saving resumes from the one before.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        assert keep >= 1, "keep at least one checkpoint"
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(self, step: int, payload: dict[str, Any]) -> None:
+        """Write what a run must remember after `step`, then drop all but the newest `keep`.
+
+        `payload` holds tensors, numbers, strings and None in dicts, lists and tuples; anything else raises
+        pickle.UnpicklingError here, rather than when the run wants to resume.
+        """
+        make_folder(self.folder)
+        unfinished = self.folder / "unfinished"
+        with explained(self.folder):
+            with unfinished.open("wb") as file:
+                torch.save(payload, file)
+            flush(unfinished)
+            _read(unfinished, mmap=True)
+            path = unfinished.rename(self.folder / f"step-{step:08d}.{sha256(unfinished)}.pt")
+            flush(self.folder)
+            self._prune(path)
+
+    def latest(self) -> tuple[int, dict[str, Any]] | None:
+        """The newest step that was saved and what was saved then, tensors on the CPU; None when there is none.
+
+        A damaged file is set aside with a warning, and the one before it is taken.
+        """
+        for path in reversed(self._saved()):
+            step, written, _ = path.name.split(".")
+            if sha256(path) == written:
+                return int(step.removeprefix("step-")), _read(path)
+            logger.warning("%s is damaged: set aside, the checkpoint before it is taken", path)
+            path.rename(path.with_name(f"{path.name}.damaged"))
+        return None
+
+    def clear(self) -> None:
+        """Forget every checkpoint."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _saved(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if NAME.fullmatch(path.name))
+
+    def _prune(self, newest: Path) -> None:
+        step = newest.name.split(".")[0]
+        others = [path for path in self._saved() if path != newest]
+        twins = [path for path in others if path.name.startswith(f"{step}.")]
+        before = [path for path in reversed(others) if path not in twins]
+        for path in twins + before[self.keep - 1 :]:
+            path.unlink()
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+    payload: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    return payload

@@ -1,0 +1,76 @@
+"""One line of JSON for each thing that happened, on disk before anyone else hears of it."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alignbench.store.disk import explained, make_folder, write_whole
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """A file of JSON lines that is only ever added to; a last line that was cut short by a crash is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        make_folder(self.path.parent)
+        self._mend()
+        with explained(self.path.parent):
+            self._file = self.path.open("a", encoding="utf-8")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line, handed to the operating system before this returns."""
+        with explained(self.path.parent):
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def cut(self, phase: str, step: int) -> None:
+        """Forget the first record of `phase` after `step`, and all that was written after it."""
+        kept = []
+        for record in read(self.path):
+            if record["phase"] == phase and record["step"] > step:
+                break
+            kept.append(record)
+        self._file.close()
+        write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """No more lines will come."""
+        self._file.close()
+
+    def _mend(self) -> None:
+        if not self.path.exists():
+            return
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            logger.warning("%s ended in the middle of a line: that line is dropped", self.path)
+            write_whole(self.path, whole)
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a journal, in the order they were written."""
+    with path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Metrics as valid JSON: `{"metrics": ...}`, where a NaN or an infinity is null.
+
+    Example: `finite({"loss": nan})` is `{"metrics": {"loss": None}, "not_finite": {"loss": "nan"}}`; "not_finite" is
+    there only when it has something to name.
+    """
+    numbers = {name: float(value) for name, value in metrics.items()}
+    odd = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
+    written = {name: None if name in odd else value for name, value in numbers.items()}
+    return {"metrics": written, "not_finite": odd} if odd else {"metrics": written}
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a record as they were measured, NaN and infinities again in their places."""
+    return {**record["metrics"], **{name: float(text) for name, text in record.get("not_finite", {}).items()}}
