@@ -1,0 +1,117 @@
+"""The door: compose a config, run the pipeline; imports nothing heavy."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alignbench import launcher
+from alignbench.core.errors import InvariantBroken, UserError
+
+# What libraries read at import time: nothing is reported to anybody, and nothing chats between our lines.
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "BITSANDBYTES_NOWELCOME": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 broken or no such config, 2 a mistake in the config or the data,
+    130 interrupted; a sweep adds 3 (a job failed) and 4 (the fairness check refuses the comparison)."""
+    sys.argv[0] = "alignbench"
+    prepare_environment()
+    with reported():
+        launcher.register()
+        register_sweeps(home() / "sweeps")
+        hydra.main(config_path=str(home() / "conf"), config_name="config", version_base="1.3")(job)()
+
+
+def job(cfg: DictConfig) -> None:
+    """What Hydra calls for one run. Errors are told before Hydra sees them, for it would add lines of its own."""
+    with reported():
+        from alignbench.pipeline import run  # here, because it imports torch: --help must answer at once
+
+        run(cfg)
+
+
+def home() -> Path:
+    """The folder that holds `conf` and `sweeps`: the checkout, or the package itself when installed from a wheel."""
+    return launcher.checkout() or Path(__file__).parent
+
+
+def register_sweeps(folder: Path) -> None:
+    """Make each file of `sweeps/` an option of the config group of that name, though it stands outside `conf/`."""
+    for file in sorted(folder.glob("*.yaml")):
+        ConfigStore.instance().store(
+            group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(folder)
+        )
+
+
+def prepare_environment() -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        os.environ["ALIGNBENCH_TRACEBACK"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: every error is told once, below
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)  # ended from outside = interrupted: say so on disk
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn whatever goes wrong inside into one message on stderr and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave("interrupted", 130)
+    except Exception as error:  # noqa: BLE001 - the last stop of every error
+        if os.environ.get("ALIGNBENCH_TRACEBACK") == "1":
+            traceback.print_exc()
+        mistake = isinstance(error, UserError | OSError) and not isinstance(error, HydraException)
+        leave(f"error: {describe(error)}", 2 if mistake else 1)
+
+
+def describe(error: Exception) -> str:
+    """One message for a person: what was wrong, where, what to do."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return describe_config_error(error)
+    if isinstance(error, UserError | InvariantBroken):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {error} (ALIGNBENCH_TRACEBACK=1 shows where)"
+
+
+def describe_config_error(error: Exception) -> str:
+    """Hydra's message and its cause, without the search path, Python types and advice that would not help here."""
+    told = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+    lines = told.split("Config search path:")[0].splitlines()
+    useless = ("To append to your", "object_type=", "reference_type=")
+    return "\n".join(line for line in lines if line.strip() and not line.strip().startswith(useless))
+
+
+def leave(message: str, code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(message + "\n")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

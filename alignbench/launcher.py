@@ -1,0 +1,182 @@
+"""One fresh process per sweep job; goes on after a failure; skips what is finished."""
+
+import copy
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from alignbench.core.errors import UserError
+from alignbench.jobs import Crew, Job, say, summarise, write_json
+
+NAMELESS = {"seed", "study", "output_dir", "plan"}
+"""Keys that never enter a study's name: more seeds of the same question belong to the same study."""
+
+Typed = Sequence[Sequence[str]]
+"""For each job of a sweep, its overrides as Hydra's sweeper spelled them."""
+
+
+@dataclass
+class IsolatedLauncherConf:
+    _target_: str = "hydra_plugins.alignbench.IsolatedLauncher"
+    n_jobs: int = 1
+
+
+class IsolatedLauncher(Launcher):
+    """Runs `n_jobs` jobs at a time, each in an interpreter of its own: torch's seeds, threads and default dtypes, CUDA
+    memory and the active MLflow run would leak from one job of a process into the next."""
+
+    __module__ = "hydra_plugins.alignbench"  # the only namespace from which Hydra takes a launcher
+
+    def __init__(self, n_jobs: int) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.master = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Typed, initial_job_idx: int) -> Sequence[JobReturn]:
+        """Check all jobs, run them, then the analysis. Leaves with code 3 when a job failed, else with the analysis'.
+
+        Raises:
+            UserError: a config is wrong or two jobs are the same. Nothing was started then.
+        """
+        (Path(self.master.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)  # study.json says it better
+        self._refuse_what_it_cannot_do()
+        configs = [self._compose(overrides) for overrides in job_overrides]
+        study = agreed(configs, "study") or study_name(job_overrides)
+        output_dir, plan = str(agreed(configs, "output_dir")), bool(agreed(configs, "plan"))
+        jobs = make_jobs(configs, job_overrides, str(study), self._arguments())
+        if not plan:
+            write_study(jobs)
+        failures = Crew(self.n_jobs, plan).run(jobs)
+        summarise(jobs, failures)
+        analysis = 0 if plan else analyse(str(study), output_dir)
+        if failures or analysis:
+            sys.exit(3 if failures else analysis)
+        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+    def _refuse_what_it_cannot_do(self) -> None:
+        if self.n_jobs < 1:
+            raise UserError(f"hydra.launcher.n_jobs={self.n_jobs}: at least one job must run at a time")
+        if self.master.hydra.sweeper.get("max_batch_size") is not None:
+            raise UserError("hydra.sweeper.max_batch_size: a study is one batch; use hydra.launcher.n_jobs instead")
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config that the job's own process will compose."""
+        setup_globals()
+        composed = self.loader.load_sweep_config(self.master, list(overrides))
+        HydraConfig.instance().set_config(composed)
+        config = copy.deepcopy(composed)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        return config
+
+    def _arguments(self) -> list[str]:
+        """What was typed for Hydra itself and holds for every job: where configs are found, and hydra.* keys."""
+        hydra = self.master.hydra
+        folders = {source.provider: source.path for source in hydra.runtime.config_sources}
+        arguments = ["--config-path", folders["main"], "--config-name", hydra.job.config_name]
+        if "command-line" in folders:
+            arguments += ["--config-dir", folders["command-line"]]
+        ours = ("hydra.mode=", "hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
+        return [*arguments, *(typed for typed in hydra.overrides.hydra if not typed.startswith(ours)), "hydra.mode=RUN"]
+
+
+def register() -> None:
+    """Make `hydra/launcher=isolated` known to Hydra."""
+    ConfigStore.instance().store(group="hydra/launcher", name="isolated", node=IsolatedLauncherConf)
+    Plugins.instance().register(IsolatedLauncher)
+    if importlib.util.find_spec("hydra_plugins") is None:  # unless another plugin is installed, nobody has made it
+        sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
+    package: Any = importlib.import_module("hydra_plugins")
+    package.alignbench = sys.modules["hydra_plugins.alignbench"] = sys.modules[__name__]
+
+
+def checkout() -> Path | None:
+    """The checkout this package runs from, or None when it was installed from a wheel."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").exists() and (root / "conf" / "config.yaml").exists() else None
+
+
+def agreed(configs: Sequence[DictConfig], key: str) -> Any:
+    """The value of `key` in all jobs.
+
+    Raises:
+        UserError: the sweep goes over this key.
+    """
+    values = list(dict.fromkeys(config[key] for config in configs))
+    if len(values) > 1:
+        raise UserError(f"{key}={','.join(map(str, values))}: one sweep is one study, so {key} cannot differ within it")
+    return values[0]
+
+
+def study_name(job_overrides: Typed) -> str:
+    """A name from what was typed, seeds aside: `algo=ppo,grpo seed=1,2` is `algo-ppo-grpo`, in whatever order."""
+    values: dict[str, dict[str, None]] = {}
+    for override in (override for overrides in job_overrides for override in overrides):
+        key, _, value = override.partition("=")
+        if key not in NAMELESS:
+            values.setdefault(key, {})[value] = None
+    full = "-".join("-".join([key, *values[key]]) for key in sorted(values)) or "seeds"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", full)[:80].strip("-.")
+    return name if name == full else f"{name}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
+
+
+def make_jobs(configs: Sequence[DictConfig], job_overrides: Typed, study: str, arguments: Sequence[str]) -> list[Job]:
+    """Check every config and say who each job is.
+
+    Raises:
+        UserError: a config is wrong, or two jobs would be the same run.
+    """
+    from alignbench.settings import check, identify  # here, because only a sweep needs them
+
+    for config in configs:
+        config.study = study
+        check(config)
+    identities = [identify(config) for config in configs]
+    for run_dir, count in Counter(identity.run_dir for identity in identities).items():
+        if count > 1:
+            raise UserError(f"{count} jobs of this sweep are one run, {run_dir.name}: what is swept changes nothing")
+    short = [f"{identity.method} s{identity.seed}" for identity in identities]
+    program = (sys.executable, "-m", "alignbench")
+    labels = short if len(set(short)) == len(short) else [identity.run_dir.name for identity in identities]
+    return [
+        Job(identity, label, tuple(overrides), (*program, *arguments, *overrides, f"study='{study}'"))
+        for identity, label, overrides in zip(identities, labels, job_overrides, strict=True)
+    ]
+
+
+def write_study(jobs: Sequence[Job]) -> None:
+    """Write down what is planned, so that the analysis knows what is missing. Adds to what was planned before."""
+    file = jobs[0].identity.run_dir.parent / "study.json"
+    earlier = json.loads(file.read_text())["planned"] if file.exists() else []
+    planned = {entry["key"]: entry for entry in [*earlier, *(job.describe() for job in jobs)]}
+    command = ["alignbench", *sys.argv[1:]]
+    write_json(file, {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": command})
+
+
+def analyse(study: str, output_dir: str) -> int:
+    """Write the report in a process of its own. Returns its exit code."""
+    root = checkout()
+    module = "alignbench.analysis" if root is None else "analysis"
+    path = os.pathsep.join([str(root or ""), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    say(f"Report of {study}:")
+    command = [sys.executable, "-m", module, f"study={study}", f"output_dir={output_dir}"]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
