@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, TYPE_CHECKING, Any
+
+from alignbench.store.disk import make_folder, write_whole
 
 if TYPE_CHECKING:
     from alignbench.settings import Identity
@@ -90,7 +91,8 @@ class Crew:
             return None
         tail = self._listen(child, f"[{job.label}] ")
         failure = self._end(job, child.returncode, tail, before, began)
-        say(f"{job.label} ({place}): done" if failure is None else f"FAILED {failure}")
+        word = "stopped" if self.stopping else "FAILED"
+        say(f"{job.label} ({place}): done" if failure is None else f"{word} {failure}")
         return failure
 
     def _start(self, job: Job, place: str) -> subprocess.Popen[str] | None:
@@ -183,7 +185,7 @@ def explain(code: int, tail: Sequence[str]) -> str:
         return f"killed by signal {-code} ({signal.Signals(-code).name}{hint})"
     told = [number for number, line in enumerate(tail) if line.startswith("error: ")]
     if told:
-        return " ".join(line.strip() for line in tail[told[-1] :]).removeprefix("error: ")
+        return " ".join(" ".join(tail[told[-1] :]).split()).removeprefix("error: ")
     last = next((line.strip() for line in reversed(tail) if line.strip()), "it said nothing")
     return last if code else f"it ended without saying that it had finished; last line: {last}"
 
@@ -194,16 +196,8 @@ def end_status(job: Job, status: dict[str, Any], word: str, reason: str, began: 
     names = {"key": who.key, "study": who.study, "method": who.method, "model": who.model, "seed": who.seed}
     rest = {"started": began, "resumed": 0, "determinism": None, **status}
     ended = {**names, **rest, "status": word, "finished": now(), "reason": reason}
-    write_json(who.run_dir / "status.json", ended)
+    write_whole(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
     return ended
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write all of a file or nothing of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    draft.replace(file)
 
 
 def now() -> str:

@@ -24,7 +24,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from alignbench.core.errors import UserError
-from alignbench.jobs import Crew, Job, say, summarise, write_json
+from alignbench.jobs import Crew, Job, say, summarise
+from alignbench.store.disk import make_folder, write_whole
 
 NAMELESS = {"seed", "study", "output_dir", "plan"}
 """Keys that never enter a study's name: more seeds of the same question belong to the same study."""
@@ -135,7 +136,7 @@ def study_name(job_overrides: Typed) -> str:
         if key not in NAMELESS:
             values.setdefault(key, {})[value] = None
     full = "-".join("-".join([key, *values[key]]) for key in sorted(values)) or "seeds"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", full)[:80].strip("-.")
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", full)[:80].strip("-.")
     return name if name == full else f"{name}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
@@ -165,11 +166,11 @@ def make_jobs(configs: Sequence[DictConfig], job_overrides: Typed, study: str, a
 
 def write_study(jobs: Sequence[Job]) -> None:
     """Write down what is planned, so that the analysis knows what is missing. Adds to what was planned before."""
-    file = jobs[0].identity.run_dir.parent / "study.json"
+    file = make_folder(jobs[0].identity.run_dir.parent) / "study.json"
     earlier = json.loads(file.read_text())["planned"] if file.exists() else []
     planned = {entry["key"]: entry for entry in [*earlier, *(job.describe() for job in jobs)]}
-    command = ["alignbench", *sys.argv[1:]]
-    write_json(file, {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": command})
+    study = {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": sys.argv}
+    write_whole(file, json.dumps(study, indent=2) + "\n")
 
 
 def analyse(study: str, output_dir: str) -> int:

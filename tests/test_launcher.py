@@ -1,0 +1,149 @@
+"""Sweeps: what a study is called, how jobs end, and that one bad job never stops the others."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from alignbench.core.errors import UserError
+from alignbench.jobs import Crew, Job, environment, explain
+from alignbench.launcher import agreed, study_name, write_study
+from alignbench.settings import Identity
+
+FINISH = "import json, pathlib; f = pathlib.Path(r'{run_dir}'); f.mkdir(parents=True, exist_ok=True); " \
+    "(f / 'status.json').write_text(json.dumps(dict(status='finished', key='{key}', reason=None)))"
+START = FINISH.replace("'finished'", "'running'")
+
+
+def make_job(tmp_path: Path, script: str, method: str = "ppo", seed: int = 1, key: str = "k1") -> Job:
+    """A job whose process is a small script of our own, started by the crew like any other."""
+    run_dir = tmp_path / "runs" / "s" / f"{method}-tiny-s{seed}-{key}"
+    who = Identity(study="s", method=method, model="tiny", seed=seed, key=key, run_dir=run_dir)
+    code = script.replace("{run_dir}", str(run_dir)).replace("{key}", key)
+    return Job(who, f"{method} s{seed}", (f"algo={method}", f"seed={seed}"), (sys.executable, "-c", code))
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ([["seed=1", "algo=ppo"], ["seed=1", "algo=grpo"], ["seed=2", "algo=ppo"]], "algo-ppo-grpo"),
+        ([["algo=ppo", "seed=1"], ["algo=grpo", "seed=1"]], "algo-ppo-grpo"),
+        ([["model=gemma2b", "algo=ppo", "output_dir=x", "plan=true"]], "algo-ppo-model-gemma2b"),
+        ([["algo.lr=1e-4"], ["algo.lr=2e-4"]], "algo.lr-1e-4-2e-4"),
+        ([["seed=1"], ["seed=2"]], "seeds"),
+    ],
+)
+def test_a_study_is_named_by_what_was_typed_seeds_aside(typed: list[list[str]], name: str) -> None:
+    assert study_name(typed) == name
+
+
+def test_names_that_must_be_shortened_stay_different() -> None:
+    one, other = study_name([["data.path=/a/b c"]]), study_name([["data.path=/a/b-c"]])
+    assert one != other
+    assert one.startswith("data.path-a-b-c-")
+    assert len(study_name([["x=" + "y" * 300]])) <= 90
+
+
+def test_a_sweep_over_the_study_is_refused() -> None:
+    with pytest.raises(UserError, match="study=a,b"):
+        agreed([OmegaConf.create({"study": "a"}), OmegaConf.create({"study": "b"})], "study")
+
+
+def test_one_bad_job_does_not_stop_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = "import sys; print('working'); sys.stderr.write('error: lr is\\n  too high\\n'); sys.exit(2)"
+    jobs = [make_job(tmp_path, broken), make_job(tmp_path, FINISH, "grpo")]
+    (failure,) = Crew(1).run(jobs)
+    assert (failure.job, failure.code, failure.reason) == (jobs[0], 2, "lr is too high")
+    status = jobs[0].status()  # it never had a folder: the crew made one, so that the report can show the failure
+    assert (status["status"], status["reason"], status["method"]) == ("failed", "lr is too high", "ppo")
+    assert jobs[1].status()["status"] == "finished"
+    assert "[ppo s1] working" in capfd.readouterr().out
+
+
+def test_a_killed_job_does_not_seem_to_run_for_ever(tmp_path: Path) -> None:
+    job = make_job(tmp_path, START + "; import os; os.kill(os.getpid(), 9)")
+    (failure,) = Crew(1).run([job])
+    assert failure.code == -signal.SIGKILL
+    assert job.status()["status"] == "failed"
+    assert "killed by signal 9" in job.status()["reason"]
+
+
+def test_a_job_that_says_nothing_has_not_finished(tmp_path: Path) -> None:
+    job = make_job(tmp_path, START)
+    (failure,) = Crew(1).run([job])
+    assert "without saying that it had finished" in failure.reason
+    assert job.status()["status"] == "failed"
+
+
+def test_an_old_failure_is_not_the_reason_of_a_new_one(tmp_path: Path) -> None:
+    old = make_job(tmp_path, START.replace("'running'", "'failed'").replace("reason=None", "reason='old'") + "; 1/0")
+    assert Crew(1).run([old])[0].reason == "old"
+    new = make_job(tmp_path, "import sys; sys.exit('error: new')")
+    assert Crew(1).run([new])[0].reason == "new"
+    assert new.status()["reason"] == "new"
+
+
+def test_a_finished_job_is_skipped_unless_its_config_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job = make_job(tmp_path, FINISH)
+    assert Crew(1).run([job]) == []
+    assert Crew(1).run([make_job(tmp_path, "import sys; sys.exit(1)")]) == []
+    assert "already finished" in capfd.readouterr().out
+    status = job.identity.run_dir / "status.json"
+    status.write_text(status.read_text().replace("k1", "other"))
+    assert len(Crew(1).run([make_job(tmp_path, "import sys; sys.exit(1)")])) == 1
+
+
+def test_what_a_job_leaves_behind_does_not_hold_up_the_sweep(tmp_path: Path) -> None:
+    orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)']); "
+    began = time.monotonic()
+    assert Crew(1).run([make_job(tmp_path, orphan + FINISH)]) == []
+    assert time.monotonic() - began < 60
+
+
+def test_an_interrupt_stops_all_jobs_and_says_so_on_disk(tmp_path: Path) -> None:
+    wait = START + "; import time; time.sleep(120)"
+    jobs = [make_job(tmp_path, wait, seed=seed) for seed in (1, 2, 3)]
+
+    def interrupt_once_running() -> None:
+        while not all(job.status() for job in jobs[:2]):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_once_running, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Crew(2).run(jobs)
+    assert time.monotonic() - began < 60
+    assert [job.status().get("status") for job in jobs] == ["interrupted", "interrupted", None]
+
+
+def test_jobs_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert "OMP_NUM_THREADS" not in environment(1)
+    assert environment(10_000)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert environment(2)["OMP_NUM_THREADS"] == "7"
+
+
+def test_the_last_error_is_the_reason() -> None:
+    assert explain(1, ["error: first", "error: second", "  and how to mend it", ""]) == "second and how to mend it"
+    assert explain(1, ["ValueError: odd", ""]) == "ValueError: odd"
+    assert explain(-15, []) == "killed by signal 15 (SIGTERM)"
+
+
+def test_a_second_sweep_adds_to_what_was_planned(tmp_path: Path) -> None:
+    write_study([make_job(tmp_path, "", "ppo", 1, "a"), make_job(tmp_path, "", "grpo", 1, "b")])
+    write_study([make_job(tmp_path, "", "grpo", 1, "b"), make_job(tmp_path, "", "grpo", 2, "c")])
+    study = json.loads((tmp_path / "runs" / "s" / "study.json").read_text())
+    assert [(entry["method"], entry["seed"], entry["run_dir"]) for entry in study["planned"]] == [
+        ("ppo", 1, "ppo-tiny-s1-a"),
+        ("grpo", 1, "grpo-tiny-s1-b"),
+        ("grpo", 2, "grpo-tiny-s2-c"),
+    ]
+    assert study["planned"][2]["overrides"] == ["algo=grpo", "seed=2"]
