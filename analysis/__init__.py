@@ -1,0 +1,1 @@
+"""What a study shows: loads its runs, compares the methods, and writes the report."""

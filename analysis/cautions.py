@@ -1,0 +1,150 @@
+"""What limits the result: warnings computed from the runs, the most serious first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING, Literal
+
+from .compare import Comparison
+from .fairness import Fairness
+from .load import Study
+from .metrics import Metric, counted, is_share, listed, method_label
+
+if TYPE_CHECKING:
+    from .findings import Arm
+
+Level = Literal["stops the verdict", "limits the verdict", "note"]
+LEVELS: tuple[Level, ...] = ("stops the verdict", "limits the verdict", "note")
+UNEQUAL_SPREAD = 5.0
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One warning."""
+
+    level: Level
+    text: str
+
+
+def cautions(
+    study: Study,
+    metric: Metric,
+    arms: Sequence["Arm"],
+    pairs: Sequence[Comparison],
+    exploratory: Sequence[Comparison],
+    fairness: Fairness,
+    unfinished: Sequence[str],
+    prompts: int | None,
+) -> list[Caution]:
+    """All warnings of a study, worst first."""
+    found = [
+        *(Caution("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
+        *_few_seeds(pairs),
+        *_no_spread(arms),
+        *_unequal_spread(pairs),
+        *_fresh_prompts(metric, arms, prompts),
+        *_below_start(metric, arms),
+        *(caution for pair in exploratory for caution in _side_effect(pair)),
+        *(Caution("limits the verdict", f"{check.name}: {check.evidence}.")
+          for check in fairness.checks if check.outcome == "warning"),
+        *_unknown_checks(fairness),
+        *(Caution("note", text) for text in [*study.notes, *_odd_runs(study)]),
+        *_no_margin(pairs),
+    ]
+    return sorted(found, key=lambda caution: LEVELS.index(caution.level))
+
+
+def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
+    if not pairs:
+        return []
+    pair = min(pairs, key=lambda pair: min(pair.n))
+    n, test = min(pair.n), pair.permutation
+    if n < 2:
+        return [Caution("limits the verdict", f"{counted(n, 'usable seed')} for a method: no interval can be given.")]
+    if test.smallest is not None and test.smallest >= 0.05:
+        ours = f" (ours: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
+        return [Caution("limits the verdict", f"{n} seeds per method. The smallest p-value an exact test can give here "
+                        f"is {test.smallest:.2f}{ours}, so that test can call no result of this design significant.")]
+    if n < 10 and pair.detectable is not None:
+        return [Caution("limits the verdict", f"{n} seeds per method: a true difference under about "
+                        f"{pair.metric.size(pair.detectable)} would usually be missed.")]
+    return []
+
+
+def _no_spread(arms: Sequence["Arm"]) -> list[Caution]:
+    same = [arm.label for arm in arms if arm.level.reason == "zero_pooled_variance"]
+    return [Caution("limits the verdict", f"All seeds of {listed(same)} ended with the same number: check that seeds "
+                    "are really applied, or that the task is not at its floor or ceiling.")] if same else []
+
+
+def _unequal_spread(pairs: Sequence[Comparison]) -> list[Caution]:
+    found = []
+    for pair in pairs:
+        x, y = (_spread(scores) for scores in pair.scores)
+        if x and y and max(x, y) / min(x, y) > UNEQUAL_SPREAD:
+            found.append(Caution("limits the verdict", f"The seeds of {method_label(pair.treatment)} and "
+                                 f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
+                                 "times); d and g, which pool the two, say little."))
+    return found
+
+
+def _spread(scores: Sequence[float]) -> float:
+    center = sum(scores) / len(scores) if scores else 0.0
+    return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
+
+
+def _fresh_prompts(metric: Metric, arms: Sequence["Arm"], prompts: int | None) -> list[Caution]:
+    levels = [arm.level.value for arm in arms if arm.level.value is not None]
+    if not prompts or not levels or not is_share(metric.name):
+        return []
+    level = min(levels, key=lambda share: abs(share - 0.5))
+    error = 1.96 * sqrt(max(0.0, level * (1 - level)) / prompts)
+    return [Caution("limits the verdict", f"The interval is about new seeds on these {prompts:,} prompts, not about "
+                    f"new prompts: on fresh prompts each single {metric.label.removeprefix('held-out ')} could move by "
+                    f"about \N{PLUS-MINUS SIGN}{metric.size(error)}.")]
+
+
+def _below_start(metric: Metric, arms: Sequence["Arm"]) -> list[Caution]:
+    sign = -1 if metric.better == "less" else 1
+    worse = [arm for arm in arms if arm.start is not None and arm.level.value is not None
+             and sign * (arm.level.value - arm.start) < 0]
+    return [Caution("limits the verdict", f"{arm.label} ended below the SFT model it started from "
+                    f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).") for arm in worse]
+
+
+def _side_effect(pair: Comparison) -> list[Caution]:
+    """KL and answer length that differ beyond chance: the methods then bought their score at different prices."""
+    low, high = pair.difference.low, pair.difference.high
+    if low is None or high is None or low <= 0 <= high:
+        return []
+    x, y = (sum(scores) / len(scores) for scores in pair.scores)
+    who, other = method_label(pair.treatment), method_label(pair.baseline)
+    numbers = f"{who} {pair.metric.level(x)}, {other} {pair.metric.level(y)}"
+    if pair.metric.name == "final/kl":
+        return [Caution("limits the verdict", f"End KL differs ({numbers} nats): compare the methods along the "
+                        "frontier, not only at the end.")]
+    if pair.metric.name == "final/avg_response_length":
+        return [Caution("note", f"Answer length differs ({numbers} tokens). Judges tend to like length.")]
+    if pair.metric.name == "final/truncated_fraction":
+        return [Caution("note", f"Answers are cut at the length limit unequally often ({numbers}).")]
+    return []
+
+
+def _unknown_checks(fairness: Fairness) -> list[Caution]:
+    unknown = [check.name for check in fairness.checks if check.outcome == "unknown"]
+    return [Caution("note", f"{counted(len(unknown), 'fairness check')} could not be made: {listed(unknown)}.")] if (
+        unknown) else []
+
+
+def _odd_runs(study: Study) -> list[str]:
+    notes = [f"{run.name} was resumed {counted(run.resumed, 'time')}." for run in study.runs if run.resumed]
+    if study.planned:
+        notes += [f"{run.name} ({run.folder}) was not part of the plan." for run in study.runs if not run.planned]
+    return notes
+
+
+def _no_margin(pairs: Sequence[Comparison]) -> list[Caution]:
+    if not pairs or pairs[0].margin is not None:
+        return []
+    return [Caution("note", "No margin was declared (analysis.margin), so this report can never conclude that methods "
+                    "are equivalent.")]

@@ -1,0 +1,363 @@
+"""Was the comparison fair: checks with evidence, the budget each method spent, and how the configs differ."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from math import isnan
+from typing import Any, Literal
+
+from alignbench.core import record
+
+from .load import Run, Study
+from .metrics import counted, listed, significant
+
+Outcome = Literal["ok", "warning", "failed", "unknown"]
+IGNORED = ("seed", "study", "output_dir", "run_dir", "plan", "tracking.*", "hydra.*", "analysis.*", "judge.*")
+OF_THE_METHOD = ("method", "algo.*")
+TOKENS_MAY_DIFFER = 0.02
+LEDGER = {
+    "prompts": "Prompts seen",
+    "completions": "Responses generated",
+    "tokens": "Generated tokens",
+    "optimizer_steps": "Optimizer steps",
+    "flops": "Floating-point operations",
+    "seconds": "Wall-clock time, s",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about the conditions; `allow` is the name that permits it to fail."""
+
+    name: str
+    outcome: Outcome
+    evidence: str
+    allow: str = ""
+
+
+@dataclass(frozen=True)
+class ConfigDifference:
+    """One config key and its value in every arm."""
+
+    key: str
+    values: dict[str, str]
+    allowed: str
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One quantity of the budget, summed over the seeds of each method."""
+
+    quantity: str
+    totals: dict[str, str]
+    matched: str
+    ok: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fairness:
+    """All checks together; a failed check that nobody allowed makes the study not comparable."""
+
+    checks: tuple[Check, ...]
+    differences: tuple[ConfigDifference, ...]
+    keys: int
+    ledger: tuple[LedgerRow, ...]
+
+    @property
+    def violations(self) -> list[str]:
+        """The failed checks, in words."""
+        return [f"{check.name}: {check.evidence}" for check in self.checks if check.outcome == "failed"]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing failed."""
+        return not self.violations
+
+    def count(self, outcome: Outcome) -> int:
+        """How many checks ended so."""
+        return sum(check.outcome == outcome for check in self.checks)
+
+
+def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
+    """Compare the conditions of all finished runs; `allow` holds config keys, ledger names or check names."""
+    runs = [run for run in study.runs if run.counted and run.status == "finished"]
+    differences, keys = config_differences(runs, study.arms, allow)
+    checks = [
+        _same(runs, "Same SFT start", lambda run: _at(run, "artifacts", "sft"), allow="sft"),
+        _same_data(runs),
+        _same_prompt_order(runs),
+        _same(runs, "Same reward function", _reward, allow="reward"),
+        _same_config(differences, runs),
+        _same_amount(runs, "completions", "Same number of responses"),
+        _same_amount(runs, "optimizer_steps", "Same number of optimizer steps"),
+        _similar_tokens(runs),
+        _same_seeds(study),
+        _seeds_applied(runs),
+        _methods_applied(runs, study.arms),
+        _same_machine(runs),
+        _same_software(runs, study.arms),
+        _clean_tree(runs),
+    ]
+    permitted = tuple(_permitted(check, allow) for check in checks)
+    return Fairness(checks=permitted, differences=differences, keys=keys, ledger=budget(study))
+
+
+def _permitted(check: Check, allow: tuple[str, ...]) -> Check:
+    if check.outcome == "failed" and check.allow and any(fnmatch(check.allow, word) for word in allow):
+        return Check(check.name, "warning", f"{check.evidence} (allowed by analysis.allow)", check.allow)
+    return check
+
+
+def _at(run: Run, *path: str) -> Any:
+    here: Any = run.manifest
+    for name in path:
+        here = (here or {}).get(name)
+    return here
+
+
+def _reward(run: Run) -> str | None:
+    name, sha = _at(run, "reward", "name"), _at(run, "reward", "sha256")
+    return f"{name}, sha256 {_short(sha)}" if sha else None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:6]}\N{HORIZONTAL ELLIPSIS}{text[-4:]}" if len(text) > 24 else text
+
+
+def _by_value(runs: Iterable[Run], value: Callable[[Run], Any]) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(str(value(run)), []).append(run)
+    return groups
+
+
+def _who(runs: list[Run]) -> str:
+    """Names few runs, counts many."""
+    return listed([run.name for run in runs]) if len(runs) <= 3 else f"{len(runs)} runs"
+
+
+def _same(
+    runs: list[Run], name: str, value: Callable[[Run], Any], allow: str = "", otherwise: Outcome = "failed"
+) -> Check:
+    """Every run has the same value; unknown when a run did not write it down."""
+    silent = [run for run in runs if value(run) in (None, {}, "")]
+    if silent or not runs:
+        why = f"not written down by {_who(silent)}" if silent else "no finished run"
+        return Check(name, "unknown", why, allow)
+    groups = _by_value(runs, value)
+    if len(groups) == 1:
+        return Check(name, "ok", f"{next(iter(groups))} in all {counted(len(runs), 'run')}", allow)
+    return Check(name, otherwise, "; ".join(f"{text} in {_who(group)}" for text, group in groups.items()), allow)
+
+
+def _same_data(runs: list[Run]) -> Check:
+    return _same(runs, "Same training, validation and test data", _data_hashes, allow="data")
+
+
+def _data_hashes(run: Run) -> str:
+    parts = {part: _at(run, "data", part, "sha256") for part in ("train", "validation", "test")}
+    return ", ".join(f"{part} {str(sha)[:8]}" for part, sha in parts.items() if sha)
+
+
+def _same_prompt_order(runs: list[Run]) -> Check:
+    name = "Same training prompts in the same order for each seed"
+    by_seed: dict[int, set[str]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, set()).add(str(run.manifest.get("prompt_order") or ""))
+    if not by_seed or any("" in orders for orders in by_seed.values()):
+        return Check(name, "unknown", "not every run wrote its prompt order", "prompt_order")
+    mixed = [str(seed) for seed, orders in by_seed.items() if len(orders) > 1]
+    if mixed:
+        return Check(name, "failed", f"the order differs between methods for seed {listed(mixed)}", "prompt_order")
+    return Check(name, "ok", f"one order for each of {counted(len(by_seed), 'seed')}", "prompt_order")
+
+
+def _same_config(differences: tuple[ConfigDifference, ...], runs: list[Run]) -> Check:
+    name = "Same configuration apart from the method"
+    if not runs or any(not run.config for run in runs):
+        return Check(name, "unknown", "not every run has a config.yaml")
+    refused = [difference.key for difference in differences if not difference.allowed]
+    if refused:
+        return Check(name, "failed", f"{listed(refused[:6])} differ and are not in analysis.allow")
+    return Check(name, "ok", f"{counted(len(differences), 'key')} may differ and do; all others are equal")
+
+
+def _same_amount(runs: list[Run], quantity: str, name: str) -> Check:
+    check = _same(runs, name, lambda run: run.ledger.get(quantity), allow=f"ledger.{quantity}")
+    if check.outcome == "ok":
+        return Check(name, "ok", f"{runs[0].ledger[quantity]:,.0f} in every run", check.allow)
+    return check
+
+
+def _similar_tokens(runs: list[Run]) -> Check:
+    name = "Same number of generated tokens"
+    tokens = [run.ledger.get("tokens") for run in runs]
+    known = [number for number in tokens if number]
+    if not known or len(known) < len(tokens):
+        return Check(name, "unknown", "not every run counted its tokens")
+    spread = max(known) / min(known) - 1
+    text = f"{significant(min(known))} to {significant(max(known))} per run, a spread of {spread:.1%}"
+    limit = f"(limit {TOKENS_MAY_DIFFER:.0%})"
+    return Check(name, "ok" if spread <= TOKENS_MAY_DIFFER else "warning", f"{text} {limit}")
+
+
+def _same_seeds(study: Study) -> Check:
+    name = "Same seeds in every method"
+    seeds = {arm: {run.seed for run in study.of(arm)} for arm in study.arms}
+    everywhere, somewhere = set.intersection(*seeds.values()), set.union(*seeds.values())
+    if everywhere == somewhere:
+        return Check(name, "ok", f"seeds {listed([str(seed) for seed in study.seeds])}")
+    lacks = [f"{arm} lacks {listed([str(s) for s in sorted(somewhere - own)])}" for arm, own in seeds.items()
+             if somewhere - own]
+    return Check(name, "warning", "; ".join(lacks))
+
+
+def fingerprint(run: Run) -> tuple[object, ...]:
+    """All numbers a run measured, machine costs left out: equal only if the runs did the same thing."""
+    curves = tuple(
+        (name, curve.steps, tuple(_comparable(v) for v in curve.values))
+        for name, curve in sorted(run.curves.items())
+        if not name.startswith((record.COST_PREFIX, "budget/"))
+    )
+    return curves or tuple(sorted((n, _comparable(v)) for n, v in run.metrics.items() if n.startswith("final/")))
+
+
+def _comparable(value: float) -> float | str:
+    return "nan" if isnan(value) else value
+
+
+def _seeds_applied(runs: list[Run]) -> Check:
+    name = "Seeds make a difference"
+    groups = [group for group in _alike(runs) if len({(run.arm, run.seed) for run in group}) > 1]
+    twins = [group for group in groups if len({run.arm for run in group}) < len(group)]
+    if twins:
+        found = listed([_who(group) for group in twins])
+        return Check(name, "failed", f"identical curves in {found}: the seed is probably not applied", "identical")
+    return Check(name, "ok" if len(runs) > 1 else "unknown", "no two runs of a method have identical curves")
+
+
+def _methods_applied(runs: list[Run], arms: list[str]) -> Check:
+    name = "Methods make a difference"
+    twins = [group for group in _alike(runs) if len({run.arm for run in group}) > 1]
+    if twins:
+        found = listed([_who(group) for group in twins])
+        return Check(name, "failed", f"identical curves in {found}: the method is probably not applied", "identical")
+    several = len(arms) > 1
+    return Check(name, "ok" if several else "unknown", "no two methods have identical curves" if several
+                 else "only one method")
+
+
+def _alike(runs: list[Run]) -> list[list[Run]]:
+    groups: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.curves or run.metrics:
+            groups.setdefault(fingerprint(run), []).append(run)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _same_machine(runs: list[Run]) -> Check:
+    check = _same(runs, "Same kind of device", lambda run: _at(run, "device"), otherwise="warning")
+    if check.outcome == "warning":
+        return Check(check.name, "warning", f"{check.evidence}; times and memory do not compare", check.allow)
+    return check
+
+
+def _versions(run: Run) -> str:
+    versions = run.manifest.get("versions") or {}
+    words = [f"{name} {versions[name]}" for name in ("alignbench", "torch", "transformers") if name in versions]
+    commit = _at(run, "git", "commit")
+    return ", ".join([*words, *([f"commit {str(commit)[:8]}"] if commit else [])])
+
+
+def _same_software(runs: list[Run], arms: list[str]) -> Check:
+    """Different software is a warning, and fails when no two methods share a version: then it explains any result."""
+    check = _same(runs, "Same software", _versions, allow="versions", otherwise="warning")
+    used = [{_versions(run) for run in runs if run.arm == arm} for arm in arms]
+    if check.outcome == "warning" and len(used) > 1 and sum(map(len, used)) == len(set.union(*used)):
+        return Check(check.name, "failed", f"every method ran on software of its own: {check.evidence}", check.allow)
+    return check
+
+
+def _clean_tree(runs: list[Run]) -> Check:
+    name = "Clean working tree"
+    if not runs or any(not run.manifest.get("git") for run in runs):
+        return Check(name, "unknown", "not every run knows its commit (installed without git)")
+    dirty = [run for run in runs if run.manifest["git"].get("dirty")]
+    return Check(name, "warning" if dirty else "ok",
+                 f"{_who(dirty)} ran with uncommitted changes" if dirty else f"all {len(runs)} runs")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as {"algo.lr": "1e-05"}; lists stay whole."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
+
+
+def config_differences(
+    runs: list[Run], arms: list[str], allow: tuple[str, ...]
+) -> tuple[tuple[ConfigDifference, ...], int]:
+    """The keys whose values are not the same in all runs, and how many keys there are."""
+    flat = [(run.arm, flatten(run.config)) for run in runs if run.config]
+    keys = sorted({key for _, config in flat for key in config if not _matches(key, IGNORED)})
+    found = []
+    for key in keys:
+        if len({config.get(key) for _, config in flat}) > 1:
+            values = {arm: _values(key, [config for owner, config in flat if owner == arm]) for arm in arms}
+            mixed = any(len({config.get(key) for owner, config in flat if owner == arm}) > 1 for arm in arms)
+            found.append(ConfigDifference(key, values, _why_allowed(key, allow, mixed)))
+    return tuple(found), len(keys)
+
+
+def _values(key: str, configs: list[dict[str, str]]) -> str:
+    return " | ".join(dict.fromkeys(config.get(key, "not used") for config in configs)) or "n/a"
+
+
+def _why_allowed(key: str, allow: tuple[str, ...], mixed: bool) -> str:
+    if _matches(key, allow):
+        return "declared in analysis.allow"
+    if mixed:
+        return ""  # the seeds of one method were not treated alike
+    return "the comparison itself" if _matches(key, OF_THE_METHOD) else ""
+
+
+def budget(study: Study) -> tuple[LedgerRow, ...]:
+    """What each method spent over all its counted runs."""
+    rows = []
+    for quantity, label in LEDGER.items():
+        totals = {arm: [run.ledger.get(quantity) for run in study.of(arm)] for arm in study.arms}
+        sums = {arm: None if None in numbers else sum(n for n in numbers if n is not None)
+                for arm, numbers in totals.items()}
+        matched, ok = _matched(quantity, list(sums.values()))
+        shown = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
+        rows.append(LedgerRow(label, shown, matched, ok))
+    return tuple(rows)
+
+
+def _amount(quantity: str, total: float) -> str:
+    return f"{total:.3g}" if quantity == "flops" else f"{total:,.0f}" if total >= 100 else significant(total)
+
+
+def _matched(quantity: str, sums: list[float | None]) -> tuple[str, bool | None]:
+    known = [number for number in sums if number is not None]
+    if len(known) < len(sums) or len(known) < 2:
+        return "n/a: not written by every run" if len(known) < len(sums) else "one method", None
+    if quantity in ("seconds", "flops"):
+        return "measured, not matched", None
+    if len(set(known)) == 1:
+        return "yes, exactly", True
+    spread = max(known) / min(known) - 1 if min(known) else float("inf")
+    if quantity == "tokens" and spread <= TOKENS_MAY_DIFFER:
+        return f"yes, within {TOKENS_MAY_DIFFER:.0%}", True
+    if quantity == "prompts":
+        return "no: the methods draw different numbers of answers per prompt", None
+    return f"no: {max(known) / min(known):.2f} times" if min(known) else "no", False

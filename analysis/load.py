@@ -1,0 +1,289 @@
+"""Gathers a study: planned runs, run folders and tracked numbers, none of them dropped."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from alignbench.core.errors import UserError
+
+from .tracking import Curve, Tracked, curve_of, default_uri, store_is_there, tracked_runs, tracked_studies
+
+Status = Literal["finished", "failed", "interrupted", "running", "missing"]
+STATUSES: tuple[Status, ...] = ("finished", "failed", "interrupted", "running", "missing")
+TRAINED = ("rl", "evaluate")
+FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One training run as it was found; `counted` is False for a second run of the same method and seed."""
+
+    arm: str
+    model: str
+    seed: int
+    key: str
+    folder: str
+    status: Status
+    reason: str | None
+    started: str | None
+    finished: str | None
+    resumed: int
+    determinism: str | None
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    metrics: dict[str, float]
+    curves: dict[str, Curve]
+    answers: tuple[dict[str, Any], ...]
+    planned: bool
+    counted: bool = True
+
+    @property
+    def name(self) -> str:
+        """What people call it: grpo seed 123."""
+        return f"{self.arm} seed {self.seed}"
+
+    @property
+    def ledger(self) -> dict[str, float]:
+        """The budget it spent, empty when it wrote none."""
+        return self.manifest.get("ledger") or {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """All runs of a study, and what was odd while they were read."""
+
+    name: str
+    output_dir: Path
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+    planned: bool
+
+    @property
+    def arms(self) -> list[str]:
+        """The compared methods in their fixed order: ppo first, then as planned."""
+        found = list(dict.fromkeys(run.arm for run in self.runs))
+        return sorted(found, key=lambda arm: (arm != "ppo", found.index(arm)))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed of the study, in the order of the plan."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+    def of(self, arm: str) -> list[Run]:
+        """The counted runs of one method, one per seed."""
+        return [run for run in self.runs if run.arm == arm and run.counted]
+
+
+def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> Study:
+    """Everything known about a study.
+
+    Raises UserError when nothing is known under this name, or when a file of it cannot be read.
+    """
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise UserError(f"study={name!r}: a study name has letters, digits, '_', '-', '+' and '.' only.")
+    uri = tracking_uri or default_uri(output_dir)
+    home = output_dir / "runs" / name
+    tracked = tracked_runs(uri, name) if store_is_there(uri) else {}
+    plan = read_plan(home / "study.json")
+    folders = [path.parent for path in sorted(home.glob("*/status.json"))]
+    if not plan and not folders and not tracked:
+        raise UserError(unknown_study(name, output_dir, uri))
+    notes: list[str] = []
+    found = {folder.name: _from_folder(folder, output_dir, tracked, notes) for folder in folders}
+    found |= _only_tracked(tracked, found, output_dir)
+    runs = _counted(_in_plan(plan, found, name))
+    notes += [f"{run.name} has a second run in {run.folder}; it is shown and not counted."
+              for run in runs if not run.counted]
+    return Study(name=name, output_dir=output_dir, runs=tuple(runs), notes=tuple(notes), planned=bool(plan))
+
+
+def unknown_study(name: str, output_dir: Path, uri: str) -> str:
+    """The message for a name that no run carries."""
+    there = {path.name for path in (output_dir / "runs").glob("*") if path.is_dir()}
+    if store_is_there(uri):
+        there |= tracked_studies(uri)
+    known = f"Studies there: {', '.join(sorted(there))}." if there else "There is no study yet; run one first."
+    return f"study={name}: no run of this study in {output_dir}/runs nor in the tracker. {known}"
+
+
+def read_plan(path: Path) -> list[dict[str, Any]]:
+    """The runs a sweep meant to make, in its order; none when the runs were started one by one."""
+    return read_json(path).get("planned", []) if path.is_file() else []
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty when the file is not there; UserError names a file that is broken."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Restore or delete it.") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, empty when the file is not there; UserError names a file that is broken."""
+    if not path.is_file():
+        return {}
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({error}). Restore or delete it.") from error
+
+
+def read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; a last line cut short by a killed process is left out and noted."""
+    rows = []
+    lines = path.read_text().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from error
+            notes.append(f"The last line of {path.parent.name}/{path.name} was cut short and is left out.")
+    return rows
+
+
+def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], notes: list[str]) -> Run:
+    status, config = read_json(folder / "status.json"), read_yaml(folder / "config.yaml")
+    metrics, curves = _numbers(folder, tracked.get(status["key"]), notes)
+    return Run(
+        arm=status["method"],
+        model=status["model"],
+        seed=int(status["seed"]),
+        key=status["key"],
+        folder=str(folder.relative_to(output_dir)),
+        status=status["status"],
+        reason=status.get("reason"),
+        started=status.get("started"),
+        finished=status.get("finished"),
+        resumed=status.get("resumed") or 0,
+        determinism=status.get("determinism"),
+        config=config,
+        manifest=read_json(folder / "manifest.json"),
+        metrics=metrics,
+        curves=curves,
+        answers=tuple(read_lines(folder / "eval.jsonl", notes)),
+        planned=False,
+    )
+
+
+def _numbers(
+    folder: Path, tracked: Tracked | None, notes: list[str]
+) -> tuple[dict[str, float], dict[str, Curve]]:
+    """The numbers of a run from MLflow; as the run itself wrote them where MLflow lacks some."""
+    written = _written_curves(folder, notes)
+    if tracked and written.keys() <= tracked.metrics.keys():
+        return tracked.metrics, tracked.curves
+    if written:
+        lack = "MLflow lacks some of its numbers" if tracked else "it is not in MLflow"
+        notes.append(f"{folder.name}: {lack}; its numbers come from its metrics.jsonl.")
+    return {name: curve.values[-1] for name, curve in written.items()}, written
+
+
+def _written_curves(folder: Path, notes: list[str]) -> dict[str, Curve]:
+    points: dict[str, dict[int, float]] = {}
+    for row in read_lines(folder / "metrics.jsonl", notes):
+        if row["phase"] in TRAINED:
+            for name, value in {**row["metrics"], **row.get("not_finite", {})}.items():
+                points.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: curve_of(values) for name, values in points.items()}
+
+
+def _only_tracked(tracked: dict[str, Tracked], found: dict[str, Run], output_dir: Path) -> dict[str, Run]:
+    """Runs that MLflow knows and whose folder is gone."""
+    known = {run.key for run in found.values()}
+    return {run.name: _bare(run, key, output_dir) for key, run in tracked.items() if key not in known}
+
+
+def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
+    status = FROM_MLFLOW.get(run.status, "running")
+    return Run(
+        arm=run.tags["method"],
+        model=run.tags.get("model", ""),
+        seed=int(run.tags["seed"]),
+        key=key,
+        folder=f"runs/{run.tags['study']}/{run.name}",
+        status=status,  # type: ignore[arg-type]  # the values of FROM_MLFLOW are Status words
+        reason="its folder is gone; only MLflow knows it",
+        started=None,
+        finished=None,
+        resumed=0,
+        determinism=None,
+        config={},
+        manifest={},
+        metrics=run.metrics,
+        curves=run.curves,
+        answers=(),
+        planned=False,
+    )
+
+
+def _in_plan(plan: list[dict[str, Any]], found: dict[str, Run], study: str) -> list[Run]:
+    """Planned runs first and in order, then the ones nobody planned; arms get the names that tell them apart."""
+    labels = arm_labels(plan)
+    runs = []
+    for entry, label in zip(plan, labels, strict=True):
+        name = Path(entry["run_dir"]).name
+        run = found.pop(name) if name in found else _missing(entry, study)
+        runs.append(replace(run, arm=label, planned=True))
+    return runs + list(found.values())
+
+
+def _missing(entry: dict[str, Any], study: str) -> Run:
+    return Run(
+        arm=entry["method"],
+        model=entry.get("model", ""),
+        seed=int(entry["seed"]),
+        key=entry["key"],
+        folder=f"runs/{study}/{Path(entry['run_dir']).name}",
+        status="missing",
+        reason="planned and never started",
+        started=None,
+        finished=None,
+        resumed=0,
+        determinism=None,
+        config={},
+        manifest={},
+        metrics={},
+        curves={},
+        answers=(),
+        planned=True,
+    )
+
+
+def arm_labels(plan: list[dict[str, Any]]) -> list[str]:
+    """The method of each planned run; with the swept settings where one method was planned with several."""
+    settings = [_settings(entry) for entry in plan]
+    variants: dict[str, set[tuple[str, ...]]] = {}
+    for entry, words in zip(plan, settings, strict=True):
+        variants.setdefault(entry["method"], set()).add(words)
+    labels = []
+    for entry, words in zip(plan, settings, strict=True):
+        shared = set.intersection(*map(set, variants[entry["method"]]))
+        labels.append(" ".join([entry["method"], *(word for word in words if word not in shared)]))
+    return labels
+
+
+def _settings(entry: dict[str, Any]) -> tuple[str, ...]:
+    words = [word.lstrip("+") for word in entry.get("overrides", [])]
+    return tuple(sorted(word for word in words if word.split("=")[0] not in ("seed", "algo", "study", "output_dir")))
+
+
+def _counted(runs: list[Run]) -> list[Run]:
+    """Of several runs of one method and seed, one counts: the planned, then the finished, then the newest."""
+    best: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        rival = best.get((run.arm, run.seed))
+        if rival is None or _rank(run) > _rank(rival):
+            best[run.arm, run.seed] = run
+    return [replace(run, counted=best[run.arm, run.seed] is run) for run in runs]
+
+
+def _rank(run: Run) -> tuple[bool, bool, str]:
+    return run.planned, run.status == "finished", run.finished or run.started or ""

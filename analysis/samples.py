@@ -1,0 +1,105 @@
+"""Picks answers to show side by side: by a fixed rule, never by hand."""
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from .load import Run, Study
+
+SHOWN = 1200  # characters of a prompt or an answer
+RULES: tuple[tuple[str, Callable[[list[bool]], bool]], ...] = (
+    ("first prompt that every method gets right", all),
+    ("first prompt on which the methods disagree", lambda right: any(right) and not all(right)),
+    ("first prompt that every method gets wrong", lambda right: not any(right)),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one method wrote."""
+
+    arm: str
+    text: str
+    correct: bool | None
+    tokens: int | None
+    reward: float | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out prompt with the answers of all methods."""
+
+    rule: str
+    prompt_id: str
+    prompt: str
+    reference: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The picked prompts and the seed they come from, or why there are none."""
+
+    seed: int | None
+    picked: tuple[Sample, ...]
+    reason: str | None = None
+
+
+def pick_samples(study: Study) -> Samples:
+    """At the lowest seed whose answers all methods wrote: the first prompt of each rule, in file order."""
+    seeds = [
+        {run.seed: run for run in study.of(arm) if run.status == "finished" and run.answers} for arm in study.arms
+    ]
+    common = set.intersection(*map(set, seeds))
+    if not common:
+        return Samples(None, (), "no seed has an eval.jsonl from every method")
+    seed = min(common)
+    return Samples(seed, tuple(_pick([runs[seed] for runs in seeds])))
+
+
+def _pick(runs: list[Run]) -> list[Sample]:
+    tables = [{str(row["prompt_id"]): row for row in run.answers} for run in runs]
+    shared = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
+    if any(tables[i][prompt].get("correct") is None for prompt in shared for i in range(len(runs))):
+        return [_sample("first prompt of the held-out set (answers are not right or wrong here)", shared[0], runs, tables)]
+    found = []
+    for rule, holds in RULES:
+        match = next((p for p in shared if holds([bool(table[p]["correct"]) for table in tables])), None)
+        if match is not None:
+            found.append(_sample(rule, match, runs, tables))
+    return found
+
+
+def _sample(rule: str, prompt: str, runs: list[Run], tables: list[dict[str, dict[str, Any]]]) -> Sample:
+    rows = [table[prompt] for table in tables]
+    answers = tuple(_answer(run, row) for run, row in zip(runs, rows, strict=True))
+    return Sample(rule, prompt, _text(rows[0]["prompt"]), _text(rows[0].get("reference")), answers)
+
+
+def _answer(run: Run, row: dict[str, Any]) -> Answer:
+    scores = row.get("scores") or {}
+    reward = scores.get("reward", scores.get("score", next(iter(scores.values()), None)))
+    return Answer(run.arm, _text(row["response"]), row.get("correct"), row.get("tokens"), reward,
+                  bool(row.get("truncated")))
+
+
+def _text(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} [{len(text) - SHOWN:,} more characters]"
+
+
+def visible(text: str) -> Markup:
+    """Text safe to show: markup escaped, control, bidi and other invisible characters drawn as boxes."""
+    return Markup("").join(_box(letter) if _is_hidden(letter) else escape(letter) for letter in text)
+
+
+def _is_hidden(letter: str) -> bool:
+    return letter not in "\n\t" and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+def _box(letter: str) -> Markup:
+    return Markup('<span class="cc" title="invisible character">U+{:04X}</span>').format(ord(letter))

@@ -1,0 +1,104 @@
+"""Reads the numbers of a study out of MLflow."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.core import record
+
+EXPERIMENT = "alignbench"
+CURVES = ("eval/", "rewards/", "rollout/", "budget/", "train/entropy", "train/clip_fraction", "cost/seconds")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over the steps of a run, in order of the step; a step written twice counts as last written."""
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """What a tracker knows of one run: the last value of every metric, and the curves."""
+
+    name: str
+    tags: dict[str, str]
+    status: str
+    started: int
+    metrics: dict[str, float]
+    curves: dict[str, Curve]
+
+
+def default_uri(output_dir: Path) -> str:
+    """The store that runs in this output folder write to."""
+    return f"sqlite:///{(output_dir / 'mlflow.db').resolve()}"
+
+
+def store_is_there(uri: str) -> bool:
+    """A SQLite store that does not exist would be created by reading it."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
+def client_of(uri: str) -> Any:
+    """An MLflow client; imported here because it takes seconds, without its telemetry and migration chatter."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def tracked_runs(uri: str, study: str) -> dict[str, Tracked]:
+    """The RL runs of a study by run key; of several MLflow runs of one key the latest counts."""
+    client = client_of(uri)
+    latest: dict[str, Any] = {}
+    for run in _search(client, f"tags.`{record.STUDY}` = '{study}' and tags.`{record.PHASE}` = 'rl'"):
+        key = run.data.tags.get(record.KEY, run.info.run_name)
+        if key not in latest or run.info.start_time > latest[key].info.start_time:
+            latest[key] = run
+    return {key: _tracked(client, run) for key, run in latest.items()}
+
+
+def tracked_studies(uri: str) -> set[str]:
+    """The names of all studies in the store."""
+    found = {run.data.tags.get(record.STUDY, "") for run in _search(client_of(uri), "")}
+    return found - {""}
+
+
+def _search(client: Any, condition: str) -> list[Any]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs: list[Any] = []
+    token = None
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], condition, max_results=1000, page_token=token)
+        runs, token = [*runs, *page], page.token
+        if not token:
+            break
+    return runs
+
+
+def _tracked(client: Any, run: Any) -> Tracked:
+    names = [name for name in run.data.metrics if name.startswith(CURVES)]
+    return Tracked(
+        name=run.info.run_name,
+        tags=dict(run.data.tags),
+        status=run.info.status,
+        started=run.info.start_time,
+        metrics=dict(run.data.metrics),
+        curves={name: _curve(client, run.info.run_id, name) for name in sorted(names)},
+    )
+
+
+def _curve(client: Any, run_id: str, name: str) -> Curve:
+    history = client.get_metric_history(run_id, name)
+    return curve_of({point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)})
+
+
+def curve_of(points: dict[int, float]) -> Curve:
+    """Points by step, put in order."""
+    steps = tuple(sorted(points))
+    return Curve(steps, tuple(points[step] for step in steps))
