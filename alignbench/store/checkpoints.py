@@ -32,16 +32,16 @@ class Checkpoints:
         `payload` holds tensors, numbers, strings and None in dicts, lists and tuples; anything else raises
         pickle.UnpicklingError here, rather than when the run wants to resume.
         """
-        make_folder(self.folder)
-        unfinished = self.folder / "unfinished"
-        with explained(self.folder):
-            with unfinished.open("wb") as file:
-                torch.save(payload, file)
-            flush(unfinished)
-            _read(unfinished, mmap=True)
-            path = unfinished.rename(self.folder / f"step-{step:08d}.{sha256(unfinished)}.pt")
-            flush(self.folder)
-            self._prune(path)
+        unfinished = make_folder(self.folder) / "unfinished"
+        try:
+            with explained(self.folder):
+                _write(payload, unfinished)
+                _read(unfinished, mmap=True)
+                path = unfinished.rename(self.folder / f"step-{step:08d}.{sha256(unfinished)}.pt")
+                flush(self.folder)
+                self._prune(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """The newest step that was saved and what was saved then, tensors on the CPU; None when there is none.
@@ -49,9 +49,8 @@ class Checkpoints:
         A damaged file is set aside with a warning, and the one before it is taken.
         """
         for path in reversed(self._saved()):
-            step, written, _ = path.name.split(".")
-            if sha256(path) == written:
-                return int(step.removeprefix("step-")), _read(path)
+            if sha256(path) == path.name.split(".")[1]:
+                return _step(path), _read(path)
             logger.warning("%s is damaged: set aside, the checkpoint before it is taken", path)
             path.rename(path.with_name(f"{path.name}.damaged"))
         return None
@@ -63,15 +62,29 @@ class Checkpoints:
     def _saved(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if NAME.fullmatch(path.name))
+        return sorted((path for path in self.folder.iterdir() if NAME.fullmatch(path.name)), key=_step)
 
     def _prune(self, newest: Path) -> None:
-        step = newest.name.split(".")[0]
         others = [path for path in self._saved() if path != newest]
-        twins = [path for path in others if path.name.startswith(f"{step}.")]
+        twins = [path for path in others if _step(path) == _step(newest)]
         before = [path for path in reversed(others) if path not in twins]
         for path in twins + before[self.keep - 1 :]:
             path.unlink()
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split(".")[0].removeprefix("step-"))
+
+
+def _write(payload: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(payload, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch hides a full disk behind an error of its zip writer
+        raise
+    flush(path)
 
 
 def _read(path: Path, mmap: bool = False) -> dict[str, Any]:

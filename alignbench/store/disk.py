@@ -38,14 +38,19 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace the file at once: a reader, or a run that was killed here, sees the old text or the new, never a half."""
+def write_whole(path: Path, text: str, durable: bool = True) -> None:
+    """Replace the file at once: a reader, or a run that was killed here, sees the old text or the new, never a half.
+
+    With `durable` False it does not wait for the disk: quicker, but a power cut may lose it.
+    """
     temporary = path.with_name(f".{path.name}.part")
     with explained(path.parent):
         temporary.write_text(text, encoding="utf-8")
-        flush(temporary)
+        if durable:
+            flush(temporary)
         temporary.replace(path)
-        flush(path.parent)
+        if durable:
+            flush(path.parent)
 
 
 def flush(path: Path) -> None:

@@ -44,14 +44,14 @@ class Logbook:
         columns = list(rows[0]) if rows else []
         data = [[_plain(row.get(column)) for column in columns] for row in rows]
         path = make_folder(self.run_dir / "tables") / f"{_file_name(name)}.json"
-        write_whole(path, json.dumps({"columns": columns, "data": data}))
+        write_whole(path, json.dumps({"columns": columns, "data": data}), durable=False)
         self.artifact(path, "tables")
 
     def histogram(self, name: str, step: int, values: Sequence[float]) -> None:
         """Draw the values of a step to `histograms/<name>-<step>.svg`."""
         with self._timed():
             path = make_folder(self.run_dir / "histograms") / f"{_file_name(name)}-{step:06d}.svg"
-            write_whole(path, histogram_svg(f"{name}, step {step}", values))
+            write_whole(path, histogram_svg(f"{name}, step {step}", values), durable=False)
         self.artifact(path, "histograms")
 
     def dataset(self, name: str, sha256: str, context: str) -> None:

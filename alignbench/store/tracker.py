@@ -30,6 +30,8 @@ CARD, RUN_ID = "tracking.json", "mlflow_run_id"
 ENDINGS = ("FINISHED", "FAILED", "KILLED")
 METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LENGTH = 1000, 100, 6000
 """The limits of MLflow's log_batch."""
+LOCK_SECONDS = 120
+"""How long a run waits at most for another one that makes the database."""
 TABLES_SHOWN = 50
 """How many tables the UI is told of: the tag that names them has a limited length."""
 
@@ -239,7 +241,7 @@ def install_dashboard(uri: str, experiment: str = "alignbench") -> str:
 def _connect(card: Card) -> tuple["MlflowClient", str]:
     """A client and the experiment's id. Behind a lock: processes that make the database at once break each other."""
     database = Path(card.uri.removeprefix("sqlite:///")) if card.uri.startswith("sqlite:///") else None
-    with FileLock(f"{database or Path(card.output_dir) / 'mlflow'}.lock"):
+    with FileLock(f"{database or Path(card.output_dir) / 'mlflow'}.lock", timeout=LOCK_SECONDS):
         if database:
             _let_many_write(database)
         client = _client(card.uri)

@@ -1,0 +1,118 @@
+"""Checkpoints come back as they were saved, whatever happened in between."""
+
+import pickle
+import resource
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from alignbench.core.errors import UserError
+from alignbench.store.checkpoints import Checkpoints
+
+
+def payload(step):
+    generator = torch.Generator().manual_seed(step)
+    weights = torch.randn(3, 4, generator=generator)
+    return {
+        "model": OrderedDict(weight=weights, tied=weights),
+        "half": weights.to(torch.bfloat16),
+        "state": {"step": step, "kl_coef": 0.1 + step, "name": "ppo", "none": None, "pair": (1, 2.5)},
+        "generator": generator.get_state(),
+    }
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def flip_last_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+    saved = Checkpoints(tmp_path / "checkpoints")
+    assert saved.latest() is None
+    saved.save(7, payload(7))
+    step, got = saved.latest()
+    wanted = payload(7)
+    assert step == 7
+    assert got["state"] == wanted["state"]
+    for name in ("half", "generator"):
+        assert got[name].dtype == wanted[name].dtype
+        assert torch.equal(got[name], wanted[name])
+    assert torch.equal(got["model"]["weight"], wanted["model"]["weight"])
+    assert got["model"]["weight"].data_ptr() == got["model"]["tied"].data_ptr()
+
+
+def test_the_newest_few_are_kept(tmp_path):
+    saved = Checkpoints(tmp_path, keep=2)
+    for step in (5, 10, 99_999_999, 100_000_000):
+        saved.save(step, payload(step))
+        assert saved.latest()[0] == step
+    assert [name.split(".")[0] for name in names(tmp_path)] == ["step-100000000", "step-99999999"]
+    saved.clear()
+    assert saved.latest() is None
+
+
+def test_a_step_saved_again_replaces_itself_and_not_the_one_before(tmp_path):
+    saved = Checkpoints(tmp_path, keep=2)
+    saved.save(1, payload(1))
+    saved.save(2, payload(2))
+    saved.save(2, payload(3))
+    assert [name.split(".")[0] for name in names(tmp_path)] == ["step-00000001", "step-00000002"]
+    assert saved.latest()[1]["state"]["step"] == 3
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+    saved = Checkpoints(tmp_path)
+    saved.save(10, payload(10))
+    saved.save(20, payload(20))
+    flip_last_byte(tmp_path / names(tmp_path)[-1])
+    assert saved.latest()[0] == 10
+    assert "step-00000020" in caplog.text
+    assert "damaged" in caplog.text
+    saved.save(20, payload(20))
+    assert saved.latest()[0] == 20
+    for name in names(tmp_path):
+        flip_last_byte(tmp_path / name)
+    assert saved.latest() is None
+
+
+def test_a_run_killed_while_saving_resumes_from_the_one_before(tmp_path):
+    saved = Checkpoints(tmp_path)
+    saved.save(10, payload(10))
+    (tmp_path / "unfinished").write_bytes(b"half a checkpoint")
+    assert saved.latest()[0] == 10
+    saved.save(20, payload(20))
+    assert saved.latest()[0] == 20
+    assert "unfinished" not in names(tmp_path)
+
+
+def test_what_could_not_be_read_back_is_refused_at_once(tmp_path):
+    saved = Checkpoints(tmp_path)
+    saved.save(10, payload(10))
+    with pytest.raises(pickle.UnpicklingError):
+        saved.save(20, {"rng": resource.getrusage(resource.RUSAGE_SELF)})
+    assert saved.latest()[0] == 10
+
+
+def test_a_folder_that_cannot_be_written_names_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*file/checkpoints.*output_dir="):
+        Checkpoints(tmp_path / "file" / "checkpoints").save(1, payload(1))
+
+
+def test_a_full_disk_names_the_remedy_and_spares_the_one_before(tmp_path):
+    saved = Checkpoints(tmp_path)
+    saved.save(1, payload(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(UserError, match="make room there"):
+            saved.save(2, {"large": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert saved.latest()[0] == 1
