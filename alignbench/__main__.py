@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import hydra
@@ -30,12 +31,32 @@ ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
+HELP = """\
+alignbench: which alignment algorithm is better under the same conditions, by how much, how sure are we, at what cost?
+
+  python -m alignbench algo=grpo model=tiny seed=42                one run
+  python -m alignbench --multirun seed=42,123,777 algo=ppo,grpo    a study: six runs, then the report
+  python -m alignbench sweeps=ppo_vs_grpo                          the same, by name
+  python -m alignbench ... plan=true                               resolve and check everything, train nothing
+  python -m alignbench ... --cfg job                               print the config that these words make
+
+Groups, group=option:
+{groups}
+
+Keys, key=value: all of them, explained, are in {config}
+A sweep: hydra.launcher.n_jobs=N runs N jobs side by side; typed again, the same command runs only what is missing.
+Your own options: --config-dir FOLDER. Flags of Hydra: --hydra-help
+"""
+
 
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 broken or no such config, 2 a mistake in the config or the data,
     130 interrupted; a sweep adds 3 (a job failed) and 4 (the fairness check refuses the comparison)."""
     sys.argv[0] = "alignbench"
     prepare_environment()
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes longer than a second
+        sys.stdout.write(help_text(home()))
+        return
     with reported():
         launcher.register()
         register_sweeps(home() / "sweeps")
@@ -53,6 +74,17 @@ def job(cfg: DictConfig) -> None:
 def home() -> Path:
     """The folder that holds `conf` and `sweeps`: the checkout, or the package itself when installed from a wheel."""
     return launcher.checkout() or Path(__file__).parent
+
+
+def help_text(folder: Path) -> str:
+    """What can be typed, with the options of every config group."""
+    files = [*sorted(folder.glob("conf/*/*.yaml")), *sorted(folder.glob("sweeps/*.yaml"))]
+    groups = [f"  {group:<10}{', '.join(file.stem for file in options)}" for group, options in groupby(files, group_of)]
+    return HELP.format(groups="\n".join(groups), config=folder / "conf" / "config.yaml")
+
+
+def group_of(option: Path) -> str:
+    return option.parent.name
 
 
 def register_sweeps(folder: Path) -> None:

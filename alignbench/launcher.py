@@ -21,7 +21,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from alignbench.core.errors import UserError
 from alignbench.jobs import Crew, Job, say, summarise
@@ -80,13 +80,14 @@ class IsolatedLauncher(Launcher):
             raise UserError("hydra.sweeper.max_batch_size: a study is one batch; use hydra.launcher.n_jobs instead")
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config that the job's own process will compose."""
+        """The config that the job's own process will compose, resolved while Hydra knows this job's choices."""
         setup_globals()
         composed = self.loader.load_sweep_config(self.master, list(overrides))
         HydraConfig.instance().set_config(composed)
         config = copy.deepcopy(composed)
         with read_write(config), open_dict(config):
             del config["hydra"]
+        OmegaConf.resolve(config)
         return config
 
     def _arguments(self) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -147,3 +148,50 @@ def test_a_second_sweep_adds_to_what_was_planned(tmp_path: Path) -> None:
         ("grpo", 2, "grpo-tiny-s2-c"),
     ]
     assert study["planned"][2]["overrides"] == ["algo=grpo", "seed=2"]
+
+
+def type_in(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What happens when a person types this."""
+    return subprocess.run([sys.executable, "-m", "alignbench", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_door_imports_nothing_heavy() -> None:
+    ask = "import sys, alignbench.__main__; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_each_job_of_a_sweep_gets_its_own_choices_and_a_plan_writes_nothing(tmp_path: Path) -> None:
+    done = type_in("--multirun", "algo=ppo,grpo", "seed=5", "plan=true", f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    for method in ("ppo", "grpo"):
+        assert f"[{method} s5] plan of {method}-tiny-s5-" in done.stdout
+    assert "in study algo-ppo-grpo" in done.stdout
+    assert not any(tmp_path.rglob("*.*"))
+
+
+def test_a_sweep_with_a_bad_job_starts_none(tmp_path: Path) -> None:
+    done = type_in("--multirun", "algo=ppo,grpo", "rl.optimizer.learning_rate=1e-4,-1", f"output_dir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: rl.optimizer.learning_rate=-1")
+    assert "Traceback" not in done.stderr
+    assert not any(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["algo=ppoo"], "Could not find 'algo/ppoo'"),
+        (["--multirun", "algo=ppo,grppo"], "Could not find 'algo/grppo'"),
+        (["algo.clipp=1"], "algo.clipp"),
+        (["output_dir=${nowhere}"], "nowhere"),
+        (["seed=a=b"], "mismatched input"),
+    ],
+)
+def test_what_hydra_refuses_is_one_message(typed: list[str], told: str) -> None:
+    done = type_in(*typed)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "HYDRA_FULL_ERROR" not in done.stderr
