@@ -45,8 +45,10 @@ def _ask(repo_id: str, kind: Kind) -> str | None:
 def _access(repo_id: str, kind: Kind) -> str | None:
     from huggingface_hub import auth_check, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
 
     try:
+        validate_repo_id(repo_id)
         auth_check(repo_id, repo_type=kind)
     except GatedRepoError:
         return "it is gated; accept its terms on its page and set HF_TOKEN, or run `hf auth login`"

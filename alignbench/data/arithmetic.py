@@ -13,9 +13,27 @@ from alignbench.data.splits import SPLITS
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Leo", "Eva", "Ben", "Zoe")
 THINGS = ("apples", "books", "cups", "eggs", "hats", "keys", "pens", "toys")
-HOLDERS = ("bags", "boxes")
-GAINS = ("buys", "finds", "gets")
-LOSSES = ("drops", "loses", "sells")
+PRODUCTS = (
+    "{name} has {groups} bags with {each} {things}.",
+    "{name} fills {groups} boxes, each with {each} {things}.",
+    "There are {each} {things} in each of the {groups} bags of {name}.",
+)
+STARTS = (
+    "{name} has {start} {things}.",
+    "There are {start} {things} in the bag of {name}.",
+    "In the morning {name} has {start} {things}.",
+)
+GAINS = (
+    "{name} buys {by} more.",
+    "Then {name} finds {by} more in the garden.",
+    "A friend brings {by} {things}.",
+)
+LOSSES = (
+    "{name} sells {by}.",
+    "Then {name} gives {by} of the {things} to a friend.",
+    "A friend takes {by} {things}.",
+)
+QUESTIONS = ("How many {things} are there now?", "How many {things} does {name} have?")
 
 # A hundred places, dealt by a hash of the problem's text: no problem can stand in two splits, whatever the seeds.
 PLACES = {"demonstrations": range(40), "train": range(40, 80), "validation": range(80, 85), "test": range(85, 100)}
@@ -99,32 +117,29 @@ def _draw(seed: int, split: str, rows: Size) -> tuple[Problem, ...]:
 
 def make(rng: random.Random) -> Problem:
     """One problem: a product or a start with a change, then one more change. No number on the way is negative."""
-    name, things = rng.choice(NAMES), rng.choice(THINGS)
-    if rng.random() < 0.5:
-        return _from_product(rng, name, things)
-    return _from_start(rng, name, things)
+    words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS)}
+    story, first_sum, amount = (_product if rng.random() < 0.5 else _start)(rng)
+    change, last_sum, total = _change(rng, amount)
+    text = " ".join([*story, change, rng.choice(QUESTIONS)])
+    return Problem(text.format(**words), (first_sum, last_sum), total)
 
 
-def _from_product(rng: random.Random, name: str, things: str) -> Problem:
+def _product(rng: random.Random) -> tuple[list[str], str, int]:
     groups, each = rng.randint(2, 5), rng.randint(2, 5)
-    held = groups * each
-    change, last_sum, total = _change(rng, held)
-    story = f"{name} has {groups} {rng.choice(HOLDERS)} with {each} {things} and {change}."
-    return Problem(f"{story} How many {things} now?", (f"{groups}*{each}={held}", last_sum), total)
+    story = rng.choice(PRODUCTS).replace("{groups}", str(groups)).replace("{each}", str(each))
+    return [story], f"{groups}*{each}={groups * each}", groups * each
 
 
-def _from_start(rng: random.Random, name: str, things: str) -> Problem:
+def _start(rng: random.Random) -> tuple[list[str], str, int]:
     start = rng.randint(2, 5)
-    first_change, first_sum, middle = _change(rng, start)
-    last_change, last_sum, total = _change(rng, middle)
-    story = f"{name} has {start} {things}, {first_change} and {last_change}."
-    return Problem(f"{story} How many {things} now?", (first_sum, last_sum), total)
+    change, first_sum, amount = _change(rng, start)
+    return [rng.choice(STARTS).replace("{start}", str(start)), change], first_sum, amount
 
 
 def _change(rng: random.Random, amount: int) -> tuple[str, str, int]:
     """(words, sum, result) of a change by one to five that `amount` can bear."""
     if amount == 0 or rng.random() < 0.5:
         by = rng.randint(1, 5)
-        return f"{rng.choice(GAINS)} {by}", f"{amount}+{by}={amount + by}", amount + by
+        return rng.choice(GAINS).replace("{by}", str(by)), f"{amount}+{by}={amount + by}", amount + by
     by = rng.randint(1, min(5, amount))
-    return f"{rng.choice(LOSSES)} {by}", f"{amount}-{by}={amount - by}", amount - by
+    return rng.choice(LOSSES).replace("{by}", str(by)), f"{amount}-{by}={amount - by}", amount - by

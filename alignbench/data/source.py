@@ -4,8 +4,9 @@ import gzip
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from alignbench.core.errors import UserError
 from alignbench.core.hub import require_hub
@@ -93,13 +94,13 @@ def _read_file(path: Path) -> Iterator[Record]:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path) -> TextIOWrapper:
     if path.name.endswith(".gz"):
         return gzip.open(path, "rt", encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
 
 
-def _read_lines(path: Path, file: TextIO) -> Iterator[Record]:
+def _read_lines(path: Path, file: TextIOWrapper) -> Iterator[Record]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -110,7 +111,7 @@ def _read_lines(path: Path, file: TextIO) -> Iterator[Record]:
         yield _record(f"{path}, line {number}", row)
 
 
-def _read_json(path: Path, file: TextIO) -> Iterator[Record]:
+def _read_json(path: Path, file: TextIOWrapper) -> Iterator[Record]:
     try:
         rows = json.load(file)
     except json.JSONDecodeError as error:

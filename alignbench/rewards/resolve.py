@@ -23,7 +23,8 @@ def resolve(where: str) -> Callable:
     if found is None:
         raise UserError(f"reward.function={where}: no {name!r} there; functions found: {_functions(module)}")
     if not callable(found) or inspect.isclass(found) or inspect.iscoroutinefunction(found):
-        raise UserError(f"reward.function={where}: {name!r} is not a plain function but {type(found).__name__}")
+        kind = "an async one" if inspect.iscoroutinefunction(found) else type(found).__name__
+        raise UserError(f"reward.function={where}: {name!r} is not a plain function but {kind}")
     return found
 
 

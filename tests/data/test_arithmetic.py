@@ -1,0 +1,95 @@
+"""Arithmetic: right answers, splits that never meet, the same problems for the same seed."""
+
+import re
+from itertools import combinations
+
+import pytest
+
+from alignbench.core.errors import UserError
+from alignbench.data.arithmetic import PLACES, Arithmetic
+from alignbench.data.splits import check_disjoint, fingerprint
+
+SMALL = {"demonstration_rows": 400, "train_rows": 300, "validation_rows": 100, "test_rows": 200}
+SUM = re.compile(r"(\d+)([*+-])(\d+)=(\d+)")
+APPLY = {"*": int.__mul__, "+": int.__add__, "-": int.__sub__}
+
+
+def splits(data):
+    parts = {name: data.prompts(name) for name in ("train", "validation", "test")}
+    return parts | {"demonstrations": data.demonstrations()}
+
+
+def test_the_default_has_the_stated_number_of_rows():
+    data = Arithmetic()
+    assert {name: len(rows) for name, rows in splits(data).items()} == {
+        "demonstrations": 8000,
+        "train": 8000,
+        "validation": 256,
+        "test": 1000,
+    }
+    assert len({row["id"] for rows in splits(data).values() for row in rows}) == 8000 + 8000 + 256 + 1000
+
+
+def test_no_problem_stands_in_two_splits_nor_twice_in_one_whatever_the_seeds():
+    prompts = {}
+    for seed in (0, 1, 2, 3, 42):
+        for name, rows in splits(Arithmetic(seed=seed, **SMALL)).items():
+            texts = [row["prompt"] for row in rows]
+            assert len(set(texts)) == len(texts)
+            prompts.setdefault(name, set()).update(texts)
+    for one, other in combinations(prompts.values(), 2):
+        assert not one & other
+    check_disjoint(**splits(Arithmetic(**SMALL)))
+
+
+def test_every_worked_answer_is_right_step_by_step_and_never_negative():
+    for row in Arithmetic(terse_fraction=0.0, **SMALL).demonstrations():
+        work, _, answer = row["completion"].partition("\n#### ")
+        steps = [SUM.fullmatch(step).groups() for step in work.split(", ")]
+        assert len(steps) == 2
+        assert all(APPLY[symbol](int(a), int(b)) == int(c) for a, symbol, b, c in steps)
+        assert steps[0][3] == steps[1][0]
+        assert steps[1][3] == answer == row["reference"]
+
+
+def test_the_problem_tells_the_numbers_of_the_sums():
+    for row in Arithmetic(terse_fraction=0.0, **SMALL).demonstrations():
+        (a, _, b, _), (_, _, c, _) = SUM.findall(row["completion"])
+        assert sorted(re.findall(r"\d+", row["prompt"])) == sorted([a, b, c])
+        assert all(1 <= int(number) <= 5 for number in (a, b, c))
+
+
+def test_two_thirds_of_the_demonstrations_are_terse():
+    rows = Arithmetic().demonstrations()
+    terse = [row for row in rows if row["completion"] == f"#### {row['reference']}"]
+    assert 0.63 < len(terse) / len(rows) < 0.67
+    assert all(row["completion"].endswith(f"\n#### {row['reference']}") for row in rows if row not in terse)
+
+
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
+    one, same, other = Arithmetic(**SMALL), Arithmetic(**SMALL), Arithmetic(seed=1, **SMALL)
+    for name in SMALL:
+        split = name.removesuffix("_rows")
+        rows = [splits(data)[split if split in splits(data) else "demonstrations"] for data in (one, same, other)]
+        assert fingerprint(rows[0]) == fingerprint(rows[1])
+        assert fingerprint(rows[0]) != fingerprint(rows[2])
+
+
+def test_the_size_of_one_split_moves_no_other_and_more_rows_only_adds():
+    small, large = Arithmetic(**SMALL), Arithmetic(**{**SMALL, "train_rows": 900})
+    assert large.prompts("train")[:300] == small.prompts("train")
+    assert large.prompts("test") == small.prompts("test")
+    assert large.demonstrations() == small.demonstrations()
+
+
+def test_asking_for_more_problems_than_there_are_names_the_knob(monkeypatch):
+    monkeypatch.setitem(PLACES, "validation", range(0))
+    with pytest.raises(UserError, match="data.validation_rows=7: only 0 different problems were found"):
+        Arithmetic(seed=99, validation_rows=7).prompts("validation")
+
+
+def test_what_is_not_there_is_said():
+    with pytest.raises(UserError, match="no split 'dev'; there are train, validation, test"):
+        Arithmetic().prompts("dev")
+    with pytest.raises(UserError, match="data=arithmetic has no comparisons"):
+        Arithmetic().comparisons()
