@@ -3,7 +3,7 @@
     A_i = score_i - 1/(G-1) sum_{j != i} score_j,   score_i less beta log(pi / pi_ref) of the whole response
     L   = E[-rho A] summed over the tokens of a response
 
-Ahmadian et al. 2024, section 3.3, arXiv 2402.14740. Deviation from the paper: rho is clipped as in PPO, which matters
+Ahmadian et al. 2024, arXiv 2402.14740. Deviation from the paper: rho is clipped as in PPO, which matters
 only with more than one minibatch or epoch; at ratio 1 the gradient is the paper's.
 """
 

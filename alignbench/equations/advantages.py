@@ -12,7 +12,7 @@ def gae(rewards: PerToken, values: PerToken, mask: Mask, gamma: float, lam: floa
         delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
         A_t     = delta_t + gamma lam A_{t+1}          returns_t = A_t + V(s_t)
 
-    Schulman et al. 2016, eq. 11, 12 and 16, https://arxiv.org/abs/1506.02438. V after the last token is 0: the length
+    Schulman et al. 2016, eq. 11 and 16, https://arxiv.org/abs/1506.02438. V after the last token is 0: the length
     limit ends the episode, it is part of the task. Masked positions inside a row are stepped over, not through.
     """
     zero = torch.zeros_like(values[:, 0])
@@ -49,7 +49,7 @@ def leave_one_out(scores: PerRollout, group: Group) -> PerRollout:
 
         A_i = score_i - 1/(G-1) sum_{j != i} score_j = G/(G-1) (score_i - mean)
 
-    Kool et al. 2019; Ahmadian et al. 2024, section 3.3, https://arxiv.org/abs/2402.14740
+    Kool et al. 2019; Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740
     """
     total, size, of = _group_sums(scores.double(), group)
     centred = scores.double() - (total / size)[of]
@@ -66,14 +66,13 @@ def standardised(scores: PerRollout, group: Group, eps: float, ddof: int = 1) ->
 def whiten(x: PerToken, mask: Mask, ddof: int = 1, shift_mean: bool = True) -> PerToken:
     """Unit variance, and zero mean unless `shift_mean` is off, over the masked tokens of the whole batch, [n, t].
 
-    One valid token has no variance: it becomes 0.
+    Without the shift every value keeps its sign: it is only scaled. One valid token has no variance: it becomes 0.
     """
     kept = x[mask]
-    if len(kept) <= ddof:
+    if len(kept) < 2:
         return torch.zeros_like(x)
-    mean = kept.mean()
-    scale = torch.rsqrt(kept.var(correction=ddof) + 1e-8)
-    return torch.where(mask, (x - mean) * scale + (0.0 if shift_mean else mean), 0.0)
+    mean = kept.mean() if shift_mean else 0.0
+    return torch.where(mask, (x - mean) * torch.rsqrt(kept.var(correction=ddof) + 1e-8), 0.0)
 
 
 def at_last_token(scores: PerRollout, mask: Mask) -> PerToken:

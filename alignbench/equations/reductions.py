@@ -14,8 +14,8 @@ def token_weights(mask: Mask, how: Reduction, length: int | None = None) -> PerT
 
         token_mean     1 / (tokens of the batch)                 every token the same: DAPO, eq. 8, arXiv 2503.14476
         sequence_mean  1 / (rows * tokens of its row)            every response the same: GRPO, eq. 3, arXiv 2402.03300
-        sequence_sum   1 / rows                                  whole responses: RLOO, section 3.3, arXiv 2402.14740
-        fixed_length   1 / (rows * length)                       no length bias: Dr. GRPO, section 3, arXiv 2503.20783
+        sequence_sum   1 / rows                                  whole responses: RLOO, arXiv 2402.14740
+        fixed_length   1 / (rows * length)                       no length bias: Dr. GRPO, section 3.2, arXiv 2503.20783
 
     Computed once from the whole minibatch, so that any split into microbatches gives the same gradient. A row without
     a token is left out of the row count. `length` is the response limit and is needed by fixed_length alone.
