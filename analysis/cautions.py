@@ -44,7 +44,7 @@ def cautions(
         *_unequal_spread(pairs),
         *_fresh_prompts(metric, arms, prompts),
         *_below_start(metric, arms),
-        *(caution for pair in exploratory for caution in _side_effect(pair)),
+        *_side_effects(exploratory),
         *(Caution("limits the verdict", f"{check.name}: {check.evidence}.")
           for check in fairness.checks if check.outcome == "warning"),
         *_unknown_checks(fairness),
@@ -112,22 +112,31 @@ def _below_start(metric: Metric, arms: Sequence["Arm"]) -> list[Caution]:
                     f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).") for arm in worse]
 
 
-def _side_effect(pair: Comparison) -> list[Caution]:
-    """KL and answer length that differ beyond chance: the methods then bought their score at different prices."""
+SIDE_EFFECTS: dict[str, tuple[Level, str]] = {
+    "final/kl": ("limits the verdict",
+                 "End KL differs ({}): compare the methods along the frontier, not only at the end."),
+    "final/avg_response_length": ("note", "Answer length differs ({}). Judges tend to like length."),
+    "final/truncated_fraction": ("note", "Answers are cut at the length limit unequally often ({})."),
+}
+
+
+def _side_effects(exploratory: Sequence[Comparison]) -> list[Caution]:
+    """KL and length that differ beyond chance: the methods then bought their score at different prices."""
+    found = []
+    for name, (level, text) in SIDE_EFFECTS.items():
+        pairs = [pair for pair in exploratory if pair.metric.name == name and _excludes_zero(pair)]
+        if pairs:
+            metric = pairs[0].metric
+            unit = "" if metric.level_suffix else f" {metric.unit}"
+            levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
+            shown = [f"{method_label(arm)} {metric.level(sum(row) / len(row))}" for arm, row in levels.items()]
+            found.append(Caution(level, text.format(", ".join(shown) + unit)))
+    return found
+
+
+def _excludes_zero(pair: Comparison) -> bool:
     low, high = pair.difference.low, pair.difference.high
-    if low is None or high is None or low <= 0 <= high:
-        return []
-    x, y = (sum(scores) / len(scores) for scores in pair.scores)
-    who, other = method_label(pair.treatment), method_label(pair.baseline)
-    numbers = f"{who} {pair.metric.level(x)}, {other} {pair.metric.level(y)}"
-    if pair.metric.name == "final/kl":
-        return [Caution("limits the verdict", f"End KL differs ({numbers} nats): compare the methods along the "
-                        "frontier, not only at the end.")]
-    if pair.metric.name == "final/avg_response_length":
-        return [Caution("note", f"Answer length differs ({numbers} tokens). Judges tend to like length.")]
-    if pair.metric.name == "final/truncated_fraction":
-        return [Caution("note", f"Answers are cut at the length limit unequally often ({numbers}).")]
-    return []
+    return low is not None and high is not None and not low <= 0 <= high
 
 
 def _unknown_checks(fairness: Fairness) -> list[Caution]:

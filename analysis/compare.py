@@ -63,7 +63,11 @@ class Comparison:
 
     def seeds_for(self, difference: float) -> int | None:
         """Seeds per method to find a true difference of this size (metric units); None when it cannot be said."""
-        return statistics.seeds_needed(difference / self.pooled_sd, ALPHA / self.family) if self.pooled_sd else None
+        return self.seeds_for_d(difference / self.pooled_sd) if self.pooled_sd else None
+
+    def seeds_for_d(self, d: float) -> int | None:
+        """Seeds per method to find a true effect of this size."""
+        return statistics.seeds_needed(d, ALPHA / self.family)
 
 
 def compare_all(

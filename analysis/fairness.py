@@ -12,8 +12,8 @@ from .load import Run, Study
 from .metrics import counted, listed, significant
 
 Outcome = Literal["ok", "warning", "failed", "unknown"]
-IGNORED = ("seed", "study", "output_dir", "run_dir", "plan", "tracking.*", "hydra.*", "analysis.*", "judge.*")
-OF_THE_METHOD = ("method", "algo.*")
+IGNORED = ("seed", "study", "output_dir", "run_dir", "plan", "tracking.*", "sweeps", "preset", "hydra.*", "analysis.*", "judge.*")
+OF_THE_METHOD = ("method", "names.method", "algo.*")
 TOKENS_MAY_DIFFER = 0.02
 LEDGER = {
     "prompts": "Prompts seen",

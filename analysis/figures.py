@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from .canvas import NARROW, WIDE, caption_axes, grid, panel, ticks, to_svg, write
 from .compare import Comparison
 from .findings import Arm, Findings, last_validated
-from .learning import Line, Points
+from .learning import Line, Points, mean_path
 from .metrics import MINUS, Metric, listed, method_label, significant
 from .statistics import Estimate
 from .theme import DASHES, LIGHT, MARKERS, PALETTE_SIZE, method_color
@@ -49,11 +49,11 @@ def difference_chart(findings: Findings) -> Chart | None:
 def _draw_difference(findings: Findings, pairs: Sequence[Comparison], width: float) -> str:
     metric, rows = findings.metric, len(pairs)
     several = rows > 1
-    figure, axes = panel(width, 96 + rows * (40 if several else 26), left=12, right=12, top=44)
+    figure, axes = panel(width, 92 + rows * 40, left=12, right=12, top=44)
     reach = _reach(pairs, metric)
     turned = metric.better == "less"
     axes.set_xlim((reach, -reach) if turned else (-reach, reach))
-    axes.set_ylim(-0.62, rows - 0.3)
+    axes.set_ylim(-0.6, rows - 0.25)
     axes.set_yticks([])
     if findings.declared.margin:
         zone = findings.declared.margin * metric.scale
@@ -97,10 +97,10 @@ def _detectable(axes: Axes, pairs: Sequence[Comparison], metric: Metric, reach: 
     at = float(np.median(known)) * metric.scale if known else reach
     if at < reach:
         for side in (-at, at):
-            axes.axvline(side, ymax=0.86, color=MUTED, linewidth=1, dashes=(3, 3))
+            axes.axvline(side, color=MUTED, linewidth=1, dashes=(3, 3))
         shown = f"detectable {metric.number(at / metric.scale)}"
         edge = "right" if at > 0.55 * reach else "center"
-        write(axes, at, axes.get_ylim()[1] - 0.06, shown, ha=edge, va="bottom", color=MUTED)
+        write(axes, -at if metric.better == "less" else at, axes.get_ylim()[1] + 0.08, shown, ha=edge, va="bottom", color=MUTED)
 
 
 def _interval(axes: Axes, y: float, pair: Comparison, metric: Metric, reach: float, arm: Arm | None) -> None:
@@ -117,7 +117,7 @@ def _interval(axes: Axes, y: float, pair: Comparison, metric: Metric, reach: flo
     symbol = marker(arm) if arm else "o"
     axes.plot([middle], [y], marker=symbol, markersize=11, color=color(arm) if arm else INK,
               markeredgecolor=BG, markeredgewidth=1.8)
-    above = 0.32 if arm else 0.26
+    above = 0.34 if arm else 0.2
     if arm:
         text = f"{arm.label} {metric.signed(estimate.value)} ({metric.signed(estimate.low)} to {metric.signed(estimate.high)})"
         axes.text(0.005, y + above, text, transform=axes.get_yaxis_transform(), fontsize=11.5, fontweight="bold",
@@ -153,7 +153,7 @@ def _draw_seeds(findings: Findings, width: float) -> str:
     if start is not None and low <= start * metric.scale <= high:
         axes.axvline(start * metric.scale, color=MUTED, linewidth=1.1, dashes=(1.2, 3))
         write(axes, start * metric.scale, len(arms) - 0.04, " SFT start", color=MUTED, va="bottom")
-    ticks(axes, "x", 7 if width > NARROW else 4)
+    ticks(axes, "x", 8 if width > NARROW else 4)
     caption_axes(axes, "", metric.axis())
     label = "; ".join(f"{arm.label}: seeds {listed([metric.level(score) for score in arm.scores])}, "
                       f"mean {metric.level(arm.level.value)}" for arm in arms if arm.scores)
@@ -198,7 +198,9 @@ def _seed_row(axes: Axes, row: int, arm: Arm, findings: Findings, width: float) 
                   color=LIGHT["bad"] if failed else color(arm), markeredgecolor=LIGHT["bad"] if failed else BG,
                   markeredgewidth=2.2 if failed else 1)
     right = axes.get_yaxis_transform()
-    axes.text(0.004, row + 0.17, f"{arm.label}", transform=right, fontsize=12, fontweight="bold", color=color(arm),
+    axes.plot([0.009], [row + 0.17], marker=marker(arm), markersize=7.5, color=color(arm), transform=right,
+              markeredgecolor=BG)
+    axes.text(0.009 + 10 / width, row + 0.17, arm.label, transform=right, fontsize=12, fontweight="bold", color=color(arm),
               va="center")
     axes.text(1, row + 0.17, mean_text(arm, metric, width > NARROW), transform=right, fontsize=11,
               color=LIGHT["ink2"], ha="right", va="center")
@@ -247,7 +249,7 @@ def curve_chart(
     start: float | None = None,
 ) -> Chart:
     """A number over generated tokens: every seed thin, the mean thick, a 95% t-band from five seeds up."""
-    figure, axes = panel(NARROW, 224)
+    figure, axes = panel(NARROW, 224, right=_label_room(arms))
     divisor, below = x_axis
     for other in behind:
         axes.plot(np.divide(lines[other].mean_x, divisor), lines[other].mean_y, color=MUTED, linewidth=1.1, alpha=0.4)
@@ -259,13 +261,17 @@ def curve_chart(
         axes.set_ylim(*limits)
     axes.margins(x=0)
     grid(axes, "y")
-    ticks(axes, "y", 5)
+    ticks(axes, "y", 6)
     ticks(axes, "x", 4)
     axes.set_xlim(left=0)
     _end_labels(axes, {arm: lines[arm.name].mean_y[-1] for arm in arms})
     caption_axes(axes, title, below)
     ends = "; ".join(f"{arm.label} ends at {significant(lines[arm.name].mean_y[-1])}" for arm in arms)
     return Chart(name, to_svg(figure, name, f"{title} over {below}. {ends}"))
+
+
+def _label_room(arms: Sequence[Arm]) -> float:
+    return min(130.0, 24 + 7.2 * max(len(arm.label) for arm in arms))
 
 
 def _draw_line(axes: Axes, arm: Arm, line: Line, divisor: float, each_seed: bool) -> None:
@@ -296,16 +302,19 @@ def _end_labels(axes: Axes, ends: dict[Arm, float]) -> None:
 
 
 def path_chart(name: str, title: str, below: str, arms: Sequence[Arm], paths: dict[str, list[Points]]) -> Chart:
-    """What was gained against how far the model moved: one path for each run."""
-    figure, axes = panel(NARROW, 224)
+    """What was gained against how far the model moved: one path for each run, or only its end where many would mix."""
+    figure, axes = panel(NARROW, 224, right=_label_room(arms))
     ends = {}
     for arm in arms:
+        dashes = DASHES[arm.place % PALETTE_SIZE]
+        axes.plot(*mean_path(paths[arm.name]), color=color(arm), linewidth=2, linestyle=dashes)
         for x, y in paths[arm.name]:
-            axes.plot(x, y, color=color(arm), linewidth=1, alpha=0.5)
+            if len(arms) < 3:
+                axes.plot(x, y, color=color(arm), linewidth=1, alpha=0.5)
             axes.plot(x[-1:], y[-1:], marker=marker(arm), markersize=6.5, color=color(arm), markeredgecolor=BG)
         ends[arm] = float(np.mean([y[-1] for _, y in paths[arm.name]]))
     grid(axes, "y")
-    ticks(axes, "y", 5)
+    ticks(axes, "y", 6)
     ticks(axes, "x", 5)
     _end_labels(axes, ends)
     caption_axes(axes, title, below)
@@ -356,7 +365,7 @@ def cost_chart(findings: Findings, key: str) -> Chart | None:
     axes.margins(x=0.28, y=0.16)
     _name_means(axes, means)
     grid(axes, "y")
-    ticks(axes, "y", 5)
+    ticks(axes, "y", 6)
     ticks(axes, "x", 4)
     caption_axes(axes, metric.axis(), cost.label.lower().replace("gib", "GiB"))
     spoken = "; ".join(f"{arm.label} {significant(x)} at {significant(y)}" for arm, (x, y) in means.items())

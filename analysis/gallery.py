@@ -95,9 +95,7 @@ def answer_lengths(findings: Findings) -> dict[str, list[int]]:
     """Token counts of the final answers by method, split into right and wrong where that is known."""
     lengths: dict[str, list[int]] = {}
     for arm in findings.arms:
-        for run in arm.runs:
-            for row in run.answers:
-                if row.get("tokens") is not None:
-                    kind = {True: " right", False: " wrong"}.get(row.get("correct"), "")
-                    lengths.setdefault(f"{arm.label}{kind}", []).append(row["tokens"])
+        rows = [row for run in arm.runs for row in run.answers if row.get("tokens") is not None]
+        for kind, right in ((" right", True), (" wrong", False), ("", None)):
+            lengths[f"{arm.label}{kind}"] = [row["tokens"] for row in rows if row.get("correct") is right]
     return lengths

@@ -91,6 +91,13 @@ def gain_paths(runs: Sequence[Run], gain: str, price: str, scale: float) -> list
     return paths
 
 
+def mean_path(paths: Sequence[Points]) -> Points:
+    """The mean over runs, point by point, as far as the shortest run goes."""
+    shortest = min(len(x) for x, _ in paths)
+    xs, ys = (np.mean([path[axis][:shortest] for path in paths], axis=0) for axis in (0, 1))
+    return list(xs), list(ys)
+
+
 def x_axis(study: Study) -> tuple[float, str]:
     """What the x-axis of a curve counts: tokens in a readable unit, or steps where nobody counted tokens."""
     runs = [run for run in study.runs if run.curves]

@@ -8,7 +8,6 @@ from typing import Any
 
 from alignbench.core import record
 
-EXPERIMENT = "alignbench"
 CURVES = ("eval/", "rewards/", "rollout/", "budget/", "train/entropy", "train/clip_fraction", "cost/seconds")
 
 
@@ -70,15 +69,14 @@ def tracked_studies(uri: str) -> set[str]:
 
 
 def _search(client: Any, condition: str) -> list[Any]:
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs: list[Any] = []
     token = None
-    while experiment is not None:
-        page = client.search_runs([experiment.experiment_id], condition, max_results=1000, page_token=token)
+    while True:
+        page = client.search_runs(experiments, condition, max_results=1000, page_token=token)
         runs, token = [*runs, *page], page.token
         if not token:
-            break
-    return runs
+            return runs
 
 
 def _tracked(client: Any, run: Any) -> Tracked:
