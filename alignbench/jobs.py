@@ -16,11 +16,12 @@ from threading import Lock, Thread
 from typing import IO, TYPE_CHECKING, Any
 
 from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.tracker import CARD
 
 if TYPE_CHECKING:
     from alignbench.settings import Identity
 
-SECONDS_TO_STOP = 60.0
+SECONDS_TO_STOP = 30.0
 """How long an interrupted job may take to write down where it stands."""
 
 
@@ -139,21 +140,21 @@ class Crew:
 
     def _stop(self) -> None:
         """End all children: asked first, so that they can write down where they stand, then by force."""
-        with self.starting:
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        with self.starting:  # an impatient second interrupt would cost the runs what they are writing down
             self.stopping = True
         running = [child for child in self.children if child.poll() is None]
+        for child in running:
+            child.terminate()
         deadline = time.monotonic() + SECONDS_TO_STOP
-        try:
-            for child in running:
-                child.terminate()
-            for child in running:
+        for child in running:
+            try:
                 child.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            say(f"a job did not stop within {SECONDS_TO_STOP:.0f} seconds and is ended by force")
-        finally:
-            for child in running:
-                if child.poll() is None:
-                    kill(child)
+            except subprocess.TimeoutExpired:
+                say(f"a job did not stop within {SECONDS_TO_STOP:.0f} seconds and is ended by force")
+                kill(child)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def kill(child: subprocess.Popen[str]) -> None:
@@ -197,7 +198,19 @@ def end_status(job: Job, status: dict[str, Any], word: str, reason: str, began: 
     rest = {"started": began, "resumed": 0, "determinism": None, **status}
     ended = {**names, **rest, "status": word, "finished": now(), "reason": reason}
     write_whole(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
+    if (who.run_dir / CARD).exists():
+        tell_mlflow(job)
     return ended
+
+
+def tell_mlflow(job: Job) -> None:
+    """Close the MLflow run of a job that could not, in a process of its own: this one must not break, nor wait long."""
+    script = "import pathlib, sys; from alignbench.store.tracker import sync; sync(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(job.identity.run_dir)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        say(f"MLflow still shows {job.label} as running: {done.stderr.strip().splitlines()[-1]}")
 
 
 def now() -> str:

@@ -52,7 +52,7 @@ class GRPO:
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
-            raise UserError(f"group_size={self.group_size}: an answer alone has nothing to be compared with; use 2 or more")
+            raise UserError(f"group_size={self.group_size}: one answer has nothing to be compared with; use 2 or more")
         if self.reduction == "fixed_length" and self.fixed_length is None:
             raise UserError("reduction=fixed_length needs fixed_length=<response limit in tokens>")
 

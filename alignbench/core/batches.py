@@ -1,6 +1,6 @@
 """The batches that flow through a run, each stage wider than the last: Prompts, Rollouts, Scored, Experience."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -18,8 +18,8 @@ Scalar = Float[Tensor, ""]
 Row = Mapping[str, Any]
 """One example of a dataset: `id`, `prompt` and whatever else a scorer needs, such as `reference`."""
 
-Wider = TypeVar("Wider", bound="Rollouts")
-Same = TypeVar("Same", bound="Rollouts")
+Wider = TypeVar("Wider", bound="Sequences")
+Same = TypeVar("Same", bound="Sequences")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollouts:
-    """What the policy wrote: responses to prompts, sampled under the policy of this step."""
+class Sequences:
+    """Prompts and what follows them, as tokens."""
 
     prompts: Int[Tensor, "n p"]
     """Prompt tokens, left-padded."""
@@ -51,7 +51,29 @@ class Rollouts:
     responses: Tokens
     """Response tokens, right-padded."""
     mask: Mask
-    """True on every token the policy sampled, its end-of-sequence token included."""
+    """True on every response token that counts, its end-of-sequence token included."""
+
+    def widen(self, into: type[Wider], **added: Any) -> Wider:
+        """The same sequences with what the next stage learned about them."""
+        return into(**{f.name: getattr(self, f.name) for f in fields(self)}, **added)
+
+    def __getitem__(self: Same, rows: Tensor) -> Same:
+        """The same stage, only the sequences numbered in `rows`."""
+        picked: Any = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
+        return type(self)(**picked)
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def lengths(self) -> Int[Tensor, " n"]:
+        """Prompt and response tokens of each row together."""
+        return self.prompt_lengths + self.mask.sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts(Sequences):
+    """What the policy wrote: responses to prompts, sampled under the policy of this step."""
+
     group: Group
     """Which prompt of the batch each rollout answers; rollouts of one prompt share a number."""
     logprobs: PerToken
@@ -63,23 +85,6 @@ class Rollouts:
     rows: tuple[Row, ...]
     """The dataset row each rollout answers."""
 
-    def widen(self, into: type[Wider], **added: Any) -> Wider:
-        """The same rollouts with what the next stage learned about them."""
-        return into(**{f.name: getattr(self, f.name) for f in fields(self)}, **added)
-
-    def __getitem__(self: Same, rows: Tensor) -> Same:
-        """A minibatch: the same stage, only the rollouts numbered in `rows`."""
-        picked: dict[str, Any] = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
-        return type(self)(**picked)
-
-    def __len__(self) -> int:
-        return len(self.group)
-
-    def to(self: Same, device: torch.device | str) -> Same:
-        """The same batch on another device."""
-        here: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in here.items()})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scored(Rollouts):
@@ -87,6 +92,8 @@ class Scored(Rollouts):
 
     scores: PerRollout
     """The score of each rollout, all components together."""
+    components: Mapping[str, PerRollout] = field(default_factory=dict)
+    """The named parts of the scores."""
     old_logprobs: PerToken
     """log pi_old(a|s) by the policy that sampled, from the training forward; 0 outside the mask."""
     ref_logprobs: PerToken
@@ -148,4 +155,17 @@ def _take(value: Any, rows: Tensor) -> Any:
         return value[rows.to(value.device)]
     if isinstance(value, tuple):
         return tuple(value[i] for i in rows.tolist())
+    if isinstance(value, Mapping):
+        return {name: _take(part, rows) for name, part in value.items()}
     return value
+
+
+def sequences(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int) -> Sequences:
+    """Token lists of any length as one padded batch."""
+    width, depth = max(map(len, prompts)), max(max(map(len, responses)), 1)
+    return Sequences(
+        prompts=torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts]),
+        prompt_lengths=torch.tensor([len(p) for p in prompts]),
+        responses=torch.tensor([list(r) + [pad] * (depth - len(r)) for r in responses]),
+        mask=torch.arange(depth)[None] < torch.tensor([len(r) for r in responses])[:, None],
+    )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn import Parameter
 
-from alignbench.core.batches import Experience, Forward, LossOutput, Prompts, Rollouts, Row, Scored, Scores
+from alignbench.core.batches import Experience, Forward, LossOutput, Prompts, Rollouts, Row, Scored, Scores, Sequences
 from alignbench.core.knobs import Positive, Size
 
 
@@ -75,13 +76,20 @@ class Algorithm(Protocol):
 class Policy(Protocol):
     """A causal language model, with a critic when asked for, and its frozen reference."""
 
-    def __call__(self, rollouts: Rollouts) -> Forward: ...
+    flops_per_token: int
+    """Floating-point operations of one token's forward pass: about 2 for each parameter."""
+
+    def __call__(self, batch: Sequences) -> Forward:
+        """Log-probabilities, entropies and values of the response tokens of a batch, on its device."""
+        ...
 
     def reference(self) -> AbstractContextManager[Any]:
         """While it is open, calling the policy answers as the frozen reference does."""
         ...
 
-    def trainable(self) -> Iterable[tuple[str, Tensor]]: ...
+    def trainable(self) -> Iterable[tuple[str, Parameter]]:
+        """Name and value of everything the optimizer may change."""
+        ...
 
 
 class Sampler(Protocol):

@@ -1,0 +1,78 @@
+"""AdamW with a learning rate that is a function of the step count, so that nothing has to be remembered."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import Parameter
+
+from alignbench.core.knobs import Fraction, Momentum, NonNegative, Positive, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, with warm-up, decay and gradient clipping."""
+
+    learning_rate: Positive = 5e-5
+    """After the warm-up."""
+    beta1: Momentum = 0.9
+    """Decay of the mean of the gradient."""
+    beta2: Momentum = 0.99
+    """Decay of the mean of its square."""
+    eps: Positive = 1e-8
+    """Added to the root of that square."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    warmup_steps: Size = 10
+    """Optimizer steps of linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up."""
+    final_fraction: Fraction = 0.1
+    """The share of the learning rate that a decaying schedule ends at."""
+    max_grad_norm: Positive = 1.0
+    """The gradient is scaled down to this norm."""
+
+    def scale(self, step: int, total: int) -> float:
+        """The share of the learning rate at optimizer step `step` (0 is the first) of `total`."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return 1.0
+        progress = min((step - self.warmup_steps) / max(total - self.warmup_steps, 1), 1.0)
+        left = 1 - progress if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return self.final_fraction + (1 - self.final_fraction) * left
+
+
+class Optimizer:
+    """One AdamW over several groups of parameters, each with its own learning rate."""
+
+    def __init__(self, groups: list[tuple[Iterable[Parameter], float]], settings: AdamW, total_steps: int) -> None:
+        self.settings, self.total_steps = settings, total_steps
+        self.rates = [rate for _, rate in groups]
+        self.parameters = [p for parameters, _ in groups for p in parameters]
+        self.adamw = torch.optim.AdamW(
+            [{"params": list(parameters)} for parameters, _ in groups if parameters],
+            lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        ) if self.parameters else None
+
+    def clip(self) -> float:
+        """Scale the gradient down to the allowed norm; returns the norm it had."""
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+
+    def step(self, done: int) -> float:
+        """Change the weights, `done` optimizer steps having been made before; returns the learning rate used."""
+        assert self.adamw is not None, "nothing to train"
+        scale = self.settings.scale(done, self.total_steps)
+        for group, rate in zip(self.adamw.param_groups, self.rates, strict=True):
+            group["lr"] = rate * scale
+        self.adamw.step()
+        self.clear()
+        return self.rates[0] * scale
+
+    def clear(self) -> None:
+        """Forget the gradient."""
+        for parameter in self.parameters:
+            parameter.grad = None

@@ -1,0 +1,73 @@
+"""The one loop of every method: rollout, score, update.
+
+It yields after each step and touches no disk, no log and no screen: whoever runs it (a phase, or a test) decides what
+to write down, what to save and when to stop.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+from alignbench.core.batches import Scored
+from alignbench.core.contracts import Algorithm, Policy, PromptStream, Sampler, Scorer
+from alignbench.core.seeds import address
+from alignbench.engine import measure
+from alignbench.engine.score import score
+from alignbench.engine.state import RunState, StepReport
+from alignbench.engine.update import Update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Everything a run needs to learn."""
+
+    policy: Policy
+    sampler: Sampler
+    scorer: Scorer
+    algorithm: Algorithm
+    update: Update
+    seed: int
+
+    def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
+        """Steps without end, starting after `state`."""
+        checks = self.update.invariants
+        pending = checks.check_trainable(self.policy.trainable())
+        for batch in prompts.after(state.prompts_seen):
+            start = perf_counter()
+            rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, "rollout", state.step))
+            sampled = perf_counter()
+            scored = score(rollouts, self.scorer, self.policy, state.kl_coef, self.update.microbatch_size)
+            judged = perf_counter()
+            shown = measure.rollouts(scored)
+            warnings, pending = pending + checks.check_reference(scored, state.step), []
+            warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
+            warnings += checks.check_finite("a reward", float(scored.scores.sum()))
+            experience = self.algorithm.credit(scored)
+            updated = self.update(experience, step=state.step, optimizer_steps=state.optimizer_steps, seed=self.seed)
+            end = perf_counter()
+
+            silent = state.steps_without_signal + 1 if measure.all_equal(scored) else 0
+            warnings += checks.check_signal(silent)
+            coef = state.kl_coef
+            state = state.after(
+                prompts_seen=state.prompts_seen + len(batch),
+                completions=state.completions + len(scored),
+                tokens_written=state.tokens_written + int(scored.mask.sum()),
+                optimizer_steps=state.optimizer_steps + updated.optimizer_steps,
+                flops=state.flops + self._flops(scored, updated.metrics["train/epochs_done"]),
+                seconds=state.seconds + end - start,
+                kl_coef=self.algorithm.kl.next(
+                    coef, shown["rollout/kl_sequence"], shown["rollout/kl_token"], len(scored)),
+                steps_without_signal=silent,
+            )
+            metrics = {
+                **shown, **measure.rewards(scored), **measure.groups(scored), **measure.critic(experience),
+                **updated.metrics, "train/kl_coef": coef,
+                "cost/rollout_seconds": sampled - start, "cost/score_seconds": judged - sampled,
+                "cost/update_seconds": end - judged,
+            }
+            yield StepReport(state=state, metrics=metrics, warnings=(*warnings, *updated.warnings), scored=scored)
+
+    def _flops(self, scored: Scored, epochs: float) -> float:
+        """One forward pass to sample, two to score, and for each epoch one forward and one backward, worth two."""
+        return self.policy.flops_per_token * float(scored.lengths().sum()) * (3 + 3 * epochs)

@@ -1,0 +1,46 @@
+"""Rollouts -> Scored: what the scorer says of each rollout, and what each model thinks of each token."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from alignbench.core.batches import Forward, Rollouts, Scored, Sequences
+from alignbench.core.contracts import Policy, Scorer
+
+
+@torch.no_grad()
+def score(rollouts: Rollouts, scorer: Scorer, policy: Policy, kl_coef: float, microbatch_size: int) -> Scored:
+    """Score, and take old and reference log-probabilities from the same forward pass that the update will use."""
+    scores = scorer(rollouts)
+    old = read(policy, rollouts, microbatch_size)
+    with policy.reference():
+        reference = read(policy, rollouts, microbatch_size)
+    return rollouts.widen(
+        Scored,
+        scores=scores.total.to(rollouts.mask.device),
+        components=scores.components,
+        old_logprobs=old.logprobs,
+        ref_logprobs=reference.logprobs,
+        values=old.values,
+        kl_coef=kl_coef,
+    )
+
+
+@torch.no_grad()
+def read(policy: Policy, batch: Sequences, microbatch_size: int) -> Forward:
+    """What a policy thinks of a whole batch, a few rows at a time."""
+    logprobs = torch.zeros_like(batch.mask, dtype=torch.float32)
+    entropy, values = torch.zeros_like(logprobs), None
+    for rows in microbatches(batch, microbatch_size):
+        part = policy(batch[rows])
+        logprobs[rows], entropy[rows] = part.logprobs, part.entropy
+        if part.values is not None:
+            values = torch.zeros_like(logprobs) if values is None else values
+            values[rows] = part.values
+    return Forward(logprobs=logprobs, entropy=entropy, values=values)
+
+
+def microbatches(batch: Sequences, size: int) -> Iterator[Tensor]:
+    """Row numbers, `size` at a time, rows of like length together so that little is spent on padding."""
+    yield from batch.lengths().argsort(descending=True, stable=True).split(size)

@@ -1,0 +1,98 @@
+"""Experience -> new weights: epochs x minibatches x microbatches, with one denominator for each optimizer step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from alignbench.core.batches import Experience
+from alignbench.core.contracts import Algorithm, Policy
+from alignbench.core.seeds import derive
+from alignbench.engine.invariants import Invariants, fingerprint
+from alignbench.engine.measure import Metrics, TokenMeans, observe
+from alignbench.engine.optimize import Optimizer
+from alignbench.engine.score import microbatches
+
+SPREAD = ("ratio", "kl", "advantages")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """How a batch of experience is worked through."""
+
+    policy: Policy
+    optimizer: Optimizer
+    algorithm: Algorithm
+    epochs: int
+    minibatches: int
+    microbatch_size: int
+    invariants: Invariants
+
+    def __call__(self, experience: Experience, *, step: int, optimizer_steps: int, seed: int) -> "Updated":
+        """Work through the batch; `optimizer_steps` were made before it."""
+        seen, norms, rates, losses, first_gap, warnings = TokenMeans(), [0.0], [0.0], [0.0], 0.0, list[str]()
+        before = fingerprint(self.policy.trainable()) if step == 0 else None
+        for rows in self._minibatches(experience, seed, step):
+            batch = experience[rows]
+            batch = replace(batch, weights=self.algorithm.weights(batch.mask))
+            loss, kl_to_old, gap = self._accumulate(batch, seen)
+            norm = self.optimizer.clip()
+            warnings += self.invariants.check_finite("the loss", loss) + self.invariants.check_finite("grad norm", norm)
+            if len(losses) == 1:
+                first_gap = gap
+                warnings += self.invariants.check_first_pass(gap, "the update's first pass and the scoring pass")
+            if self.algorithm.target_kl is not None and kl_to_old > self.algorithm.target_kl:
+                self.optimizer.clear()
+                break
+            rates.append(self.optimizer.step(optimizer_steps + len(losses) - 1))
+            losses.append(loss)
+            norms.append(norm)
+        if before is not None:
+            moved = not torch.equal(before, fingerprint(self.policy.trainable()))
+            warnings += self.invariants.check_moved(moved, max(norms), step)
+        done = len(losses) - 1
+        metrics = self._metrics(seen) | {
+            "train/total_loss": sum(losses) / max(done, 1), "train/grad_norm": sum(norms) / max(done, 1),
+            "train/learning_rate": rates[-1], "train/first_ratio_gap": first_gap,
+            "train/epochs_done": done / self.minibatches,
+        }
+        return Updated(metrics=metrics, optimizer_steps=done, warnings=tuple(warnings))
+
+    def _minibatches(self, experience: Experience, seed: int, step: int) -> Iterator[Tensor]:
+        """Rows of each minibatch of each epoch: whole groups, shuffled by address."""
+        names, of = torch.unique(experience.group, return_inverse=True)
+        for epoch in range(self.epochs):
+            order = torch.randperm(len(names), generator=derive(seed, "minibatches", step, epoch))
+            for part in order.tensor_split(min(self.minibatches, len(names))):
+                yield torch.isin(of.cpu(), part).nonzero()[:, 0]
+
+    def _accumulate(self, batch: Experience, seen: TokenMeans) -> tuple[float, float, float]:
+        """Add up the gradient of one optimizer step; returns its loss, KL to the sampler, and largest |log ratio|."""
+        total, local, gaps = torch.zeros((), device=batch.mask.device), TokenMeans(), [0.0]
+        for rows in microbatches(batch, self.microbatch_size):
+            part = batch[rows]
+            now = self.policy(part)
+            output = self.algorithm.loss(now, part)
+            output.loss.backward()
+            shown = observe(now, part)
+            seen.add(part.mask, **shown, **output.tokens)
+            local.add(part.mask, kl_to_old=shown["kl_to_old"])
+            total = total + output.loss.detach()
+            gaps.append(float((now.logprobs - part.old_logprobs).detach().abs().max()))
+        return float(total), local.mean("kl_to_old"), max(gaps)
+
+    @staticmethod
+    def _metrics(seen: TokenMeans) -> Metrics:
+        spread = {f"train/{name}_std": seen.std(name) for name in SPREAD}
+        means = {f"train/{name}_mean" if name in SPREAD else f"train/{name}": seen.mean(name) for name in seen.sums}
+        return means | spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updated:
+    """What an update did."""
+
+    metrics: Metrics
+    optimizer_steps: int
+    warnings: tuple[str, ...]

@@ -1,0 +1,44 @@
+"""What a machine offers: device, threads, and how many rows it takes at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """None of these changes a gradient beyond rounding; they change speed and memory."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where there is one."""
+    threads: Count | None = None
+    """CPU threads; null leaves torch's choice, or OMP_NUM_THREADS."""
+    microbatch_size: Count = 32
+    """Rollouts in one forward and backward pass."""
+    eval_batch_size: Count = 256
+    """Prompts answered at once in an evaluation."""
+    deterministic: bool = True
+    """Use torch's deterministic algorithms; on a CPU runs are then equal bit for bit."""
+
+    def resolved(self) -> str:
+        """cpu or cuda. Raises UserError when a GPU was asked for and there is none."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("hardware.device=cuda, but torch sees no GPU here: use hardware=cpu, or install a CUDA build")
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def prepare(self) -> None:
+        """Set threads and determinism for this process."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic and self.resolved() == "cpu")
+
+    @property
+    def determinism(self) -> str:
+        """bitwise: the same seed gives the same bits; seeded: it gives the same draws, up to rounding."""
+        return "bitwise" if self.deterministic and self.resolved() == "cpu" else "seeded"

@@ -1,0 +1,213 @@
+"""Hub name, local path or artifact -> model and tokenizer: weights, dtype, quantisation, adapter, attention."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from alignbench.core.errors import UserError
+from alignbench.core.hub import require_hub
+from alignbench.core.knobs import Count, Fraction, Positive
+from alignbench.core.seeds import address
+from alignbench.models.policy import FROZEN, TRAINED, is_adapted
+from alignbench.models.text import Text
+
+ATTENTION = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+REMEDY = "give a local folder with model.path=<folder>, or download the model once on a machine with network"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """A low-rank adapter: Hu et al. 2021, https://arxiv.org/abs/2106.09685"""
+
+    rank: Count = 16
+    """Rank of the update."""
+    alpha: Positive = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapter's input in supervised phases; never in reinforcement learning."""
+    targets: str | list[str] = "all-linear"
+    """Names of the layers adapted, or all-linear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """Any causal language model that transformers can load."""
+
+    name: str
+    """Hub name, used when there is no path."""
+    path: str | None = None
+    """A local folder as written by save_pretrained, in place of the hub name."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto: float32 on a CPU or when all weights are trained, else bfloat16."""
+    quantization: Literal["none", "nf4"] = "none"
+    """nf4 keeps the base in 4 bits (double quantisation) and needs an adapter."""
+    lora: Lora | None = None
+    """The adapter to train; null trains all weights."""
+    attention: ATTENTION = "auto"
+    """auto lets transformers choose."""
+    chat_template: Literal["auto", "never"] = "auto"
+    """auto uses the tokenizer's chat template where it has one."""
+
+    def __post_init__(self) -> None:
+        if self.quantization != "none" and self.lora is None:
+            raise UserError("model.quantization=nf4 keeps the base frozen: say what to train with model.lora (rank, alpha)")
+        if self.attention == "flash_attention_2" and not _installed("flash_attn"):
+            raise UserError("model.attention=flash_attention_2 needs the flash-attn package: "
+                            "pip install 'alignbench[flash]', or use model.attention=auto")
+        if self.quantization != "none" and not _installed("bitsandbytes"):
+            raise UserError("model.quantization=nf4 needs bitsandbytes: pip install 'alignbench[quant]'")
+
+    @property
+    def source(self) -> str:
+        """Where the base comes from."""
+        return self.path or self.name
+
+    def require(self) -> None:
+        """Fail within seconds when the model can be had from nowhere."""
+        if self.path is None:
+            require_hub(self.name, "model", REMEDY)
+        elif not (Path(self.path) / "config.json").is_file():
+            raise UserError(f"model.path={self.path}: no config.json there; it must be a folder written by save_pretrained")
+
+    def load(self, *, texts: Sequence[str], start: Path | None, device: str, seed: int) -> tuple[Any, Text]:
+        """The model ready to train, on its device, and its text side.
+
+        `start` is a folder written by `save`: all weights, or an adapter, which is then loaded twice, once to train and
+        once frozen as the reference. Without it a new adapter starts as the base. `texts` train an embedded tokenizer.
+        """
+        _quiet()
+        adapted = start is not None and (start / "adapter_config.json").is_file()
+        model, tokenizer = self._base(texts, None if adapted else start, device)
+        if self.lora is not None:
+            model = self._adapt(model, start if adapted else None, seed)
+        model.config.use_cache = True
+        if not torch.cuda.is_available() or self.quantization == "none":
+            model = model.to(device)
+        return model, self._text(model, tokenizer)
+
+    def _base(self, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Any]:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        source = str(start or self.source)
+        options: dict[str, Any] = {"dtype": self.torch_dtype(device)}
+        if self.attention != "auto":
+            options["attn_implementation"] = self.attention
+        if self.quantization == "nf4":
+            options["quantization_config"] = self._nf4(device)
+            options["device_map"] = {"": device}
+        try:
+            return AutoModelForCausalLM.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise UserError(f"the model could not be loaded from {source}: {_first_line(error)}. Check model.path, or "
+                            f"{REMEDY}; a gated model also needs HF_TOKEN in the environment") from error
+
+    def torch_dtype(self, device: str) -> torch.dtype:
+        """The dtype of the base weights on this device."""
+        if self.dtype != "auto":
+            return getattr(torch, self.dtype)
+        return torch.float32 if device == "cpu" or self.lora is None else torch.bfloat16
+
+    def is_exact(self, device: str) -> bool:
+        """Whether two ways through the model agree to float32 rounding."""
+        return self.torch_dtype(device) == torch.float32 and self.quantization == "none"
+
+    def _nf4(self, device: str) -> Any:
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.torch_dtype(device))
+
+    def _adapt(self, model: Any, start: Path | None, seed: int) -> Any:
+        from peft import LoraConfig, PeftModel, get_peft_model
+
+        assert self.lora is not None
+        model.requires_grad_(False)
+        if start is not None:
+            adapted = PeftModel.from_pretrained(model, start, adapter_name=TRAINED, is_trainable=True)
+            adapted.load_adapter(start, adapter_name=FROZEN, is_trainable=False)
+            adapted.set_adapter(TRAINED)
+            return adapted
+        with torch.random.fork_rng():
+            torch.manual_seed(address(seed, "adapter"))
+            return get_peft_model(model, LoraConfig(
+                r=self.lora.rank, lora_alpha=self.lora.alpha, lora_dropout=self.lora.dropout,
+                target_modules=self.lora.targets, task_type="CAUSAL_LM"), adapter_name=TRAINED)
+
+    def _text(self, model: Any, tokenizer: Any) -> Text:
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+        chat = self.chat_template == "auto" and getattr(tokenizer, "chat_template", None) is not None
+        return Text(tokenizer=tokenizer, chat=chat, context=context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny(Pretrained):
+    """The embedded model: a small Llama and a tokenizer made from the demonstrations, unless a path is given."""
+
+    name: str = "tiny"
+    """What the runs call it."""
+    hidden: Count = 128
+    """Width of the hidden states."""
+    layers: Count = 2
+    """Transformer blocks."""
+    heads: Count = 4
+    """Attention heads."""
+    intermediate: Count = 384
+    """Width of the feed-forward layer."""
+    context: Count = 512
+    """The longest sequence in tokens."""
+    vocabulary: Count = 374
+    """Size of the tokenizer's vocabulary, of which 258 are bytes and special tokens."""
+    tokenizer_texts: Count = 3000
+    """How many demonstrations the tokenizer is trained on."""
+    seed: int = field(default=0)
+    """Where the first weights are drawn from; the same for all runs of a study."""
+
+    def require(self) -> None:
+        """Nothing is needed from outside, unless a path is given."""
+        if self.path is not None:
+            super().require()
+
+    def _base(self, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Any]:
+        from alignbench.models.tiny import tiny_model, tiny_tokenizer
+
+        if start is not None or self.path is not None:
+            return super()._base(texts, start, device)
+        tokenizer = tiny_tokenizer(texts[: self.tokenizer_texts], self.vocabulary)
+        model = tiny_model(
+            len(tokenizer), hidden=self.hidden, layers=self.layers, heads=self.heads, intermediate=self.intermediate,
+            context=self.context, seed=self.seed)
+        return model.to(self.torch_dtype(device)), tokenizer
+
+
+def save(model: Any, text: Text, folder: Path) -> None:
+    """Write the trained adapter, or all weights, and the tokenizer, as transformers and peft read them."""
+    if is_adapted(model):
+        model.save_pretrained(folder, selected_adapters=[TRAINED])
+    else:
+        model.save_pretrained(folder)
+    text.tokenizer.save_pretrained(folder)
+
+
+def _installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _quiet() -> None:
+    """Keep loading silent: no progress bars, no advice about kernels that this machine lacks."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*MatMul8bitLt.*")
+    warnings.filterwarnings("ignore", message=".*gemm_4bit.*")

@@ -1,0 +1,46 @@
+"""Hidden states -> log p(token) and entropy, in fp32, a slice of tokens at a time; never the whole [n, t, vocabulary]."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Head = Callable[[Tensor], Tensor]
+"""Hidden states [m, h] -> logits [m, vocabulary]."""
+
+SLICE = 1 << 25
+"""Logits held at once: 32 M numbers, 128 MiB in fp32."""
+IMPOSSIBLE = -1e9
+"""The logit of a token that is never sampled: finite, so that 0 * log 0 is 0 and not NaN."""
+
+
+def distribution(logits: Tensor, temperature: float, never: Sequence[int]) -> Tensor:
+    """log pi over the vocabulary, fp32, as both the sampler and the update see it: logits / T, then log-softmax."""
+    logits = logits.float() / temperature
+    if never:
+        blocked = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        blocked[list(never)] = True
+        logits = logits.masked_fill(blocked, IMPOSSIBLE)
+    return logits.log_softmax(-1)
+
+
+def token_logprobs(
+    hidden: Tensor, tokens: Tensor, head: Head, *, vocabulary: int, temperature: float, never: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """log pi of each token [m] and the entropy [m] of the distribution it was drawn from, given hidden states [m, h].
+
+    With gradient, every slice but a lone one is computed again in the backward pass instead of being kept.
+    """
+    def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        logp = distribution(head(part), temperature, never)
+        return logp.gather(-1, wanted[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+    size = max(SLICE // vocabulary, 1)
+    if len(hidden) <= size:
+        return one(hidden, tokens)
+    parts = [
+        checkpoint(one, part, wanted, use_reentrant=False) if torch.is_grad_enabled() else one(part, wanted)
+        for part, wanted in zip(hidden.split(size), tokens.split(size), strict=True)
+    ]
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

@@ -1,0 +1,170 @@
+"""A causal language model as a policy: log-probabilities, a critic when asked for, and its frozen reference."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignbench.core.batches import Forward, Sequences
+from alignbench.core.contracts import Critic
+from alignbench.models.logprobs import token_logprobs
+from alignbench.models.text import Text
+
+TRAINED, FROZEN = "default", "reference"
+"""Names of the adapter being trained and of the frozen copy it started from."""
+
+
+class CausalPolicy:
+    """Reads sequences without padding before or between tokens, so that no mask and no position id can be wrong."""
+
+    def __init__(self, model: Any, text: Text, *, temperature: float = 1.0, critic: Critic | None = None) -> None:
+        self.model, self.text, self.temperature = model, text, temperature
+        self.model.eval()
+        self.inner = model.get_base_model() if is_adapted(model) else model
+        self.decoder, self.lm_head = self.inner.get_decoder(), self.inner.get_output_embeddings()
+        self.vocabulary = self.lm_head.weight.shape[0]
+        self.hidden_size = self.inner.get_input_embeddings().embedding_dim
+        self.flops_per_token = 2 * sum(p.numel() for p in self.inner.parameters())
+        self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
+        self._head_is_exact = self._check_head()
+        self.value_head = value_head(self.hidden_size, critic.hidden).to(self.device) if critic else None
+        self._frozen: CausalPolicy | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.inner.get_input_embeddings().weight.device
+
+    def __call__(self, batch: Sequences) -> Forward:
+        """Log-probabilities, entropies and values of the response tokens, [n, t]."""
+        ids, at = right_padded(batch, self.text.pad)
+        hidden = self._hidden(ids.to(self.device))
+        mask = batch.mask.to(self.device)
+        before = hidden[torch.arange(len(mask), device=self.device)[:, None], at.to(self.device)][mask]
+        logprobs, entropy = token_logprobs(
+            before, batch.responses.to(self.device)[mask], self._head, vocabulary=self.vocabulary,
+            temperature=self.temperature, never=self.text.never)
+        values = None if self.value_head is None else self.value_head(before[:, : self.hidden_size].float())[:, 0]
+        return Forward(
+            logprobs=scatter(logprobs, mask), entropy=scatter(entropy, mask),
+            values=None if values is None else scatter(values, mask))
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and value of everything the optimizer may change: the policy's, then the critic's."""
+        yield from self.policy_parameters()
+        yield from self.critic_parameters()
+
+    def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trainable in the language model."""
+        yield from ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+    def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trainable in the value head."""
+        if self.value_head is not None:
+            yield from ((f"value_head.{name}", p) for name, p in self.value_head.named_parameters())
+
+    def freeze_reference(self) -> None:
+        """Remember the policy as it is now: a frozen adapter beside the trained one, or a frozen copy of the model."""
+        if is_adapted(self.model):
+            return
+        self._frozen = CausalPolicy(copy.deepcopy(self.model), self.text, temperature=self.temperature)
+        self._frozen.model.requires_grad_(False)
+
+    def reference(self) -> AbstractContextManager[Any]:
+        """While it is open, the policy answers as the frozen reference does."""
+        if is_adapted(self.model):
+            return self._other_adapter() if FROZEN in self.model.peft_config else self.model.disable_adapter()
+        return nullcontext() if self._frozen is None else self._swapped(self._frozen)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While it is open, dropout acts, as supervised fine-tuning may want; reinforcement learning never opens it."""
+        self.model.train()
+        try:
+            yield
+        finally:
+            self.model.eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """The trained weights, on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.trainable()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Put trained weights back."""
+        with torch.no_grad():
+            for name, parameter in self.trainable():
+                parameter.copy_(state[name])
+
+    @contextmanager
+    def _other_adapter(self) -> Iterator[None]:
+        self.model.set_adapter(FROZEN, inference_mode=True)
+        try:
+            yield
+        finally:
+            self.model.set_adapter(TRAINED)
+
+    @contextmanager
+    def _swapped(self, other: "CausalPolicy") -> Iterator[None]:
+        mine = (self.model, self.inner, self.decoder, self.lm_head, self.value_head)
+        self.model, self.inner, self.decoder, self.lm_head = other.model, other.inner, other.decoder, other.lm_head
+        try:
+            yield
+        finally:
+            self.model, self.inner, self.decoder, self.lm_head, self.value_head = mine
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """The last hidden state of each position, [n, l, h]; followed by the logits where the head has its own rules."""
+        if self._head_is_exact:
+            return self.decoder(input_ids=ids, use_cache=False).last_hidden_state
+        out = self.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        return torch.cat([out.hidden_states[-1].float(), out.logits.float()], dim=-1)
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        if not self._head_is_exact:
+            return hidden[:, self.hidden_size:]
+        logits = self.lm_head(hidden)
+        return logits if self._capped is None else torch.tanh(logits / self._capped) * self._capped
+
+    @torch.no_grad()
+    def _check_head(self) -> bool:
+        """Whether decoder, then head, then cap is all the model does to its hidden states: tried on a few tokens."""
+        self._head_is_exact = True
+        ids = torch.arange(1, 5, device=self.device)[None] % self.vocabulary
+        ours = self._head(self._hidden(ids)[0]).float()
+        theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        return bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())))
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether the model carries a peft adapter."""
+    return hasattr(model, "peft_config")
+
+
+def value_head(width: int, hidden: int) -> nn.Sequential:
+    """h -> V(s): its last layer starts at zero, so that every value does."""
+    last = nn.Linear(hidden or width, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last) if hidden else nn.Sequential(last)
+
+
+def right_padded(batch: Sequences, pad: int) -> tuple[Tensor, Tensor]:
+    """Prompt and response joined without a gap [n, l], and for each response token the position that predicts it [n, t]."""
+    width = batch.prompts.shape[1]
+    joined = torch.cat([batch.prompts, batch.responses], dim=1)
+    length = int(batch.lengths().max())
+    offset = (width - batch.prompt_lengths)[:, None]
+    columns = torch.arange(length, device=joined.device)[None] + offset
+    ids = joined.gather(1, columns.clamp(max=joined.shape[1] - 1))
+    inside = torch.arange(length, device=joined.device)[None] < batch.lengths()[:, None]
+    ids = torch.where(inside, ids, pad)
+    at = batch.prompt_lengths[:, None] - 1 + torch.arange(batch.mask.shape[1], device=joined.device)[None]
+    return ids, at.clamp(max=length - 1)
+
+
+def scatter(values: Tensor, mask: Tensor) -> Tensor:
+    """Values of the masked tokens back in their places, 0 elsewhere, [n, t]."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

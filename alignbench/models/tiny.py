@@ -1,0 +1,38 @@
+"""The embedded model and tokenizer, made on the spot: no download, and small enough to learn on two CPU cores."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from alignbench.core.seeds import address
+
+
+def tiny_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer trained on the texts, digits apart, `<pad>` 0 and `<eos>` 1."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=["<pad>", "<eos>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def tiny_model(
+    vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int, seed: int
+) -> Any:
+    """A Llama of these sizes with tied embeddings, its weights drawn from the seed alone."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(address(seed, "tiny model"))
+        return LlamaForCausalLM(config)

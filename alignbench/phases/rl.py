@@ -1,0 +1,74 @@
+"""Policy + scorer + algorithm -> a better policy: the reinforcement learning phase of a run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from alignbench.core.contracts import Algorithm, PromptStream, Scorer
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Count, Positive, Size
+from alignbench.engine.invariants import Invariants
+from alignbench.engine.optimize import AdamW, Optimizer
+from alignbench.engine.reinforce import Engine
+from alignbench.engine.state import RunState, StepReport
+from alignbench.engine.update import Update
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.sampler import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class RL:
+    """The budget and the update, the same for every method of a study."""
+
+    steps: Count = 60
+    """Rollout, score, update: this many times."""
+    rollouts_per_step: Count = 128
+    """Answers drawn in a step; prompts = rollouts / group size, so that methods spend the same."""
+    max_prompt_tokens: Count = 256
+    """Prompts may not be longer; they are never cut."""
+    max_new_tokens: Count = 28
+    """Where an answer is cut."""
+    temperature: Positive = 1.0
+    """Of the sampling, and of the log-probabilities that are trained on."""
+    epochs: Count = 1
+    """Passes over the rollouts of a step."""
+    minibatches: Count = 2
+    """Optimizer steps in a pass; groups are never split."""
+    optimizer: AdamW = field(default_factory=AdamW)
+    """How weights are changed."""
+    checkpoint_every: Size = 20
+    """Steps between checkpoints; 0 keeps none."""
+
+    def prompts_per_step(self, algorithm: Algorithm) -> int:
+        """Raises UserError where groups do not fit into a step or a minibatch."""
+        groups, rest = divmod(self.rollouts_per_step, algorithm.group_size)
+        if rest:
+            raise UserError(f"rl.rollouts_per_step={self.rollouts_per_step} is not a multiple of "
+                            f"algo.group_size={algorithm.group_size}: groups must be whole")
+        if groups % self.minibatches:
+            raise UserError(f"{groups} groups (rl.rollouts_per_step / algo.group_size) cannot be shared among "
+                            f"rl.minibatches={self.minibatches}: choose a divisor of {groups}")
+        return groups
+
+    def engine(
+        self, policy: CausalPolicy, scorer: Scorer, algorithm: Algorithm, seed: int, microbatch_size: int,
+        invariants: Invariants,
+    ) -> Engine:
+        """The engine of this run, its optimizer new."""
+        groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
+        if algorithm.critic is not None:
+            groups.append(([p for _, p in policy.critic_parameters()], algorithm.critic.learning_rate))
+        total = self.steps * self.epochs * self.minibatches
+        update = Update(
+            policy=policy, optimizer=Optimizer(groups, self.optimizer, total), algorithm=algorithm,
+            epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants)
+        sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+        return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed)
+
+    def run(self, engine: Engine, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
+        """The steps that are left after `state`."""
+        if state.step >= self.steps:
+            return
+        for report in engine.run(prompts, state):
+            yield report
+            if report.state.step >= self.steps:
+                return

@@ -1,0 +1,381 @@
+"""SFT > RL > evaluation: builds every object of a run, and runs it; the last file that knows the config."""
+
+import json
+import logging
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from alignbench import __version__
+from alignbench.core import record
+from alignbench.core.batches import Row
+from alignbench.core.errors import UserError
+from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
+from alignbench.data.stream import PromptStream
+from alignbench.engine.state import RunState
+from alignbench.models import loading
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.text import Text
+from alignbench.phases import sft
+from alignbench.phases.evaluate import Examiner
+from alignbench.phases.follow import Display, ledger, write_down
+from alignbench.settings import Identity, Job, build, identify, resolve
+from alignbench.store.artifacts import Artifact, ArtifactStore, key
+from alignbench.store.checkpoints import Checkpoints
+from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.tracker import Tracker
+
+logger = logging.getLogger(__name__)
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "datasets", "bitsandbytes", "numpy", "mlflow")
+SHOWN_SFT = {"sft/loss": "loss"}
+SHOWN_RL = {"rewards/mean": "reward", "eval/accuracy": "accuracy", "rollout/response_length": "tokens",
+            "rollout/kl_sequence": "KL"}
+
+
+def run(cfg: DictConfig) -> None:
+    """Run, or with plan=true only check, the job that a config describes."""
+    config = resolve(cfg)
+    job = build(config)
+    pipeline = Pipeline(job, config, identify(config))
+    pipeline.check()
+    if job.plan:
+        pipeline.show_plan()
+        return
+    with Diary(pipeline.identity, job.hardware.determinism) as diary, Display(pipeline.name) as display:
+        pipeline.run(diary, display)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One run: its parts, its config, its name."""
+
+    job: Job
+    config: dict[str, Any]
+    identity: Identity
+
+    @property
+    def name(self) -> str:
+        """What the run is called in its study."""
+        return self.identity.run_dir.name
+
+    @cached_property
+    def rows(self) -> dict[str, Sequence[Row]]:
+        """The prompts of every split, none in two of them."""
+        rows = {split: self.job.data.prompts(split) for split in SPLITS}
+        check_disjoint(**rows)
+        return rows
+
+    @cached_property
+    def demonstrations(self) -> Sequence[Row]:
+        """What there is to imitate."""
+        return self.job.data.demonstrations()
+
+    def check(self) -> None:
+        """Everything that can be refused before anything is trained."""
+        job = self.job
+        job.rl.prompts_per_step(job.algo)
+        job.model.require()
+        job.hardware.prepare()
+        for rows in self.rows.values():
+            job.reward.check(rows)
+        if job.eval.samples and max(job.eval.pass_at) > job.eval.samples:
+            raise UserError(f"eval.pass_at={list(job.eval.pass_at)} asks for more than eval.samples={job.eval.samples} answers")
+
+    def show_plan(self) -> None:
+        """What would be done, in a few lines."""
+        job, groups = self.job, self.job.rl.prompts_per_step(self.job.algo)
+        sft_key = key("sft", self._sft_ingredients()) if job.sft.enabled else None
+        have = sft_key and ArtifactStore(Path(job.output_dir) / "artifacts").get(sft_key)
+        todo = "ready" if have else f"{job.sft.steps} steps to train"
+        lines = [
+            f"plan of {self.name} in study {self.identity.study}",
+            f"  data    {job.names.data}: " + ", ".join(f"{len(rows)} {split}" for split, rows in self.rows.items()),
+            f"  model   {job.names.model} from {job.model.source}, on {job.hardware.resolved()}",
+            f"  sft     {f'{sft_key}, {todo}' if sft_key else 'off'}",
+            f"  rl      {job.rl.steps} steps of {groups} prompts x {job.algo.group_size} answers, "
+            f"{job.rl.steps * job.rl.rollouts_per_step} answers in all",
+            f"  folder  {self.identity.run_dir}",
+        ]
+        print("\n".join(lines))  # noqa: T201  a plan is asked for on the terminal
+
+    def run(self, diary: "Diary", display: Display) -> None:
+        """Every phase, in order."""
+        write_whole(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        start = self.train_sft(display) if self.job.sft.enabled else None
+        policy = self.load_policy(start)
+        stream = self.prompts(policy.text)
+        self.write_manifest(diary, stream, start)
+        checkpoints = Checkpoints(diary.folder / "checkpoints")
+        saved = checkpoints.latest()
+        diary.resumed(saved is not None)
+        with self.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
+            for split, rows in self.rows.items():
+                tracker.dataset(self.job.names.data, fingerprint(rows), split)
+            state = self.train_rl(policy, stream, checkpoints, saved, tracker, display)
+            numbers = self.evaluate(policy, diary, tracker, state)
+        self.write_manifest(diary, stream, start, state)
+        loading.save(policy.model, policy.text, diary.folder / "final")
+        display.say(f"{self.name} is done: test accuracy {numbers.get(record.FINAL_ACCURACY, float('nan')):.3f} "
+                    f"(start {numbers.get(record.START_ACCURACY, float('nan')):.3f}); everything is in {diary.folder}")
+
+    # --- supervised fine-tuning, shared ---------------------------------------------------------------------------
+
+    def train_sft(self, display: Display) -> Artifact:
+        """The SFT model of this study: made by the first run that needs it, found by the others."""
+        store = ArtifactStore(Path(self.job.output_dir) / "artifacts")
+        ingredients = self._sft_ingredients()
+        name = key("sft", ingredients)
+        artifact, made = store.make(name, ingredients, lambda folder: self._build_sft(name, folder, display))
+        if not made:
+            display.say(f"sft: {name} is there already")
+        return artifact
+
+    def _build_sft(self, name: str, folder: Path, display: Display) -> None:
+        job = self.job
+        model, text = self._load(None, job.sft.seed)
+        policy = CausalPolicy(model, text)
+        reports = job.sft.run(policy, self.demonstrations, job.hardware.microbatch_size, job.invariants)
+        journal = make_folder(Path(job.output_dir) / "artifacts" / f".{name}.tracking")
+        with self.tracker(journal, "sft", None, name=name, seed=job.sft.seed) as tracker:
+            for _ in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
+                pass
+        loading.save(policy.model, text, folder / "model")
+
+    def _sft_ingredients(self) -> dict[str, Any]:
+        return {
+            "config": {"sft": self.config["sft"], "model": self.config["model"]},
+            "parents": [],
+            "data": fingerprint(self.demonstrations),
+            "code": {"sft": sft.VERSION},
+        }
+
+    # --- reinforcement learning -----------------------------------------------------------------------------------
+
+    def load_policy(self, start: Artifact | None) -> CausalPolicy:
+        """The policy that reinforcement learning begins with; its reference is what it is now."""
+        model, text = self._load(start.path / "model" if start else None, self.job.seed)
+        policy = CausalPolicy(model, text, temperature=self.job.rl.temperature, critic=self.job.algo.critic)
+        policy.freeze_reference()
+        return policy
+
+    def prompts(self, text: Text) -> PromptStream:
+        """The training prompts, in the order of this seed."""
+        rl = self.job.rl
+        if rl.max_prompt_tokens + rl.max_new_tokens > text.context:
+            raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + rl.max_new_tokens={rl.max_new_tokens} is more "
+                            f"than the model's context of {text.context}: lower one of them")
+        return PromptStream(
+            self.rows["train"], text.prompt, rl.prompts_per_step(self.job.algo), self.job.seed, text.pad,
+            rl.max_prompt_tokens)
+
+    def train_rl(
+        self, policy: CausalPolicy, stream: PromptStream, checkpoints: Checkpoints, saved: tuple[int, Any] | None,
+        tracker: Tracker, display: Display,
+    ) -> RunState:
+        """Every step that is left, each written down, shown and, now and then, measured and saved."""
+        job = self.job
+        invariants = replace(job.invariants, ratio_tolerance=self._ratio_tolerance())
+        engine = job.rl.engine(policy, job.reward, job.algo, job.seed, job.hardware.microbatch_size, invariants)
+        state = RunState(kl_coef=job.algo.kl.coef)
+        if saved:
+            state = restore(saved[1], policy, engine.update.optimizer.adamw)
+            display.say(f"rl: going on after step {state.step}")
+        else:
+            tracker.record("rl", 0, {**self.examiner(policy).measure(self.rows["validation"], "eval")[1], **ledger(state)})
+        for report in write_down(
+            display.watch(self._measured(job.rl.run(engine, stream, state), policy, tracker), "rl", job.rl.steps, SHOWN_RL),
+            tracker, "rl",
+        ):
+            state = report.state
+            if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or state.step == job.rl.steps):
+                checkpoints.save(state.step, snapshot(state, policy, engine.update.optimizer.adamw))
+        return state
+
+    def _measured(self, reports: Any, policy: CausalPolicy, tracker: Tracker) -> Any:
+        """The reports, with the measures of the evaluation in those where one is due."""
+        for report in reports:
+            step = report.state.step
+            if step % self.job.eval.every and step != self.job.rl.steps:
+                yield report
+                continue
+            numbers = self.examiner(policy).measure(self.rows["validation"], "eval")[1]
+            self._keep_samples(report, tracker)
+            yield replace(report, metrics={**report.metrics, **numbers})
+
+    def _keep_samples(self, report: Any, tracker: Tracker) -> None:
+        scored = report.scored
+        tracker.histogram("rewards", report.state.step, scored.scores.tolist())
+        kept = range(min(self.job.tracking.samples, len(scored)))
+        tracker.table(f"samples-{report.state.step:06d}", [
+            {"prompt": scored.rows[i]["prompt"], "response": scored.texts[i], "reward": float(scored.scores[i]),
+             "tokens": int(scored.mask[i].sum())} for i in kept])
+
+    def _ratio_tolerance(self) -> float:
+        given = self.job.invariants.ratio_tolerance
+        if given is not None:
+            return given
+        return 1e-3 if self.job.model.is_exact(self.job.hardware.resolved()) else 0.5
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def examiner(self, policy: CausalPolicy) -> Examiner:
+        """Measures this policy the same way every time."""
+        job = self.job
+        rows = [row for row in self.rows["validation"] if "completion" in row][: job.eval.perplexity_rows]
+        return Examiner(
+            policy=policy, scorer=job.reward, settings=job.eval,
+            max_new_tokens=job.eval.max_new_tokens or job.rl.max_new_tokens, batch_size=job.hardware.eval_batch_size,
+            microbatch_size=job.hardware.microbatch_size, max_prompt_tokens=job.rl.max_prompt_tokens,
+            perplexity_rows=rows)
+
+    def evaluate(self, policy: CausalPolicy, diary: "Diary", tracker: Tracker, state: RunState) -> dict[str, float]:
+        """The final marks on test prompts, of the policy and of what it started from."""
+        examiner, rows = self.examiner(policy), self.rows["test"]
+        answers, numbers = examiner.measure(rows, "final")
+        with policy.reference():
+            before = replace(examiner, perplexity_rows=()).measure(rows, "start")[1]
+        numbers |= {f"final/start_{name.removeprefix('start/')}": value for name, value in before.items()
+                    if f"final/start_{name.removeprefix('start/')}" in record.FINAL}
+        if self.job.eval.samples:
+            numbers |= examiner.pass_at(rows, "final")
+        tag = {"method": self.identity.method, "seed": self.identity.seed}
+        lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in answers)
+        write_whole(diary.folder / "eval.jsonl", "\n".join(lines) + "\n")
+        tracker.record("evaluate", state.step, numbers)
+        tracker.artifact(diary.folder / "eval.jsonl")
+        return numbers
+
+    # --- what is shared by the phases -----------------------------------------------------------------------------
+
+    def _load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
+        texts = [row["prompt"] + row["completion"] for row in self.demonstrations]
+        return self.job.model.load(texts=texts, start=start, device=self.job.hardware.resolved(), seed=seed)
+
+    def tracker(
+        self, folder: Path, phase: str, resume_after: int | None, name: str | None = None, seed: int | None = None
+    ) -> Tracker:
+        """The logbook of a phase."""
+        job, who = self.job, self.identity
+        tags = {record.STUDY: who.study, record.METHOD: who.method if phase == "rl" else phase, record.MODEL: who.model,
+                record.SEED: str(who.seed if seed is None else seed), record.PHASE: phase, record.KEY: name or who.key,
+                record.RUN_DIR: str(folder.resolve())}
+        return Tracker.open(
+            folder, uri=job.tracking.uri, output_dir=Path(job.output_dir), experiment=job.tracking.experiment,
+            run_name=name or self.name, tags=tags, params=flatten(self.config), enabled=job.tracking.enabled,
+            resume_after=resume_after)
+
+    def write_manifest(
+        self, diary: "Diary", stream: PromptStream, start: Artifact | None, state: RunState | None = None
+    ) -> None:
+        """What this run was made of, and what it spent."""
+        job = self.job
+        data = {split: {"rows": len(rows), "sha256": fingerprint(rows)} for split, rows in self.rows.items()}
+        manifest = {
+            "versions": versions(), "git": git_state(), "device": job.hardware.resolved(), "threads": threads(),
+            "command": sys.argv, "data": {"name": job.names.data, **data}, "prompt_order": stream.order_hash(),
+            "artifacts": {"sft": start.key} if start else {},
+            "reward": {"name": job.names.reward, "sha256": job.reward.fingerprint()},
+            "ledger": {name.split("/")[1]: value for name, value in ledger(state).items()} if state else None,
+        }
+        write_whole(diary.folder / "manifest.json", json.dumps(manifest, indent=2))
+
+
+class Diary:
+    """status.json of a run folder: running, then finished, failed or interrupted, with the reason; and its log."""
+
+    def __init__(self, identity: Identity, determinism: str) -> None:
+        self.folder = make_folder(identity.run_dir)
+        self._path = self.folder / "status.json"
+        before = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        who = {k: v for k, v in asdict(identity).items() if k != "run_dir"}
+        self._status = {"status": "running", **who, "started": before.get("started") or now(), "finished": None,
+                        "reason": None, "resumed": before.get("resumed", 0), "determinism": determinism}
+
+    def __enter__(self) -> "Diary":
+        self._handler = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("alignbench").addHandler(self._handler)
+        logging.getLogger("alignbench").setLevel(logging.INFO)
+        self._write()
+        return self
+
+    def resumed(self, yes: bool) -> None:
+        """Count that this run goes on after having stopped."""
+        self._status["resumed"] += int(yes)
+        self._write()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: Any) -> None:
+        ending = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
+        reason = None if error is None else " ".join(f"{error}".split()) or type(error).__name__
+        if error is not None:
+            logger.error("the run stopped", exc_info=error)
+        self._status |= {"status": ending, "finished": now(), "reason": reason}
+        self._write()
+        logging.getLogger("alignbench").removeHandler(self._handler)
+        self._handler.close()
+
+    def _write(self) -> None:
+        write_whole(self._path, json.dumps(self._status, indent=2))
+
+
+def snapshot(state: RunState, policy: CausalPolicy, adamw: Any) -> dict[str, Any]:
+    """All that a run needs to go on exactly."""
+    return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict()}
+
+
+def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any) -> RunState:
+    """Put a snapshot back."""
+    policy.load(saved["policy"])
+    adamw.load_state_dict(saved["optimizer"])
+    return RunState(**saved["state"])
+
+
+def flatten(config: Any, path: str = "") -> dict[str, Any]:
+    """A nested config as one level of dotted keys."""
+    if not isinstance(config, dict):
+        return {path: config}
+    return {k: v for name, part in config.items() for k, v in flatten(part, f"{path}.{name}" if path else name).items()}
+
+
+def versions() -> dict[str, str]:
+    """What this run was computed with."""
+    found = {"python": platform.python_version(), "alignbench": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout and whether it has changes; None outside of one."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    ask = ["git", "-C", str(root)]
+    commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changes = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())} if commit.returncode == 0 else None
+
+
+def threads() -> int:
+    """CPU threads that torch uses."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
