@@ -16,13 +16,20 @@ from threading import Lock, Thread
 from typing import IO, TYPE_CHECKING, Any
 
 from alignbench.store.disk import make_folder, write_whole
-from alignbench.store.tracker import CARD
 
 if TYPE_CHECKING:
     from alignbench.settings import Identity
 
 SECONDS_TO_STOP = 30.0
 """How long an interrupted job may take to write down where it stands."""
+
+TELL_MLFLOW = """
+import sys
+from pathlib import Path
+from alignbench.store.tracker import CARD, sync
+if (Path(sys.argv[1]) / CARD).exists():
+    sync(Path(sys.argv[1]))
+"""
 
 
 @dataclass(frozen=True)
@@ -198,17 +205,14 @@ def end_status(job: Job, status: dict[str, Any], word: str, reason: str, began: 
     rest = {"started": began, "resumed": 0, "determinism": None, **status}
     ended = {**names, **rest, "status": word, "finished": now(), "reason": reason}
     write_whole(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
-    if (who.run_dir / CARD).exists():
-        tell_mlflow(job)
+    tell_mlflow(job)
     return ended
 
 
 def tell_mlflow(job: Job) -> None:
     """Close the MLflow run of a job that could not, in a process of its own: this one must not break, nor wait long."""
-    script = "import pathlib, sys; from alignbench.store.tracker import sync; sync(pathlib.Path(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(job.identity.run_dir)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", TELL_MLFLOW, str(job.identity.run_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         say(f"MLflow still shows {job.label} as running: {done.stderr.strip().splitlines()[-1]}")
 

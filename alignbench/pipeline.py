@@ -2,21 +2,16 @@
 
 import json
 import logging
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig
 
-from alignbench import __version__
 from alignbench.core import record
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
@@ -29,14 +24,16 @@ from alignbench.models.text import Text
 from alignbench.phases import sft
 from alignbench.phases.evaluate import Examiner
 from alignbench.phases.follow import Display, ledger, write_down
-from alignbench.settings import Identity, Job, build, identify, resolve
+from alignbench.phases.rl import restore, snapshot
+from alignbench.settings import Identity, Job, build, flatten, identify, resolve
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
 from alignbench.store.checkpoints import Checkpoints
+from alignbench.store.diary import Diary
 from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.provenance import git_state, versions
 from alignbench.store.tracker import Tracker
 
 logger = logging.getLogger(__name__)
-PACKAGES = ("torch", "transformers", "peft", "tokenizers", "datasets", "bitsandbytes", "numpy", "mlflow")
 SHOWN_SFT = {"sft/loss": "loss"}
 SHOWN_RL = {"rewards/mean": "reward", "eval/accuracy": "accuracy", "rollout/response_length": "tokens",
             "rollout/kl_sequence": "KL"}
@@ -51,7 +48,8 @@ def run(cfg: DictConfig) -> None:
     if job.plan:
         pipeline.show_plan()
         return
-    with Diary(pipeline.identity, job.hardware.determinism) as diary, Display(pipeline.name) as display:
+    who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
+    with Diary(pipeline.identity.run_dir, who, job.hardware.determinism) as diary, Display(pipeline.name) as display:
         pipeline.run(diary, display)
 
 
@@ -89,7 +87,7 @@ class Pipeline:
         for rows in self.rows.values():
             job.reward.check(rows)
         if job.eval.samples and max(job.eval.pass_at) > job.eval.samples:
-            raise UserError(f"eval.pass_at={list(job.eval.pass_at)} asks for more than eval.samples={job.eval.samples} answers")
+            raise UserError(f"eval.pass_at={list(job.eval.pass_at)} needs eval.samples={max(job.eval.pass_at)} or more")
 
     def show_plan(self) -> None:
         """What would be done, in a few lines."""
@@ -108,7 +106,7 @@ class Pipeline:
         ]
         print("\n".join(lines))  # noqa: T201  a plan is asked for on the terminal
 
-    def run(self, diary: "Diary", display: Display) -> None:
+    def run(self, diary: Diary, display: Display) -> None:
         """Every phase, in order."""
         write_whole(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         start = self.train_sft(display) if self.job.sft.enabled else None
@@ -117,7 +115,8 @@ class Pipeline:
         self.write_manifest(diary, stream, start)
         checkpoints = Checkpoints(diary.folder / "checkpoints")
         saved = checkpoints.latest()
-        diary.resumed(saved is not None)
+        if saved:
+            diary.resumed()
         with self.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
             for split, rows in self.rows.items():
                 tracker.dataset(self.job.names.data, fingerprint(rows), split)
@@ -172,8 +171,8 @@ class Pipeline:
         """The training prompts, in the order of this seed."""
         rl = self.job.rl
         if rl.max_prompt_tokens + rl.max_new_tokens > text.context:
-            raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + rl.max_new_tokens={rl.max_new_tokens} is more "
-                            f"than the model's context of {text.context}: lower one of them")
+            raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + rl.max_new_tokens={rl.max_new_tokens} is "
+                            f"more than the model's context of {text.context}: lower one of them")
         return PromptStream(
             self.rows["train"], text.prompt, rl.prompts_per_step(self.job.algo), self.job.seed, text.pad,
             rl.max_prompt_tokens)
@@ -191,11 +190,10 @@ class Pipeline:
             state = restore(saved[1], policy, engine.update.optimizer.adamw)
             display.say(f"rl: going on after step {state.step}")
         else:
-            tracker.record("rl", 0, {**self.examiner(policy).measure(self.rows["validation"], "eval")[1], **ledger(state)})
-        for report in write_down(
-            display.watch(self._measured(job.rl.run(engine, stream, state), policy, tracker), "rl", job.rl.steps, SHOWN_RL),
-            tracker, "rl",
-        ):
+            numbers = self.examiner(policy).measure(self.rows["validation"], "eval")[1]
+            tracker.record("rl", 0, {**numbers, **ledger(state)})
+        reports = self._measured(job.rl.run(engine, stream, state), policy, tracker)
+        for report in write_down(display.watch(reports, "rl", job.rl.steps, SHOWN_RL), tracker, "rl"):
             state = report.state
             if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or state.step == job.rl.steps):
                 checkpoints.save(state.step, snapshot(state, policy, engine.update.optimizer.adamw))
@@ -238,7 +236,7 @@ class Pipeline:
             microbatch_size=job.hardware.microbatch_size, max_prompt_tokens=job.rl.max_prompt_tokens,
             perplexity_rows=rows)
 
-    def evaluate(self, policy: CausalPolicy, diary: "Diary", tracker: Tracker, state: RunState) -> dict[str, float]:
+    def evaluate(self, policy: CausalPolicy, diary: Diary, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
         examiner, rows = self.examiner(policy), self.rows["test"]
         answers, numbers = examiner.measure(rows, "final")
@@ -275,7 +273,7 @@ class Pipeline:
             resume_after=resume_after)
 
     def write_manifest(
-        self, diary: "Diary", stream: PromptStream, start: Artifact | None, state: RunState | None = None
+        self, diary: Diary, stream: PromptStream, start: Artifact | None, state: RunState | None = None
     ) -> None:
         """What this run was made of, and what it spent."""
         job = self.job
@@ -290,92 +288,8 @@ class Pipeline:
         write_whole(diary.folder / "manifest.json", json.dumps(manifest, indent=2))
 
 
-class Diary:
-    """status.json of a run folder: running, then finished, failed or interrupted, with the reason; and its log."""
-
-    def __init__(self, identity: Identity, determinism: str) -> None:
-        self.folder = make_folder(identity.run_dir)
-        self._path = self.folder / "status.json"
-        before = json.loads(self._path.read_text()) if self._path.is_file() else {}
-        who = {k: v for k, v in asdict(identity).items() if k != "run_dir"}
-        self._status = {"status": "running", **who, "started": before.get("started") or now(), "finished": None,
-                        "reason": None, "resumed": before.get("resumed", 0), "determinism": determinism}
-
-    def __enter__(self) -> "Diary":
-        self._handler = logging.FileHandler(self.folder / "run.log", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("alignbench").addHandler(self._handler)
-        logging.getLogger("alignbench").setLevel(logging.INFO)
-        self._write()
-        return self
-
-    def resumed(self, yes: bool) -> None:
-        """Count that this run goes on after having stopped."""
-        self._status["resumed"] += int(yes)
-        self._write()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: Any) -> None:
-        ending = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
-        reason = None if error is None else " ".join(f"{error}".split()) or type(error).__name__
-        if error is not None:
-            logger.error("the run stopped", exc_info=error)
-        self._status |= {"status": ending, "finished": now(), "reason": reason}
-        self._write()
-        logging.getLogger("alignbench").removeHandler(self._handler)
-        self._handler.close()
-
-    def _write(self) -> None:
-        write_whole(self._path, json.dumps(self._status, indent=2))
-
-
-def snapshot(state: RunState, policy: CausalPolicy, adamw: Any) -> dict[str, Any]:
-    """All that a run needs to go on exactly."""
-    return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict()}
-
-
-def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any) -> RunState:
-    """Put a snapshot back."""
-    policy.load(saved["policy"])
-    adamw.load_state_dict(saved["optimizer"])
-    return RunState(**saved["state"])
-
-
-def flatten(config: Any, path: str = "") -> dict[str, Any]:
-    """A nested config as one level of dotted keys."""
-    if not isinstance(config, dict):
-        return {path: config}
-    return {k: v for name, part in config.items() for k, v in flatten(part, f"{path}.{name}" if path else name).items()}
-
-
-def versions() -> dict[str, str]:
-    """What this run was computed with."""
-    found = {"python": platform.python_version(), "alignbench": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout and whether it has changes; None outside of one."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    ask = ["git", "-C", str(root)]
-    commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changes = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=False)
-    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())} if commit.returncode == 0 else None
-
-
 def threads() -> int:
     """CPU threads that torch uses."""
     import torch
 
     return torch.get_num_threads()
-
-
-def now() -> str:
-    """The time, in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

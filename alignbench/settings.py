@@ -143,6 +143,13 @@ def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
         run_dir=Path(config["output_dir"]) / "runs" / study / folder)
 
 
+def flatten(config: Any, path: str = "") -> dict[str, Any]:
+    """A nested config as one level of dotted keys."""
+    if not isinstance(config, dict):
+        return {path: config}
+    return {k: v for name, part in config.items() for k, v in flatten(part, f"{path}.{name}" if path else name).items()}
+
+
 SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 
@@ -178,7 +185,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         raise UserError(f"{path}={value!r}: a section of settings is expected; choose an option of the group with "
                         f"{path}=<option>")
     if part is not None and value is not None:
-        raise UserError(f"{path}={value!r}: a section with the keys {', '.join(f.name for f in fields(part))} is expected")
+        keys = ", ".join(f.name for f in fields(part))
+        raise UserError(f"{path}={value!r}: a section with the keys {keys} is expected")
     try:
         return TypeAdapter(hint, config=_lax(hint)).validate_python(value)
     except ValidationError as error:

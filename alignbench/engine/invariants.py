@@ -64,8 +64,8 @@ class Invariants:
             return []
         return report(self.first_ratio, "invariants.first_ratio",
                       f"{what} differ by {gap:.3g} nats before any weight moved (allowed {allowed:g}): "
-                      "dropout, temperature, padding or precision is not the same in both. Where precision is low, raise "
-                      "invariants.ratio_tolerance")
+                      "dropout, temperature, padding or precision is not the same in both. Where precision is low, "
+                      "raise invariants.ratio_tolerance")
 
     def check_finite(self, name: str, value: float) -> list[str]:
         """Called before the optimizer steps, so that bad numbers never reach the weights."""

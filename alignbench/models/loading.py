@@ -54,7 +54,7 @@ class Pretrained:
 
     def __post_init__(self) -> None:
         if self.quantization != "none" and self.lora is None:
-            raise UserError("model.quantization=nf4 keeps the base frozen: say what to train with model.lora (rank, alpha)")
+            raise UserError("model.quantization=nf4 keeps the base frozen: say what to train with model.lora.rank=16")
         if self.attention == "flash_attention_2" and not _installed("flash_attn"):
             raise UserError("model.attention=flash_attention_2 needs the flash-attn package: "
                             "pip install 'alignbench[flash]', or use model.attention=auto")
@@ -71,7 +71,7 @@ class Pretrained:
         if self.path is None:
             require_hub(self.name, "model", REMEDY)
         elif not (Path(self.path) / "config.json").is_file():
-            raise UserError(f"model.path={self.path}: no config.json there; it must be a folder written by save_pretrained")
+            raise UserError(f"model.path={self.path}: no config.json there; give a folder written by save_pretrained")
 
     def load(self, *, texts: Sequence[str], start: Path | None, device: str, seed: int) -> tuple[Any, Text]:
         """The model ready to train, on its device, and its text side.

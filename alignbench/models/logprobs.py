@@ -1,4 +1,4 @@
-"""Hidden states -> log p(token) and entropy, in fp32, a slice of tokens at a time; never the whole [n, t, vocabulary]."""
+"""Hidden states -> log p(token) and entropy, in fp32, a slice of tokens at a time, never the whole [n, t, v]."""
 
 from collections.abc import Callable, Sequence
 

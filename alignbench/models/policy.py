@@ -116,7 +116,7 @@ class CausalPolicy:
             self.model, self.inner, self.decoder, self.lm_head, self.value_head = mine
 
     def _hidden(self, ids: Tensor) -> Tensor:
-        """The last hidden state of each position, [n, l, h]; followed by the logits where the head has its own rules."""
+        """The last hidden state of each position, [n, l, h]; then the logits where the head has rules of its own."""
         if self._head_is_exact:
             return self.decoder(input_ids=ids, use_cache=False).last_hidden_state
         out = self.model(input_ids=ids, use_cache=False, output_hidden_states=True)
@@ -152,7 +152,7 @@ def value_head(width: int, hidden: int) -> nn.Sequential:
 
 
 def right_padded(batch: Sequences, pad: int) -> tuple[Tensor, Tensor]:
-    """Prompt and response joined without a gap [n, l], and for each response token the position that predicts it [n, t]."""
+    """Prompt and response joined without a gap [n, l], and the position that predicts each response token [n, t]."""
     width = batch.prompts.shape[1]
     joined = torch.cat([batch.prompts, batch.responses], dim=1)
     length = int(batch.lengths().max())

@@ -14,7 +14,7 @@ from alignbench.models.policy import CausalPolicy
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Draws whole groups: each prompt is read once and its cache is shared by its rollouts; finished rows leave the batch."""
+    """Draws whole groups: each prompt is read once, its rollouts share what was read, finished rows leave the batch."""
 
     policy: CausalPolicy
     max_new_tokens: int
@@ -24,7 +24,7 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
-        """`group_size` responses to each prompt; the draw of a rollout depends on the seed, its prompt and its number."""
+        """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
         n, text = len(prompts) * group_size, self.policy.text
         uniforms = torch.stack([self._uniforms(seed, row["id"], i) for row in prompts.rows for i in range(group_size)])
         responses, logprobs, lengths, ended = self._decode(prompts, group_size, uniforms.to(self.policy.device))
@@ -49,8 +49,8 @@ class Sampler:
     def _decode(self, prompts: Prompts, group_size: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens and log-probabilities [n, max_new_tokens], lengths [n], and whether each row ended by itself [n]."""
         n, device, model = len(uniforms), uniforms.device, self.policy.model
-        seen = (torch.arange(prompts.tokens.shape[1])[None] >= (prompts.tokens.shape[1] - prompts.lengths)[:, None]).long()
-        seen, cache = seen.to(device), DynamicCache(config=self.policy.inner.config)
+        width, cache = prompts.tokens.shape[1], DynamicCache(config=self.policy.inner.config)
+        seen = (torch.arange(width)[None] >= (width - prompts.lengths)[:, None]).long().to(device)
         logits = model(
             input_ids=prompts.tokens.to(device), attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0),
             past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
@@ -58,7 +58,8 @@ class Sampler:
         logits, seen = logits.repeat_interleave(group_size, 0), seen.repeat_interleave(group_size, 0)
 
         tokens = torch.full((n, self.max_new_tokens), self.policy.text.pad, device=device)
-        logprobs, lengths = torch.zeros(n, self.max_new_tokens, device=device), torch.zeros(n, dtype=torch.long, device=device)
+        logprobs = torch.zeros(n, self.max_new_tokens, device=device)
+        lengths = torch.zeros(n, dtype=torch.long, device=device)
         ended, alive = torch.zeros(n, dtype=torch.bool, device=device), torch.arange(n, device=device)
         stops = torch.tensor(self.policy.text.stops, device=device)
         for t in range(self.max_new_tokens):
@@ -80,7 +81,7 @@ class Sampler:
         return tokens, logprobs, lengths, ended
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """A token for each row by inverting the distribution function at its uniform number, and its log-probability."""
+        """A token for each row, where the distribution function reaches its uniform number; and its log-probability."""
         logp = distribution(logits, self.temperature or 1.0, self.policy.text.never)
         if self.temperature == 0:
             token = logp.argmax(-1)

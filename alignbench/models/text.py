@@ -21,7 +21,7 @@ class Text:
     def eos(self) -> int:
         """The token that ends a completion."""
         if self.tokenizer.eos_token_id is None:
-            raise UserError("the tokenizer has no end-of-sequence token; answers could never end. Set eos_token in its files")
+            raise UserError("the tokenizer has no end-of-sequence token, so no answer could end: set its eos_token")
         return int(self.tokenizer.eos_token_id)
 
     @cached_property

@@ -43,12 +43,15 @@ class Display:
         self.console.print(text, markup=False)
         logger.info(text)
 
-    def watch(self, reports: Iterable[StepReport], phase: str, total: int, shown: dict[str, str]) -> Iterator[StepReport]:
+    def watch(
+        self, reports: Iterable[StepReport], phase: str, total: int, shown: dict[str, str]
+    ) -> Iterator[StepReport]:
         """Pass the reports of a phase on, showing its progress and the metrics named in `shown` under those labels."""
         task = self._bars.add_task(phase, total=total, shown="") if self._bars else None
         every = max(total // LINES_PER_PHASE, 1)
         for report in reports:
-            text = "  ".join(f"{label} {report.metrics[name]:.4g}" for name, label in shown.items() if name in report.metrics)
+            known = {label: report.metrics[name] for name, label in shown.items() if name in report.metrics}
+            text = "  ".join(f"{label} {value:.4g}" for label, value in known.items())
             line = f"{phase} {report.state.step}/{total}  {text}"
             logger.info(line)
             if self._bars and task is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from alignbench.core.contracts import Algorithm, PromptStream, Scorer
 from alignbench.core.errors import UserError
@@ -72,3 +73,15 @@ class RL:
             yield report
             if report.state.step >= self.steps:
                 return
+
+
+def snapshot(state: RunState, policy: CausalPolicy, adamw: Any) -> dict[str, Any]:
+    """All that a run needs to go on exactly."""
+    return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict()}
+
+
+def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any) -> RunState:
+    """Put a snapshot back."""
+    policy.load(saved["policy"])
+    adamw.load_state_dict(saved["optimizer"])
+    return RunState(**saved["state"])

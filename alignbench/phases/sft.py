@@ -40,10 +40,10 @@ class SFT:
     ) -> Iterator[StepReport]:
         """Train the policy; one report for each step."""
         examples = Demonstrations(rows, policy.text)
+        weights = [parameter for _, parameter in policy.policy_parameters()]
         imitation = Imitation(
             policy=policy, batch_at=lambda step: examples.batch(self.seed, step, self.batch_size),
-            optimizer=Optimizer(
-                [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)], self.optimizer, self.steps),
+            optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
             microbatch_size=microbatch_size, invariants=invariants)
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -58,7 +58,7 @@ class Demonstrations:
 
     def __init__(self, rows: Sequence[Row], text: Text) -> None:
         if not rows:
-            raise UserError("there are no demonstrations to imitate: give a dataset that has some, or sft.enabled=false")
+            raise UserError("there are no demonstrations to imitate: choose data that has some, or sft.enabled=false")
         self.pad = text.pad
         self.tokens = [(text.prompt(row["prompt"]), text.completion(row["completion"])) for row in rows]
         for row, (prompt, completion) in zip(rows, self.tokens, strict=True):

@@ -1,0 +1,62 @@
+"""status.json and run.log of a run: running, then finished, failed or interrupted, and why."""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from alignbench.store.disk import make_folder, write_whole
+
+STATUS, LOG = "status.json", "run.log"
+logger = logging.getLogger(__name__)
+
+
+class Diary:
+    """How a run is doing, kept in its folder; used in a `with` statement, whose ending is the run's."""
+
+    def __init__(self, folder: Path, who: Mapping[str, Any], determinism: str) -> None:
+        """`who` names the run: key, study, method, model, seed. Raises UserError when the folder cannot be written."""
+        self.folder = make_folder(folder)
+        before = _read(self.folder / STATUS)
+        self._status: dict[str, Any] = {
+            "status": "running", **who, "started": before.get("started") or now(), "finished": None, "reason": None,
+            "resumed": before.get("resumed", 0), "determinism": determinism}
+
+    def __enter__(self) -> Self:
+        self._handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        package = logging.getLogger("alignbench")
+        package.addHandler(self._handler)
+        package.setLevel(logging.INFO)
+        self._write()
+        return self
+
+    def resumed(self) -> None:
+        """Count that this run goes on after having stopped."""
+        self._status["resumed"] += 1
+        self._write()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        ending = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
+        reason = None if error is None else " ".join(str(error).split()) or type(error).__name__
+        if error is not None:
+            logger.error("the run stopped", exc_info=error)
+        self._status |= {"status": ending, "finished": now(), "reason": reason}
+        self._write()
+        logging.getLogger("alignbench").removeHandler(self._handler)
+        self._handler.close()
+
+    def _write(self) -> None:
+        write_whole(self.folder / STATUS, json.dumps(self._status, indent=2))
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,32 @@
+"""What a run was computed with: versions of the libraries, and the commit of the checkout."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("alignbench", "torch", "transformers", "peft", "tokenizers", "datasets", "bitsandbytes", "numpy", "mlflow")
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of every library that shapes the numbers, where installed."""
+    installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
+    return {"python": platform.python_version(), **{p: installed[p] for p in PACKAGES if p in installed}}
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the checkout and whether it has uncommitted changes; None outside of a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    return None if commit is None else {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
