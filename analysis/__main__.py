@@ -50,7 +50,9 @@ def _read(words: Sequence[str]) -> dict[str, str]:
     if not known.get("study"):
         raise UserError("say which study: python -m analysis study=NAME (see --help).")
     if known.get("judge", "none") not in ("none", "null"):
-        raise UserError(f"judge={known['judge']}: judging is not available in this version; leave it out or use judge=none.")
+        raise UserError(
+            f"judge={known['judge']}: judging is not available in this version; leave it out or use judge=none."
+        )
     return known
 
 

@@ -43,9 +43,8 @@ def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, **style)
 
 
-def caption_axes(axes: Axes, above: str, below: str) -> None:
+def caption_axes(figure: Figure, axes: Axes, above: str, below: str) -> None:
     """What is drawn, above the chart on the left; the unit of x, below it on the right."""
-    figure = axes.figure
     height = figure.get_size_inches()[1] * 72
     figure.text(0, (height - 12) / height, above, fontsize=11.5, fontweight="bold", color=LIGHT["ink2"])
     edge = axes.get_position().x1
@@ -71,14 +70,13 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     `name` keeps ids apart on one page, `label` tells the numbers to those who do not see the drawing.
     """
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify_threshold": 0.3}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify_threshold": 0.3}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     raw = buffer.getvalue()
     width, height = (round(inches * 72) for inches in figure.get_size_inches())
     body = _shorten(raw[raw.index(">", raw.index("<svg")) + 1 :], name)
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" style="max-width:{_most(width)}px">'
-    return head + body
+    size = f'viewBox="0 0 {width} {height}" style="max-width:{_most(width)}px"'
+    return f'<svg {size} role="img" aria-label="{escape(label)}">{body}'
 
 
 def _most(width: int) -> int:

@@ -20,10 +20,11 @@ UNEQUAL_SPREAD = 5.0
 
 @dataclass(frozen=True)
 class Caution:
-    """One warning."""
+    """One warning; `brief` is what a narrow screen has room for."""
 
     level: Level
     text: str
+    brief: str = ""
 
 
 def cautions(
@@ -45,8 +46,11 @@ def cautions(
         *_fresh_prompts(metric, arms, prompts),
         *_below_start(metric, arms),
         *_side_effects(exploratory),
-        *(Caution("limits the verdict", f"{check.name}: {check.evidence}.")
-          for check in fairness.checks if check.outcome == "warning"),
+        *(
+            Caution("limits the verdict", f"{check.name}: {check.evidence}.", f"not met: {check.name.lower()}")
+            for check in fairness.checks
+            if check.outcome == "warning"
+        ),
         *_unknown_checks(fairness),
         *(Caution("note", text) for text in [*study.notes, *_odd_runs(study)]),
         *_no_margin(pairs),
@@ -60,21 +64,49 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
     pair = min(pairs, key=lambda pair: min(pair.n))
     n, test = min(pair.n), pair.permutation
     if n < 2:
-        return [Caution("limits the verdict", f"{counted(n, 'usable seed')} for a method: no interval can be given.")]
+        return [
+            Caution(
+                "limits the verdict",
+                f"{counted(n, 'usable seed')} for a method: no interval can be given.",
+                f"{counted(n, 'usable seed')}: no interval",
+            )
+        ]
     if test.smallest is not None and test.smallest >= 0.05:
         ours = f" (ours: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
-        return [Caution("limits the verdict", f"{n} seeds per method. The smallest p-value an exact test can give here "
-                        f"is {test.smallest:.2f}{ours}, so that test can call no result of this design significant.")]
+        return [
+            Caution(
+                "limits the verdict",
+                f"{n} seeds per method. The smallest p-value an exact test can give here "
+                f"is {test.smallest:.2f}{ours}, so that test can call no result of this design significant.",
+                f"{n} seeds: exact p cannot go below {test.smallest:.2f}",
+            )
+        ]
     if n < 10 and pair.detectable is not None:
-        return [Caution("limits the verdict", f"{n} seeds per method: a true difference under about "
-                        f"{pair.metric.size(pair.detectable)} would usually be missed.")]
+        return [
+            Caution(
+                "limits the verdict",
+                f"{n} seeds per method: a true difference under about "
+                f"{pair.metric.size(pair.detectable)} would usually be missed.",
+                f"{n} seeds: under {pair.metric.size(pair.detectable)} is missed",
+            )
+        ]
     return []
 
 
 def _no_spread(arms: Sequence["Arm"]) -> list[Caution]:
     same = [arm.label for arm in arms if arm.level.reason == "zero_pooled_variance"]
-    return [Caution("limits the verdict", f"All seeds of {listed(same)} ended with the same number: check that seeds "
-                    "are really applied, or that the task is not at its floor or ceiling.")] if same else []
+    return (
+        [
+            Caution(
+                "limits the verdict",
+                f"All seeds of {listed(same)} ended with the same number: check that seeds "
+                "are really applied, or that the task is not at its floor or ceiling.",
+                f"identical across seeds: {listed(same)}",
+            )
+        ]
+        if same
+        else []
+    )
 
 
 def _unequal_spread(pairs: Sequence[Comparison]) -> list[Caution]:
@@ -82,9 +114,15 @@ def _unequal_spread(pairs: Sequence[Comparison]) -> list[Caution]:
     for pair in pairs:
         x, y = (_spread(scores) for scores in pair.scores)
         if x and y and max(x, y) / min(x, y) > UNEQUAL_SPREAD:
-            found.append(Caution("limits the verdict", f"The seeds of {method_label(pair.treatment)} and "
-                                 f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
-                                 "times); d and g, which pool the two, say little."))
+            found.append(
+                Caution(
+                    "limits the verdict",
+                    f"The seeds of {method_label(pair.treatment)} and "
+                    f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
+                    "times); d and g, which pool the two, say little.",
+                    "seeds spread unequally",
+                )
+            )
     return found
 
 
@@ -99,38 +137,65 @@ def _fresh_prompts(metric: Metric, arms: Sequence["Arm"], prompts: int | None) -
         return []
     level = min(levels, key=lambda share: abs(share - 0.5))
     error = 1.96 * sqrt(max(0.0, level * (1 - level)) / prompts)
-    return [Caution("limits the verdict", f"The interval is about new seeds on these {prompts:,} prompts, not about "
-                    f"new prompts: on fresh prompts each single {metric.label.removeprefix('held-out ')} could move by "
-                    f"about \N{PLUS-MINUS SIGN}{metric.size(error)}.")]
+    return [
+        Caution(
+            "limits the verdict",
+            f"The interval is about new seeds on these {prompts:,} prompts, not about "
+            f"new prompts: on fresh prompts each single {metric.label.removeprefix('held-out ')} could move by "
+            f"about \N{PLUS-MINUS SIGN}{metric.size(error)}.",
+            f"new prompts: \N{PLUS-MINUS SIGN}{metric.size(error)} for each",
+        )
+    ]
 
 
 def _below_start(metric: Metric, arms: Sequence["Arm"]) -> list[Caution]:
     sign = -1 if metric.better == "less" else 1
-    worse = [arm for arm in arms if arm.start is not None and arm.level.value is not None
-             and sign * (arm.level.value - arm.start) < 0]
-    return [Caution("limits the verdict", f"{arm.label} ended below the SFT model it started from "
-                    f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).") for arm in worse]
+    worse = [
+        arm
+        for arm in arms
+        if arm.start is not None and arm.level.value is not None and sign * (arm.level.value - arm.start) < 0
+    ]
+    return [
+        Caution(
+            "limits the verdict",
+            f"{arm.label} ended below the SFT model it started from "
+            f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).",
+            f"{arm.label} ended below its SFT start",
+        )
+        for arm in worse
+    ]
 
 
-SIDE_EFFECTS: dict[str, tuple[Level, str]] = {
-    "final/kl": ("limits the verdict",
-                 "End KL differs ({}): compare the methods along the frontier, not only at the end."),
-    "final/avg_response_length": ("note", "Answer length differs ({}). Judges tend to like length."),
-    "final/truncated_fraction": ("note", "Answers are cut at the length limit unequally often ({})."),
+SIDE_EFFECTS: dict[str, tuple[Level, str, str]] = {
+    "final/kl": (
+        "limits the verdict",
+        "End KL differs ({}): compare the methods along the frontier, not only at the end.",
+        "end KL differs",
+    ),
+    "final/avg_response_length": (
+        "note",
+        "Answer length differs ({}). Judges tend to like length.",
+        "answer length differs",
+    ),
+    "final/truncated_fraction": (
+        "note",
+        "Answers are cut at the length limit unequally often ({}).",
+        "cut answers differ",
+    ),
 }
 
 
 def _side_effects(exploratory: Sequence[Comparison]) -> list[Caution]:
     """KL and length that differ beyond chance: the methods then bought their score at different prices."""
     found = []
-    for name, (level, text) in SIDE_EFFECTS.items():
+    for name, (level, text, brief) in SIDE_EFFECTS.items():
         pairs = [pair for pair in exploratory if pair.metric.name == name and _excludes_zero(pair)]
         if pairs:
             metric = pairs[0].metric
             unit = "" if metric.level_suffix else f" {metric.unit}"
             levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
             shown = [f"{method_label(arm)} {metric.level(sum(row) / len(row))}" for arm, row in levels.items()]
-            found.append(Caution(level, text.format(", ".join(shown) + unit)))
+            found.append(Caution(level, text.format(", ".join(shown) + unit), brief))
     return found
 
 
@@ -141,8 +206,17 @@ def _excludes_zero(pair: Comparison) -> bool:
 
 def _unknown_checks(fairness: Fairness) -> list[Caution]:
     unknown = [check.name for check in fairness.checks if check.outcome == "unknown"]
-    return [Caution("note", f"{counted(len(unknown), 'fairness check')} could not be made: {listed(unknown)}.")] if (
-        unknown) else []
+    return (
+        [
+            Caution(
+                "note",
+                f"{counted(len(unknown), 'fairness check')} could not be made: {listed(unknown)}.",
+                f"{counted(len(unknown), 'check')} not made",
+            )
+        ]
+        if (unknown)
+        else []
+    )
 
 
 def _odd_runs(study: Study) -> list[str]:
@@ -155,5 +229,10 @@ def _odd_runs(study: Study) -> list[str]:
 def _no_margin(pairs: Sequence[Comparison]) -> list[Caution]:
     if not pairs or pairs[0].margin is not None:
         return []
-    return [Caution("note", "No margin was declared (analysis.margin), so this report can never conclude that methods "
-                    "are equivalent.")]
+    return [
+        Caution(
+            "note",
+            "No margin was declared (analysis.margin), so this report can never conclude that methods are equivalent.",
+            "no margin declared",
+        )
+    ]

@@ -12,7 +12,19 @@ from .load import Run, Study
 from .metrics import counted, listed, significant
 
 Outcome = Literal["ok", "warning", "failed", "unknown"]
-IGNORED = ("seed", "study", "output_dir", "run_dir", "plan", "tracking.*", "sweeps", "preset", "hydra.*", "analysis.*", "judge.*")
+IGNORED = (
+    "seed",
+    "study",
+    "output_dir",
+    "run_dir",
+    "plan",
+    "tracking.*",
+    "sweeps",
+    "preset",
+    "hydra.*",
+    "analysis.*",
+    "judge.*",
+)
 OF_THE_METHOD = ("method", "names.method", "algo.*")
 TOKENS_MAY_DIFFER = 0.02
 LEDGER = {
@@ -208,8 +220,11 @@ def _same_seeds(study: Study) -> Check:
     everywhere, somewhere = set.intersection(*seeds.values()), set.union(*seeds.values())
     if everywhere == somewhere:
         return Check(name, "ok", f"seeds {listed([str(seed) for seed in study.seeds])}")
-    lacks = [f"{arm} lacks {listed([str(s) for s in sorted(somewhere - own)])}" for arm, own in seeds.items()
-             if somewhere - own]
+    lacks = [
+        f"{arm} lacks {listed([str(s) for s in sorted(somewhere - own)])}"
+        for arm, own in seeds.items()
+        if somewhere - own
+    ]
     return Check(name, "warning", "; ".join(lacks))
 
 
@@ -244,8 +259,9 @@ def _methods_applied(runs: list[Run], arms: list[str]) -> Check:
         found = listed([_who(group) for group in twins])
         return Check(name, "failed", f"identical curves in {found}: the method is probably not applied", "identical")
     several = len(arms) > 1
-    return Check(name, "ok" if several else "unknown", "no two methods have identical curves" if several
-                 else "only one method")
+    return Check(
+        name, "ok" if several else "unknown", "no two methods have identical curves" if several else "only one method"
+    )
 
 
 def _alike(runs: list[Run]) -> list[list[Run]]:
@@ -284,8 +300,11 @@ def _clean_tree(runs: list[Run]) -> Check:
     if not runs or any(not run.manifest.get("git") for run in runs):
         return Check(name, "unknown", "not every run knows its commit (installed without git)")
     dirty = [run for run in runs if run.manifest["git"].get("dirty")]
-    return Check(name, "warning" if dirty else "ok",
-                 f"{_who(dirty)} ran with uncommitted changes" if dirty else f"all {len(runs)} runs")
+    return Check(
+        name,
+        "warning" if dirty else "ok",
+        f"{_who(dirty)} ran with uncommitted changes" if dirty else f"all {len(runs)} runs",
+    )
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -335,8 +354,10 @@ def budget(study: Study) -> tuple[LedgerRow, ...]:
     rows = []
     for quantity, label in LEDGER.items():
         totals = {arm: [run.ledger.get(quantity) for run in study.of(arm)] for arm in study.arms}
-        sums = {arm: None if None in numbers else sum(n for n in numbers if n is not None)
-                for arm, numbers in totals.items()}
+        sums = {
+            arm: None if None in numbers else sum(n for n in numbers if n is not None)
+            for arm, numbers in totals.items()
+        }
         matched, ok = _matched(quantity, list(sums.values()))
         shown = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
         rows.append(LedgerRow(label, shown, matched, ok))

@@ -106,8 +106,13 @@ class Findings:
     def title(self) -> str:
         """PPO vs GRPO on arithmetic."""
         labels = [arm.label for arm in self.arms]
-        names = " vs ".join(labels) if len(labels) < 3 else listed(labels) if len(labels) < 6 else (
-            f"{len(labels)} methods")
+        names = (
+            " vs ".join(labels)
+            if len(labels) < 3
+            else listed(labels)
+            if len(labels) < 6
+            else (f"{len(labels)} methods")
+        )
         return f"{names} on {self.task}"
 
     @property
@@ -245,8 +250,10 @@ def explore(study: Study, declared: Declared, order: Sequence[str], family: int)
     """The other final metrics against the baseline, at the level of the headline; they decide nothing."""
     found = []
     for name in secondary_metrics(study, declared.metric):
-        scores = {arm: [run.metrics[name] for run in study.of(arm) if name in run.metrics and run.status == "finished"]
-                  for arm in order}
+        scores = {
+            arm: [run.metrics[name] for run in study.of(arm) if name in run.metrics and run.status == "finished"]
+            for arm in order
+        }
         if all(scores.values()):
             metric = metric_named(name)
             found += [compare(metric, scores, arm, order[0], family=family) for arm in order[1:]]
@@ -258,8 +265,11 @@ def secondary_metrics(study: Study, headline: str) -> list[str]:
     there = {name for run in study.runs for name in run.metrics if name.startswith("final/")}
     there = {name for name in there if not name.startswith("final/start_") and name != headline}
     known = [name for name in record.FINAL if name in there]
-    return [*sorted(name for name in there if name.startswith(record.PASS_AT)), *known,
-            *sorted(name for name in there if name not in known and not name.startswith(record.PASS_AT))]
+    return [
+        *sorted(name for name in there if name.startswith(record.PASS_AT)),
+        *known,
+        *sorted(name for name in there if name not in known and not name.startswith(record.PASS_AT)),
+    ]
 
 
 def costs(study: Study, declared: Declared) -> list[Cost]:
@@ -281,8 +291,9 @@ def costs(study: Study, declared: Declared) -> list[Cost]:
 
 def _cost(study: Study, declared: Declared, key: str, label: str, metric: str, divisor: float) -> Cost:
     values = {arm: tuple(_spent(study.of(arm), key, metric)) for arm in study.arms}
-    ratios = {arm: statistics.ratio(values[arm], values[declared.baseline])
-              for arm in study.arms if arm != declared.baseline}
+    ratios = {
+        arm: statistics.ratio(values[arm], values[declared.baseline]) for arm in study.arms if arm != declared.baseline
+    }
     reason = None if all(values.values()) else "not measured by every method"
     return Cost(key=key, label=label, divisor=divisor, values=values, ratios=ratios, reason=reason)
 

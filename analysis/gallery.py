@@ -1,9 +1,9 @@
 """Which charts a report holds, section by section."""
 
-from . import figures
+from . import figures, intervals
 from .figures import Chart
 from .findings import Arm, Findings
-from .learning import first_known, gain_paths, learning_lines, x_axis
+from .learning import Line, first_known, gain_paths, learning_lines, x_axis
 from .load import Study
 from .metrics import metric_named
 
@@ -14,8 +14,8 @@ SMALL_MULTIPLES_FROM = 3  # methods; more than two in one panel of seeds cannot 
 def draw(findings: Findings) -> Gallery:
     """All charts by section; a section without data has an empty list."""
     return {
-        "verdict": _present(figures.difference_chart(findings)),
-        "seeds": _present(figures.seeds_chart(findings)),
+        "verdict": _present(intervals.difference_chart(findings)),
+        "seeds": _present(intervals.seeds_chart(findings)),
         "learning": learning_charts(findings),
         "kl": kl_charts(findings),
         "cost": _present(*(figures.cost_chart(findings, key) for key in ("tokens", "seconds", "peak_memory_bytes"))),
@@ -54,25 +54,30 @@ def _headline_charts(findings: Findings, metric: str) -> list[Chart]:
     values = [y for line in lines.values() for _, ys in line.seeds for y in ys]
     pad = 0.05 * (max(values) - min(values))
     limits = min(values) - pad, max(values) + pad
-    overview = figures.curve_chart("learning-means", f"{described.axis()}, means", findings.arms, lines, axis,
-                                   each_seed=False, limits=limits)
+    overview = figures.curve_chart(
+        "learning-means", f"{described.axis()}, means", findings.arms, lines, axis, each_seed=False, limits=limits
+    )
     return [overview, *(_small_multiple(arm, described.axis(), lines, axis, limits) for arm in findings.arms)]
 
 
 def _small_multiple(
-    arm: Arm, title: str, lines: dict[str, figures.Line], axis: tuple[float, str], limits: tuple[float, float]
+    arm: Arm, title: str, lines: dict[str, Line], axis: tuple[float, str], limits: tuple[float, float]
 ) -> Chart:
     others = [name for name in lines if name != arm.name]
-    return figures.curve_chart(f"learning-{arm.place}", f"{arm.label}: {title}", [arm], lines, axis, behind=others,
-                               limits=limits)
+    return figures.curve_chart(
+        f"learning-{arm.place}", f"{arm.label}: {title}", [arm], lines, axis, behind=others, limits=limits
+    )
 
 
 def _curves(findings: Findings, name: str, title: str, metric: str, scale: float = 1.0) -> list[Chart]:
     lines = learning_lines(findings.study, findings.study.arms, metric, scale)
     few = len(findings.arms) < SMALL_MULTIPLES_FROM
     shown = title if few else f"{title}, means"
-    return [figures.curve_chart(name, shown, findings.arms, lines, x_axis(findings.study), each_seed=few)] if (
-        lines) else []
+    return (
+        [figures.curve_chart(name, shown, findings.arms, lines, x_axis(findings.study), each_seed=few)]
+        if (lines)
+        else []
+    )
 
 
 def kl_charts(findings: Findings) -> list[Chart]:

@@ -45,7 +45,8 @@ def learning_line(runs: Sequence[Run], metric: str, scale: float) -> Line | None
     shared = sorted(set.intersection(*(set(curve.steps) for _, curve in curves)))
     if not shared:
         return None
-    table = np.array([[dict(zip(curve.steps, curve.values, strict=True))[step] for step in shared] for _, curve in curves])
+    by_step = [dict(zip(curve.steps, curve.values, strict=True)) for _, curve in curves]
+    table = np.array([[values[step] for step in shared] for values in by_step])
     spent = np.array([tokens_at(run, shared) for run, _ in curves])
     return Line(tuple(seeds), list(spent.mean(axis=0)), list(table.mean(axis=0) * scale), _band(table * scale))
 
@@ -60,11 +61,16 @@ def thinned(curve: Curve) -> Curve:
 def _band(table: np.ndarray) -> Points | None:
     if len(table) < FROM_SEEDS:
         return None
-    intervals = [mean_interval([float(value) for value in column]) for column in table.T]
-    low = [float(np.nan if i.low is None and i.value is None else i.value if i.low is None else i.low) for i in intervals]
-    high = [float(np.nan if i.high is None and i.value is None else i.value if i.high is None else i.high)
-            for i in intervals]
-    return low, high
+    ends = [_ends([float(value) for value in column]) for column in table.T]
+    return [low for low, _ in ends], [high for _, high in ends]
+
+
+def _ends(values: list[float]) -> tuple[float, float]:
+    """The t-interval at one point; no width where all seeds agree, as they do at the start."""
+    interval = mean_interval(values)
+    if interval.low is None or interval.high is None:
+        return (values[0], values[0]) if interval.reason == "zero_pooled_variance" else (float("nan"), float("nan"))
+    return interval.low, interval.high
 
 
 def learning_lines(study: Study, arms: Sequence[str], metric: str, scale: float = 1.0) -> dict[str, Line]:
@@ -75,8 +81,9 @@ def learning_lines(study: Study, arms: Sequence[str], metric: str, scale: float 
 
 def first_known(study: Study, names: Sequence[str]) -> str | None:
     """The first of these metrics that every method has a curve of."""
-    return next((name for name in names
-                 if all(any(name in run.curves for run in study.of(arm)) for arm in study.arms)), None)
+    return next(
+        (name for name in names if all(any(name in run.curves for run in study.of(arm)) for arm in study.arms)), None
+    )
 
 
 def gain_paths(runs: Sequence[Run], gain: str, price: str, scale: float) -> list[Points]:

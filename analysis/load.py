@@ -96,8 +96,9 @@ def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> 
     found = {folder.name: _from_folder(folder, output_dir, tracked, notes) for folder in folders}
     found |= _only_tracked(tracked, found, output_dir)
     runs = _counted(_in_plan(plan, found, name))
-    notes += [f"{run.name} has a second run in {run.folder}; it is shown and not counted."
-              for run in runs if not run.counted]
+    notes += [
+        f"{run.name} has a second run in {run.folder}; it is shown and not counted." for run in runs if not run.counted
+    ]
     return Study(name=name, output_dir=output_dir, runs=tuple(runs), notes=tuple(notes), planned=bool(plan))
 
 
@@ -173,9 +174,7 @@ def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], no
     )
 
 
-def _numbers(
-    folder: Path, tracked: Tracked | None, notes: list[str]
-) -> tuple[dict[str, float], dict[str, Curve]]:
+def _numbers(folder: Path, tracked: Tracked | None, notes: list[str]) -> tuple[dict[str, float], dict[str, Curve]]:
     """The numbers of a run from MLflow; as the run itself wrote them where MLflow lacks some."""
     written = _written_curves(folder, notes)
     if tracked and written.keys() <= tracked.metrics.keys():

@@ -31,19 +31,28 @@ def key(arm: Arm) -> Markup:
     )
 
 
-def interval_row(value: float | None, low: float | None, high: float | None, reach: float, arm: Arm | None = None) -> Markup:
+def interval_row(
+    value: float | None, low: float | None, high: float | None, reach: float, arm: Arm | None = None
+) -> Markup:
     """An interval against zero; `reach` is the end of the axis, an arrowhead says that the interval goes on."""
     if value is None or low is None or high is None or reach <= 0:
         return Markup('<span class="mut">no interval to draw</span>')
     at, start, end = (MIDDLE + 142 * max(-1.0, min(1.0, n / reach)) for n in (value, low, high))
     color = f"var(--{method_color(arm.place)})" if arm else "var(--ink)"
-    shape = _SHAPES[arm.place % PALETTE_SIZE] if arm else _SHAPES[0]
+    symbol = "" if abs(value) > reach else _symbol(at, color, arm)
     arrows = ('<path class="ink" d="M2 14l8 -5v10z"/>' if low < -reach else "") + (
-        '<path class="ink" d="M298 14l-8 -5v10z"/>' if high > reach else "")
+        '<path class="ink" d="M298 14l-8 -5v10z"/>' if high > reach else ""
+    )
     return Markup(
         f'<svg viewBox="0 0 {WIDTH:.0f} 28" aria-hidden="true"><path class="zero" d="M{MIDDLE:.0f} 4V24"/>'
-        f'<path class="ci" d="M{start:.1f} 14H{end:.1f}"/>{arrows}<path d="{shape}" transform="translate({at:.1f} 14)" '
-        f'fill="{color}" stroke="var(--bg)" stroke-width="1.6"/></svg>'
+        f'<path class="ci" d="M{start:.1f} 14H{end:.1f}"/>{arrows}{symbol}</svg>'
+    )
+
+
+def _symbol(at: float, color: str, arm: Arm | None) -> str:
+    shape = _SHAPES[arm.place % PALETTE_SIZE] if arm else _SHAPES[0]
+    return (
+        f'<path d="{shape}" transform="translate({at:.1f} 14)" fill="{color}" stroke="var(--bg)" stroke-width="1.6"/>'
     )
 
 

@@ -53,6 +53,14 @@ class Metric:
             return "n/a"
         return f"{self.number(abs(value))} {self.unit}".rstrip()
 
+    def short(self) -> str:
+        """A few words for narrow tables: accuracy %, KL, nats."""
+        unit = f" {self.level_suffix}" if self.level_suffix else f", {self.unit}" if self.unit else ""
+        words = _SHORT.get(self.label, self.label)
+        if "pass@" in words:
+            words = words[words.index("pass@") :].rstrip(")")
+        return f"{words}{unit}"
+
     def axis(self) -> str:
         """The label of an axis of levels."""
         unit = self.level_suffix.strip() or self.unit
@@ -89,8 +97,19 @@ PLAIN = {
     "\N{MULTIPLICATION SIGN}": "x",
     "\N{PLUS-MINUS SIGN}": "+-",
     "\N{MIDDLE DOT}": "|",
+    "\N{TILDE OPERATOR}": "~",
+    "\N{BLACK UP-POINTING TRIANGLE}": "+",
+    "\N{BLACK DOWN-POINTING TRIANGLE}": "-",
+    "\N{BALLOT X}": "x",
+    "\N{HORIZONTAL ELLIPSIS}": "...",
 }
 
+_SHORT = {
+    "held-out accuracy": "accuracy",
+    "answers cut at the limit": "cut answers",
+    "KL from the SFT model": "KL",
+    "accuracy, lenient reading": "lenient accuracy",
+}
 _KNOWN: dict[str, tuple[str, str, Better, int]] = {
     "accuracy_flexible": ("accuracy, lenient reading", "", "more", 1),
     "accuracy": ("accuracy", "", "more", 1),
@@ -119,9 +138,7 @@ def metric_named(name: str) -> Metric:
     if name in record.LOWER_IS_BETTER:
         better = "less"
     if is_share(name):
-        return Metric(
-            name=name, label=label, unit="points", level_suffix="%", scale=100.0, digits=1, better=better
-        )
+        return Metric(name=name, label=label, unit="points", level_suffix="%", scale=100.0, digits=1, better=better)
     return Metric(name=name, label=label, unit=unit, digits=digits, better=better)
 
 

@@ -25,9 +25,17 @@ from .verdict import SYMBOLS, subtraction, toward
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = (
-    ("verdict", "Verdict"), ("warnings", "Warnings"), ("effect", "Difference"), ("seeds", "Seeds"),
-    ("learning", "Learning"), ("kl", "KL and length"), ("cost", "Cost"), ("fairness", "Fairness"),
-    ("samples", "Samples"), ("runs", "Runs"), ("read", "How to read"),
+    ("verdict", "Verdict"),
+    ("warnings", "Warnings"),
+    ("effect", "Difference"),
+    ("seeds", "Seeds"),
+    ("learning", "Learning"),
+    ("kl", "KL and length"),
+    ("cost", "Cost"),
+    ("fairness", "Fairness"),
+    ("samples", "Samples"),
+    ("runs", "Runs"),
+    ("read", "How to read"),
 )
 RUN_METRICS = ("final/avg_reward", "final/kl", "final/avg_response_length")
 MOST_REACH = 8.0  # of the shared axis of effect sizes; beyond it an arrowhead says that the interval goes on
@@ -44,8 +52,11 @@ def write_report(findings: Findings) -> Path:
     for chart in (chart for charts in gallery.values() for chart in charts):
         (home / "figures" / f"{chart.name}.svg").write_text(standalone(chart.svg))
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=lambda name: name == "report.html",
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: name == "report.html",
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     (home / "report.json").write_text(as_json(findings) + "\n")
     for name in ("report.html", "report.md"):
@@ -57,7 +68,8 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
     """All that the templates may speak of."""
     several = len(findings.arms) > 2
     others = [arm for arm in findings.arms if arm is not findings.baseline]
-    forest = [*findings.against_baseline(), *findings.exploratory]
+    headline = [pair for pair in findings.against_baseline() if findings.state_of(pair) != "incomplete"]
+    forest = [*headline, *findings.exploratory]
     reach = forest_reach(forest)
     return {
         "f": findings,
@@ -79,11 +91,13 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "effect_rows": effect_rows,
         "own_scale": own_scale,
         "matrix_cell": lambda row, column: matrix_cell(findings, row, column),
-        "kind": lambda pair: kind(findings, pair, several),
+        "kind": lambda pair: kind(findings, pair),
         "curve_table": curve_table(findings),
         "start_note": start_note(findings),
-        "run_metrics": [findings.metric, *(metric_named(name) for name in RUN_METRICS
-                                           if any(name in run.metrics for run in findings.study.runs))],
+        "run_metrics": [
+            findings.metric,
+            *(metric_named(name) for name in RUN_METRICS if any(name in run.metrics for run in findings.study.runs)),
+        ],
         "run_costs": run_costs,
         "remark": remark,
         "cost_mean": cost_mean,
@@ -124,8 +138,16 @@ def effect_rows(pair: Comparison) -> list[tuple[str, str, Estimate, str, str, bo
     """Raw difference, Hedges g and Cohen's d of the only pair: title, note, estimate, text, interval, turned."""
     metric, turned = pair.metric, pair.metric.better == "less"
     unit = f", {metric.unit}" if metric.unit else ""
-    rows = [("Difference", f"{subtraction(pair)}{unit}", pair.difference, metric.signed(pair.difference.value),
-             ends(metric, pair.difference), turned)]
+    rows = [
+        (
+            "Difference",
+            f"{subtraction(pair)}{unit}",
+            pair.difference,
+            metric.signed(pair.difference.value),
+            ends(metric, pair.difference),
+            turned,
+        )
+    ]
     for title, note, estimate in (
         ("Hedges g", "in units of the spread between seeds, corrected for few seeds", pair.hedges_g),
         ("Cohen's d", "the same without the correction", pair.cohens_d),
@@ -161,11 +183,11 @@ def forest_row(findings: Findings, pair: Comparison, reach: float, several: bool
     return _row(pair.hedges_g, reach, pair.metric.better == "less", arm)
 
 
-def kind(findings: Findings, pair: Comparison, several: bool) -> str:
+def kind(findings: Findings, pair: Comparison) -> str:
     """What a metric is for, and which direction is better."""
     words = "headline, decides" if pair.metric.name == findings.declared.metric else "exploratory"
     direction = {"less": "; less is better", "neither": "; no better direction", "more": ""}[pair.metric.better]
-    return f"{', ' if several else ''}{words}{direction}"
+    return f"{words}{direction}"
 
 
 def matrix_cell(findings: Findings, row: Arm, column: Arm) -> dict[str, str]:
@@ -173,20 +195,37 @@ def matrix_cell(findings: Findings, row: Arm, column: Arm) -> dict[str, str]:
     pair = next((p for p in findings.pairs if {p.treatment, p.baseline} == {row.name, column.name}), None)
     if pair is None or row is column:
         return {"tint": "na", "text": "", "interval": ""}
+    if findings.state_of(pair) == "incomplete":
+        return {"tint": "na", "text": "n/a", "interval": "a run has no result"}
     estimate, metric = toward(row.name, pair), pair.metric
     sign = -1 if metric.better == "less" else 1
-    ahead = estimate.low is not None and estimate.high is not None and (
-        1 if min(sign * estimate.low, sign * estimate.high) > 0 else
-        -1 if max(sign * estimate.low, sign * estimate.high) < 0 else 0)
+    ahead = (
+        estimate.low is not None
+        and estimate.high is not None
+        and (
+            1
+            if min(sign * estimate.low, sign * estimate.high) > 0
+            else -1
+            if max(sign * estimate.low, sign * estimate.high) < 0
+            else 0
+        )
+    )
     arrow = {1: "\N{BLACK UP-POINTING TRIANGLE} ", -1: "\N{BLACK DOWN-POINTING TRIANGLE} "}.get(int(ahead), "")
-    return {"tint": {1: "up", -1: "dn"}.get(int(ahead), ""), "text": f"{arrow}{metric.signed(estimate.value)}",
-            "interval": ends(metric, estimate)}
+    return {
+        "tint": {1: "up", -1: "dn"}.get(int(ahead), ""),
+        "text": f"{arrow}{metric.signed(estimate.value)}",
+        "interval": ends(metric, estimate),
+    }
 
 
 def start_note(findings: Findings) -> str:
     """Where the SFT model stood."""
     starts = {findings.metric.level(arm.start) for arm in findings.arms if arm.start is not None}
-    return f"The SFT model they start from has {', '.join(sorted(starts))}." if starts else "The SFT start was not measured."
+    return (
+        f"The SFT model they start from has {', '.join(sorted(starts))}."
+        if starts
+        else "The SFT start was not measured."
+    )
 
 
 def curve_table(findings: Findings) -> dict[str, Any]:
@@ -199,30 +238,48 @@ def curve_table(findings: Findings) -> dict[str, Any]:
     points = min(len(line.mean_x) for line in lines.values())
     places = sorted({round(i * (points - 1) / 6) for i in range(7)})
     first = lines[findings.arms[0].name]
-    rows = [(significant(first.mean_x[i] / divisor),
-             [fixed(lines[arm.name].mean_y[i], metric.digits) for arm in findings.arms]) for i in places]
+    rows = [
+        (
+            significant(first.mean_x[i] / divisor),
+            [fixed(lines[arm.name].mean_y[i], metric.digits) for arm in findings.arms],
+        )
+        for i in places
+    ]
     return {"unit": unit, "rows": rows}
 
 
 def run_costs(run: Run) -> list[str]:
     """Tokens, seconds and peak memory of a run."""
-    spent = [run.ledger.get(key, run.metrics.get(name)) for key, name in
-             (("tokens", record.TOKENS), ("seconds", record.SECONDS), ("peak_memory_bytes", record.PEAK_MEMORY))]
+    spent = [
+        run.ledger.get(key, run.metrics.get(name))
+        for key, name in (
+            ("tokens", record.TOKENS),
+            ("seconds", record.SECONDS),
+            ("peak_memory_bytes", record.PEAK_MEMORY),
+        )
+    ]
     tokens, seconds, memory = spent
-    return [f"{tokens:,.0f}" if tokens is not None else "n/a", significant(seconds),
-            significant(None if memory is None else memory / GIB)]
+    return [
+        significant(None if tokens is None else tokens / 1e6),
+        significant(seconds),
+        significant(None if memory is None else memory / GIB),
+    ]
 
 
 def cost_mean(cost: Cost, arm: Arm) -> str:
     """The mean price of a run of a method."""
     values = cost.values[arm.name]
-    return significant(sum(values) / len(values) / cost.divisor)
+    text = significant(sum(values) / len(values) / cost.divisor)
+    return f"${text}" if cost.key == "price" else text
 
 
 def remark(run: Run) -> str:
     """What is special about a run."""
-    words = [run.reason or "", "second run of this method and seed, not counted" if not run.counted else "",
-             f"resumed {counted(run.resumed, 'time')}" if run.resumed else "",
-             "uncommitted changes" if (run.manifest.get("git") or {}).get("dirty") else "",
-             f"{run.determinism} reproducible" if run.determinism else ""]
+    words = [
+        run.reason or "",
+        "second run of this method and seed, not counted" if not run.counted else "",
+        f"resumed {counted(run.resumed, 'time')}" if run.resumed else "",
+        "uncommitted changes" if (run.manifest.get("git") or {}).get("dirty") else "",
+        f"{run.determinism} reproducible" if run.determinism else "",
+    ]
     return "; ".join(word for word in words if word)

@@ -51,9 +51,7 @@ class Samples:
 
 def pick_samples(study: Study) -> Samples:
     """At the lowest seed whose answers all methods wrote: the first prompt of each rule, in file order."""
-    seeds = [
-        {run.seed: run for run in study.of(arm) if run.status == "finished" and run.answers} for arm in study.arms
-    ]
+    seeds = [{run.seed: run for run in study.of(arm) if run.status == "finished" and run.answers} for arm in study.arms]
     common = set.intersection(*map(set, seeds))
     if not common:
         return Samples(None, (), "no seed has an eval.jsonl from every method")
@@ -65,7 +63,9 @@ def _pick(runs: list[Run]) -> list[Sample]:
     tables = [{str(row["prompt_id"]): row for row in run.answers} for run in runs]
     shared = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
     if any(tables[i][prompt].get("correct") is None for prompt in shared for i in range(len(runs))):
-        return [_sample("first prompt of the held-out set (answers are not right or wrong here)", shared[0], runs, tables)]
+        return [
+            _sample("first prompt of the held-out set (answers are not right or wrong here)", shared[0], runs, tables)
+        ]
     found = []
     for rule, holds in RULES:
         match = next((p for p in shared if holds([bool(table[p]["correct"]) for table in tables])), None)
@@ -83,8 +83,9 @@ def _sample(rule: str, prompt: str, runs: list[Run], tables: list[dict[str, dict
 def _answer(run: Run, row: dict[str, Any]) -> Answer:
     scores = row.get("scores") or {}
     reward = scores.get("reward", scores.get("score", next(iter(scores.values()), None)))
-    return Answer(run.arm, _text(row["response"]), row.get("correct"), row.get("tokens"), reward,
-                  bool(row.get("truncated")))
+    return Answer(
+        run.arm, _text(row["response"]), row.get("correct"), row.get("tokens"), reward, bool(row.get("truncated"))
+    )
 
 
 def _text(value: object) -> str:

@@ -83,8 +83,9 @@ def _fairness(findings: Findings) -> dict[str, Any]:
     fairness = findings.fairness
     return {
         "ok": fairness.ok,
-        "allowed_differences": [{"key": d.key, "values": d.values, "why": d.allowed}
-                                for d in fairness.differences if d.allowed],
+        "allowed_differences": [
+            {"key": d.key, "values": d.values, "why": d.allowed} for d in fairness.differences if d.allowed
+        ],
         "violations": fairness.violations,
         "checks": [{"name": c.name, "outcome": c.outcome, "evidence": c.evidence} for c in fairness.checks],
         "budget": {row.quantity: {**row.totals, "matched": row.matched} for row in fairness.ledger},

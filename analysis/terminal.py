@@ -1,7 +1,6 @@
 """The summary that a study prints last: the verdict in 80 columns."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -13,18 +12,28 @@ from .theme import PALETTE_SIZE, TERMINAL_MARKS
 from .verdict import SYMBOLS, State
 
 COLUMNS = 80
-STATE_COLORS: dict[State, str] = {"better": "32", "equivalent": "32", "worse": "33", "incomplete": "31",
-                                  "not_comparable": "31"}
+BRIEF = 6  # warnings shown in brief
+STATE_COLORS: dict[State, str] = {
+    "better": "32",
+    "equivalent": "32",
+    "worse": "33",
+    "incomplete": "31",
+    "not_comparable": "31",
+}
 METHOD_COLORS = ("34", "33", "36", "35", "93", "94", "90", "95")
-PLAIN_SYMBOLS: dict[State, str] = {"better": "+", "worse": "-", "equivalent": "=", "inconclusive": "~",
-                                   "incomplete": "x", "not_comparable": "x", "single": "1"}
+WORDS: dict[State, str] = {"not_comparable": "NOT COMPARABLE", "single": "ONE METHOD"}
 
 
 def summary_lines(findings: Findings, page: Path, color: bool) -> list[str]:
     """The lines to print; without color they are plain ASCII."""
     lines = [_first(findings), *_verdict(findings), _rule()]
     lines += _metric_table(findings) if len(findings.arms) == 2 else _level_table(findings)
-    lines += [_rule(), *_cautions(findings), f" report  {page}", f" exit {findings.verdict.exit_code} ({_exit(findings)})"]
+    lines += [
+        _rule(),
+        *_cautions(findings),
+        f" report  {page}",
+        f" exit {findings.verdict.exit_code} ({_exit(findings)})",
+    ]
     if not color:
         return [plain(line) for line in lines]
     return [_colored(findings, line) for line in lines]
@@ -45,11 +54,25 @@ def _first(findings: Findings) -> str:
     names = " vs ".join(arm.label for arm in findings.arms)
     done = sum(run.status == "finished" for run in study.runs if run.counted)
     whole = sum(run.counted for run in study.runs)
-    odd = [f"{n} {word}" for word, n in (("failed", fairness.count("failed")), ("warn", fairness.count("warning"))) if n]
+    odd = [
+        f"{n} {word}" for word, n in (("failed", fairness.count("failed")), ("warn", fairness.count("warning"))) if n
+    ]
     checks = ", ".join([f"{fairness.count('ok')}/{len(fairness.checks)}", *odd])
-    parts = (names if len(names) < 34 else f"{len(findings.arms)} methods", findings.task,
-             f"seeds {' '.join(map(str, study.seeds))}", f"{done}/{whole} runs", f"fairness {checks}")
-    return _fit(" " + " | ".join(parts))
+    ends = (findings.task, f"{done}/{whole} runs", f"fairness {checks}")
+    seeds = f"seeds {' '.join(map(str, study.seeds))}"
+    for who, which in (
+        (names, seeds),
+        (names, f"{len(study.seeds)} seeds"),
+        (f"{len(findings.arms)} methods", f"{len(study.seeds)} seeds"),
+    ):
+        line = " " + " | ".join((who, ends[0], which, *ends[1:]))
+        if len(line) <= COLUMNS:
+            break
+    return _fit(line)
+
+
+def _word(state: State) -> str:
+    return WORDS.get(state, state.upper())
 
 
 def _fit(line: str) -> str:
@@ -58,8 +81,9 @@ def _fit(line: str) -> str:
 
 def _verdict(findings: Findings) -> list[str]:
     verdict = findings.verdict
-    state = verdict.state.replace("_", " ").upper()
-    text = verdict.rest if verdict.lead.rstrip(":").upper() in (state, "NO VERDICT") else verdict.sentence
+    state = _word(verdict.state)
+    said = verdict.lead.rstrip(":").upper() in (state, "NO VERDICT")
+    text = verdict.numbers if said else f"{verdict.lead} {verdict.numbers}"
     lines = _wrapped(text, f" {SYMBOLS[verdict.state]} {state}  ")
     pair = max(findings.pairs, key=lambda pair: pair.detectable or 0.0, default=None)
     if pair and pair.detectable_d and pair.detectable and verdict.state not in ("incomplete", "not_comparable"):
@@ -85,25 +109,22 @@ def _mark(place: int) -> str:
 
 def _metric_table(findings: Findings) -> list[str]:
     base, other = findings.baseline, next(arm for arm in findings.arms if arm is not findings.baseline)
-    heads = [f"{arm.label[:12]} {_mark(arm.place)}" for arm in (base, other)]
-    minus, over = f"{other.label[:9]} - {base.label[:9]}", f"{other.label[:9]} / {base.label[:9]}"
-    rows = [_row("", *heads, minus, "95% CI", "g")]
+    first, second = (f"{arm.label[:7]} {_mark(arm.place)}" for arm in (base, other))
+    minus, over = "difference", "ratio"
+    if len(other.label) + len(base.label) <= 8:
+        minus, over = f"{other.label} - {base.label}", f"{other.label} / {base.label}"
+    rows = [_row("(* decides)", first, second, minus, "95% CI", "g")]
     rows += [_difference(findings, pair) for pair in (*findings.pairs, *findings.exploratory[:6])]
     costs = [_ratio(cost, base.name, other.name) for cost in findings.costs if not cost.reason]
-    return [*rows, *([_row("", *heads, over, "95% CI", ""), *costs] if costs else [])]
+    return [*rows, *([_row("", first, second, over, "95% CI", ""), *costs] if costs else [])]
 
 
 def _row(name: str, first: str, second: str, change: str, interval: str, g: str) -> str:
-    return _fit(f" {name[:22]:<22}{first:>11}{second:>11}  {change:<13}{interval:<15}{g}".rstrip())
+    return _fit(f" {name[:21]:<21}{first:>11}{second:>11} {change:<11} {interval:<17}{g}".rstrip())
 
 
 def _name(metric: Metric) -> str:
-    unit = metric.level_suffix or (f", {metric.unit}" if metric.unit else "")
-    short = {"answers cut at the limit": "cut answers", "KL from the SFT model": "KL",
-             "accuracy, lenient reading": "lenient accuracy"}.get(metric.label, metric.label)
-    if "pass@" in short:
-        short = short[short.index("pass@") :].rstrip(")")
-    return f"{short}{' ' if metric.level_suffix else ''}{unit}{' (less)' if metric.better == 'less' else ''}"
+    return f"{metric.short()}{' (less)' if metric.better == 'less' else ''}".replace("answer length, ", "answer ")
 
 
 def _difference(findings: Findings, pair: Comparison) -> str:
@@ -111,11 +132,19 @@ def _difference(findings: Findings, pair: Comparison) -> str:
     means = [sum(row) / len(row) for row in pair.scores if row]
     if len(means) < 2:
         return _row(_name(metric) + star, "n/a", "n/a", "n/a", "", "")
+    if findings.state_of(pair) == "incomplete" and star:
+        return _row(_name(metric) + star, metric.number(means[1]), metric.number(means[0]), "n/a", "no result", "")
     low, high, g = pair.difference.low, pair.difference.high, pair.hedges_g.value
     interval = "no interval" if low is None else f"{metric.signed(low)} to {metric.signed(high)}"
     effect = "" if g is None else f"{g:+.2f}"
-    return _row(_name(metric) + star, metric.number(means[1]), metric.number(means[0]),
-                metric.signed(pair.difference.value), interval, effect)
+    return _row(
+        _name(metric) + star,
+        metric.number(means[1]),
+        metric.number(means[0]),
+        metric.signed(pair.difference.value),
+        interval,
+        effect,
+    )
 
 
 def _ratio(cost: Cost, base: str, other: str) -> str:
@@ -123,8 +152,11 @@ def _ratio(cost: Cost, base: str, other: str) -> str:
     ratio = cost.ratios[other]
     shown = "n/a" if ratio.value is None else f"{ratio.value:.2f}x"
     interval = "" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
-    label = {"tokens": "tokens" + cost.label.removeprefix("Generated tokens").replace(" (", ", ").rstrip(")"),
-             "seconds": "time, s", "peak_memory_bytes": "peak memory, GiB"}.get(cost.key, "price, $")
+    label = {
+        "tokens": "tokens" + cost.label.removeprefix("Generated tokens").replace(" (", ", ").rstrip(")"),
+        "seconds": "time, s",
+        "peak_memory_bytes": "peak memory, GiB",
+    }.get(cost.key, "price, $")
     return _row(label, means[0], means[1], shown, interval, "")
 
 
@@ -132,34 +164,60 @@ def _level_table(findings: Findings) -> list[str]:
     """One line for each method, for one method or more than two."""
     metric, against = findings.metric, {pair.treatment: pair for pair in findings.against_baseline()}
     title = f"{_name(metric)} *"
-    rows = [_level_row("", title, "95% CI of mean", f"minus {findings.baseline.label}", "time, s")]
+    change = f"minus {findings.baseline.label}" if against else ""
+    rows = [_level_row("", title, "95% CI of mean", change, "time, s")]
     time = next(cost for cost in findings.costs if cost.key == "seconds")
     for arm in findings.arms:
-        interval = "n/a" if arm.level.low is None else (
-            f"{metric.number(arm.level.low)} to {metric.number(arm.level.high)}")
+        interval = (
+            "n/a" if arm.level.low is None else (f"{metric.number(arm.level.low)} to {metric.number(arm.level.high)}")
+        )
         pair, spent = against.get(arm.name), time.values.get(arm.name)
-        change = "baseline" if pair is None else _change(metric, pair)
-        rows.append(_level_row(f"{arm.label} {_mark(arm.place)}", metric.number(arm.level.value), interval, change,
-                               significant(sum(spent) / len(spent)) if spent else "n/a"))
+        change = ("baseline" if against else "") if pair is None else _change(findings, pair)
+        rows.append(
+            _level_row(
+                f"{arm.label[:11]} {_mark(arm.place)}",
+                metric.number(arm.level.value),
+                interval,
+                change,
+                significant(sum(spent) / len(spent)) if spent else "n/a",
+            )
+        )
     return rows
 
 
-def _change(metric: Metric, pair: Comparison) -> str:
+def _change(findings: Findings, pair: Comparison) -> str:
+    if findings.state_of(pair) == "incomplete":
+        return "n/a: no result"
+    metric = pair.metric
     low, high = pair.difference.low, pair.difference.high
     interval = "" if low is None else f" ({metric.signed(low)} to {metric.signed(high)})"
     return f"{metric.signed(pair.difference.value)}{interval}"
 
 
 def _level_row(name: str, level: str, interval: str, change: str, seconds: str) -> str:
-    return _fit(f" {name[:18]:<18}{level[:21]:>21}  {interval:<15} {change:<23}{seconds}".rstrip())
+    return _fit(f" {name[:15]:<15}{level[:14]:>14}  {interval:<15} {change:<25}{seconds}".rstrip())
 
 
 def _cautions(findings: Findings) -> list[str]:
-    """The most serious warnings, a line each; how many more there are."""
-    shown: Sequence[str] = [caution.text for caution in findings.cautions[:3]]
-    lines = [_fit(f" ! {text}") for text in shown]
-    more = len(findings.cautions) - len(shown)
-    return lines + ([f"   {more} more in the report"] if more > 0 else [])
+    """What stops the verdict in full, then the other warnings in brief, two on a line."""
+    stops = [caution.text for caution in findings.cautions if caution.level == "stops the verdict"]
+    rest = [caution.brief or caution.text for caution in findings.cautions if caution.level != "stops the verdict"]
+    lines = [line for text in stops[:4] for line in _wrapped(text, " ! ")]
+    lines += _side_by_side([f" ! {text}"[:COLUMNS] for text in rest[:BRIEF]])
+    more = len(findings.cautions) - len(stops[:4]) - len(rest[:BRIEF])
+    return [*lines, *([f"   {more} more in the report"] if more else [])]
+
+
+def _side_by_side(parts: list[str]) -> list[str]:
+    """Two short parts on a line; a long one has a line of its own."""
+    lines: list[str] = []
+    for part in parts:
+        half = COLUMNS // 2
+        if lines and len(lines[-1]) < half and len(part) <= half:
+            lines[-1] = f"{lines[-1]:<{half}}{part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def _exit(findings: Findings) -> str:
@@ -173,9 +231,9 @@ def _exit(findings: Findings) -> str:
 
 def _colored(findings: Findings, line: str) -> str:
     state = findings.verdict.state
-    word = state.replace("_", " ").upper()
+    word = _word(state)
     line = line.replace(word, f"\x1b[1;{STATE_COLORS.get(state, '36')}m{word}\x1b[0m", 1) if word in line else line
     for arm in findings.arms:
-        name = f"{arm.label[:12]} {_mark(arm.place)}"
+        name = f"{arm.label[:7]} {_mark(arm.place)}"
         line = line.replace(name, f"\x1b[{METHOD_COLORS[arm.place % PALETTE_SIZE]}m{name}\x1b[0m")
     return line

@@ -23,11 +23,17 @@ SYMBOLS: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state, and a sentence in two parts: the lead that is printed bold, and the numbers."""
+    """The state, and a sentence in parts: the lead that is printed bold, the numbers, what could have been seen."""
 
     state: State
     lead: str
-    rest: str
+    numbers: str
+    limit: str = ""
+
+    @property
+    def rest(self) -> str:
+        """All behind the lead."""
+        return f"{self.numbers}; {self.limit}." if self.limit else self.numbers
 
     @property
     def sentence(self) -> str:
@@ -113,13 +119,15 @@ def _detects(pair: Comparison, only: str = "only ") -> str:
 
 def _two(pair: Comparison) -> Verdict:
     state, metric = pair_state(pair), pair.metric
-    number = f"{metric.difference(pair.difference.value)} {interval(metric, pair.difference, sign=True)}, {_seeds(pair)}"
+    number = (
+        f"{metric.difference(pair.difference.value)} {interval(metric, pair.difference, sign=True)}, {_seeds(pair)}"
+    )
     if state in ("better", "worse"):
         lead = f"{method_label(pair.treatment)} is {state} than {method_label(pair.baseline)}:"
-        return Verdict(state, lead, f"{number}; {_detects(pair, '')}{_too_small(pair)}.")
+        return Verdict(state, lead, number, f"{_detects(pair, '')}{_too_small(pair)}")
     if state == "equivalent":
         return Verdict(state, f"Equivalent within {metric.size(pair.margin)}:", f"{subtraction(pair)} = {number}.")
-    return Verdict(state, "Inconclusive:", f"{subtraction(pair)} = {number}; {_detects(pair)}.")
+    return Verdict(state, "Inconclusive:", f"{subtraction(pair)} = {number}", _detects(pair))
 
 
 def _too_small(pair: Comparison) -> str:
@@ -136,7 +144,7 @@ def _many(metric: Metric, arms: Sequence[str], pairs: Sequence[Comparison]) -> V
     widest = max(pairs, key=lambda pair: abs(pair.difference.value or 0.0))
     numbers = f"{metric.difference(widest.difference.value)} {interval(metric, widest.difference, sign=True)}"
     rest = f"none of {len(pairs)} pairs separates; the widest is {subtraction(widest)} = {numbers}"
-    return Verdict("inconclusive", "Inconclusive:", f"{rest}, {_seeds(widest)}; {_detects(widest)}.")
+    return Verdict("inconclusive", "Inconclusive:", f"{rest}, {_seeds(widest)}", _detects(widest))
 
 
 def winners(arms: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[str]]:
@@ -153,24 +161,36 @@ def winners(arms: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[
 
 
 def _beats(wins: dict[str, list[str]]) -> str:
-    parts = [f"{method_label(arm)} beats {listed([method_label(loser) for loser in losers])}"
-             for arm, losers in wins.items()]
+    parts = [
+        f"{method_label(arm)} beats {listed([method_label(loser) for loser in losers])}" for arm, losers in wins.items()
+    ]
     return f"{'; '.join(parts)}:"
 
 
 def _margins(metric: Metric, wins: dict[str, list[str]], pairs: Sequence[Comparison]) -> str:
     best = next(iter(wins))
-    against = {other: toward(best, pair) for pair in pairs for other in (pair.treatment, pair.baseline)
-               if best in (pair.treatment, pair.baseline) and other != best}
-    over = [f"{metric.difference(against[arm].value)} over {method_label(arm)} "
-            f"{interval(metric, against[arm], name='', sign=True)}" for arm in wins[best]]
+    against = {
+        other: toward(best, pair)
+        for pair in pairs
+        for other in (pair.treatment, pair.baseline)
+        if best in (pair.treatment, pair.baseline) and other != best
+    }
+    over = [
+        f"{metric.difference(against[arm].value)} over {method_label(arm)} "
+        f"{interval(metric, against[arm], name='', sign=True)}"
+        for arm in wins[best]
+    ]
     text = f"{method_label(best)} is at {listed(over)}" if len(wins) > 1 else listed(over)
     return f"{text}, {_seeds_each(pairs)}.{_open(metric, against, wins[best])}"
 
 
 def _open(metric: Metric, against: dict[str, Estimate], beaten: list[str]) -> str:
-    rest = [f"{method_label(arm)} ({metric.signed(estimate.value)}, {metric.signed(estimate.low)} to "
-            f"{metric.signed(estimate.high)})" for arm, estimate in against.items() if arm not in beaten]
+    rest = [
+        f"{method_label(arm)} ({metric.signed(estimate.value)}, {metric.signed(estimate.low)} to "
+        f"{metric.signed(estimate.high)})"
+        for arm, estimate in against.items()
+        if arm not in beaten
+    ]
     return f" It cannot be told apart from {listed(rest, 'or')}." if rest else ""
 
 

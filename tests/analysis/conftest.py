@@ -57,20 +57,30 @@ def curves(fake: Fake) -> dict[int, dict[str, float]]:
     last = STEPS if fake.status == "finished" else 12
     for step in range(last + 1):
         rise = 1 - math.exp(-4 * step / STEPS)
-        row = {"eval/accuracy": 0.418 + gain * rise + (noise[step, 0] if step else 0),
-               "eval/kl": 5.0 / slow * step / STEPS * (1 + noise[step, 1] * 4),
-               "eval/avg_response_length": 46 + 18 / slow * step / STEPS + 60 * noise[step, 2],
-               "eval/avg_reward": 0.46 + gain * rise + noise[step, 3]}
+        row = {
+            "eval/accuracy": 0.418 + gain * rise + (noise[step, 0] if step else 0),
+            "eval/kl": 5.0 / slow * step / STEPS * (1 + noise[step, 1] * 4),
+            "eval/avg_response_length": 46 + 18 / slow * step / STEPS + 60 * noise[step, 2],
+            "eval/avg_reward": 0.46 + gain * rise + noise[step, 3],
+        }
         if step:
-            row |= {"rewards/mean": 0.45 + gain * rise + noise[step, 2], "budget/tokens": 410_000.0 * step,
-                    "rollout/kl_sequence": 5.0 / slow * step / STEPS, "cost/seconds": 26.0 * slow * step}
+            row |= {
+                "rewards/mean": 0.45 + gain * rise + noise[step, 2],
+                "budget/tokens": 410_000.0 * step,
+                "rollout/kl_sequence": 5.0 / slow * step / STEPS,
+                "cost/seconds": 26.0 * slow * step,
+            }
         steps[step] = row
     if fake.status == "finished":
         jitter = fake.rng("final").normal(0, 1, 4)
         steps[STEPS] |= {
-            "final/accuracy": fake.accuracy, "final/start_accuracy": 0.418, "final/avg_reward": fake.accuracy + 0.07,
-            "final/avg_response_length": 46 + 18 / slow + jitter[0], "final/kl": 5.0 / slow + 0.15 * jitter[1],
-            "final/truncated_fraction": abs(0.012 + 0.003 * jitter[2]), "final/pass_at_4": 0.76 + 0.01 * jitter[3],
+            "final/accuracy": fake.accuracy,
+            "final/start_accuracy": 0.418,
+            "final/avg_reward": fake.accuracy + 0.07,
+            "final/avg_response_length": 46 + 18 / slow + jitter[0],
+            "final/kl": 5.0 / slow + 0.15 * jitter[1],
+            "final/truncated_fraction": abs(0.012 + 0.003 * jitter[2]),
+            "final/pass_at_4": 0.76 + 0.01 * jitter[3],
         }
     return steps
 
@@ -78,11 +88,19 @@ def curves(fake: Fake) -> dict[int, dict[str, float]]:
 def config_of(fake: Fake) -> dict[str, Any]:
     algo = {"ppo": {"lr": 1e-5, "gae_lambda": 0.95, "group_size": 1}}.get(fake.method, {"lr": 1e-5, "group_size": 8})
     return {
-        "study": "s", "seed": fake.seed, "method": fake.method, "output_dir": "outputs", "model": {"name": fake.model},
-        "algo": {"name": fake.method, **algo}, "data": {"name": "arithmetic"}, "reward": {"name": "exact_match"},
-        "hardware": {"device": "cpu"}, "rl": {"rollouts_per_step": 64, "steps": STEPS}, "tracking": {"uri": None},
-        "analysis": {"metric": "final/accuracy", "baseline": "ppo", "margin": 0.01, "allow": [],
-                     "price_per_hour": 2.0}, **fake.config,
+        "study": "s",
+        "seed": fake.seed,
+        "method": fake.method,
+        "output_dir": "outputs",
+        "model": {"name": fake.model},
+        "algo": {"name": fake.method, **algo},
+        "data": {"name": "arithmetic"},
+        "reward": {"name": "exact_match"},
+        "hardware": {"device": "cpu"},
+        "rl": {"rollouts_per_step": 64, "steps": STEPS},
+        "tracking": {"uri": None},
+        "analysis": {"metric": "final/accuracy", "baseline": "ppo", "margin": 0.01, "allow": [], "price_per_hour": 2.0},
+        **fake.config,
     }
 
 
@@ -92,14 +110,25 @@ def manifest_of(fake: Fake) -> dict[str, Any]:
     seconds, memory = 520 * slow + fake.rng("s").normal(0, 8), (2.4 if fake.method == "ppo" else 1.56) * 2**30
     return {
         "versions": {"python": "3.11", "alignbench": "0.1.0", "torch": "2.11.0", "transformers": "5.16.1"},
-        "git": {"commit": "a" * 40, "dirty": False}, "device": "cpu", "threads": 2,
-        "data": {"name": "arithmetic", **{part: {"rows": 200, "sha256": part[0] * 64}
-                                          for part in ("train", "validation", "test")}},
-        "prompt_order": hashlib.sha256(str(fake.seed).encode()).hexdigest(), "artifacts": {"sft": "sft-3f9ac41e0001"},
+        "git": {"commit": "a" * 40, "dirty": False},
+        "device": "cpu",
+        "threads": 2,
+        "data": {
+            "name": "arithmetic",
+            **{part: {"rows": 200, "sha256": part[0] * 64} for part in ("train", "validation", "test")},
+        },
+        "prompt_order": hashlib.sha256(str(fake.seed).encode()).hexdigest(),
+        "artifacts": {"sft": "sft-3f9ac41e0001"},
         "reward": {"name": "exact_match", "sha256": "5d11" * 16},
-        "ledger": {"prompts": 1280 // (1 if fake.method == "ppo" else 8), "completions": 1280, "tokens": tokens,
-                   "optimizer_steps": 160, "flops": 1.2e12, "seconds": float(seconds),
-                   "peak_memory_bytes": int(memory + fake.rng("m").normal(0, 5e6))},
+        "ledger": {
+            "prompts": 1280 // (1 if fake.method == "ppo" else 8),
+            "completions": 1280,
+            "tokens": tokens,
+            "optimizer_steps": 160,
+            "flops": 1.2e12,
+            "seconds": float(seconds),
+            "peak_memory_bytes": int(memory + fake.rng("m").normal(0, 5e6)),
+        },
         **fake.manifest,
     }
 
@@ -108,10 +137,18 @@ def answers_of(fake: Fake) -> list[dict[str, Any]]:
     right = fake.rng("answers").random(200) < (0.6 if math.isnan(fake.accuracy) else fake.accuracy)
     right[3] = True
     return [
-        {"prompt_id": f"test-{i:04d}", "prompt": f"Compute 47 + 38 * {i}.", "response": fake.response(i),
-         "reference": str(47 + 38 * i), "scores": {"reward": float(right[i])}, "correct": bool(right[i]),
-         "tokens": int(20 + fake.rng("tokens").integers(0, 40) + i % 17), "truncated": False,
-         "method": fake.method, "seed": fake.seed}
+        {
+            "prompt_id": f"test-{i:04d}",
+            "prompt": f"Compute 47 + 38 * {i}.",
+            "response": fake.response(i),
+            "reference": str(47 + 38 * i),
+            "scores": {"reward": float(right[i])},
+            "correct": bool(right[i]),
+            "tokens": int(20 + fake.rng("tokens").integers(0, 40) + i % 17),
+            "truncated": False,
+            "method": fake.method,
+            "seed": fake.seed,
+        }
         for i in range(200)
     ]
 
@@ -130,8 +167,18 @@ class Studies:
         """Write a study and return its name."""
         home = self.output_dir / "runs" / study
         home.mkdir(parents=True)
-        planned = [{"method": r.method, "model": r.model, "seed": r.seed, "key": r.key, "run_dir": r.name,
-                    "overrides": [f"algo={r.method}", f"seed={r.seed}"]} for r in runs if r.planned]
+        planned = [
+            {
+                "method": r.method,
+                "model": r.model,
+                "seed": r.seed,
+                "key": r.key,
+                "run_dir": r.name,
+                "overrides": [f"algo={r.method}", f"seed={r.seed}"],
+            }
+            for r in runs
+            if r.planned
+        ]
         if plan:
             (home / "study.json").write_text(json.dumps({"study": study, "planned": planned, "command": []}))
         for fake in runs:
@@ -143,9 +190,19 @@ class Studies:
         if fake.on_disk:
             folder.mkdir()
             end = None if fake.status == "running" else f"2026-11-20T10:{fake.seed % 60:02d}:00+00:00"
-            status = {"status": fake.status, "key": fake.key, "study": study, "method": fake.method,
-                      "model": fake.model, "seed": fake.seed, "started": "2026-11-20T09:00:00+00:00",
-                      "finished": end, "reason": fake.reason, "resumed": 0, "determinism": "bitwise"}
+            status = {
+                "status": fake.status,
+                "key": fake.key,
+                "study": study,
+                "method": fake.method,
+                "model": fake.model,
+                "seed": fake.seed,
+                "started": "2026-11-20T09:00:00+00:00",
+                "finished": end,
+                "reason": fake.reason,
+                "resumed": 0,
+                "determinism": "bitwise",
+            }
             (folder / "status.json").write_text(json.dumps(status))
             (folder / "config.yaml").write_text(yaml.safe_dump(config_of(fake)))
             (folder / "manifest.json").write_text(json.dumps(manifest_of(fake)))
@@ -161,18 +218,36 @@ class Studies:
         for step, row in curves(fake).items():
             metrics = {name: value if math.isfinite(value) else None for name, value in row.items()}
             odd = {name: str(value) for name, value in row.items() if not math.isfinite(value)}
-            lines.append(json.dumps({"phase": "rl", "step": step, "time": 0.0, "metrics": metrics,
-                                     **({"not_finite": odd} if odd else {})}) + "\n")
+            lines.append(
+                json.dumps(
+                    {
+                        "phase": "rl",
+                        "step": step,
+                        "time": 0.0,
+                        "metrics": metrics,
+                        **({"not_finite": odd} if odd else {}),
+                    }
+                )
+                + "\n"
+            )
         return lines
 
     def _track(self, study: str, folder: Path, fake: Fake) -> None:
         from mlflow.entities import Metric
 
-        tags = {"study": study, "method": fake.method, "model": fake.model, "seed": str(fake.seed), "phase": "rl",
-                "key": fake.key, "run_dir": str(folder)}
+        tags = {
+            "study": study,
+            "method": fake.method,
+            "model": fake.model,
+            "seed": str(fake.seed),
+            "phase": "rl",
+            "key": fake.key,
+            "run_dir": str(folder),
+        }
         run = self.client.create_run(self.experiment, tags=tags, run_name=fake.name).info.run_id
-        points = [Metric(name, float(value), 1, step) for step, row in curves(fake).items() for name, value in
-                  row.items()]
+        points = [
+            Metric(name, float(value), 1, step) for step, row in curves(fake).items() for name, value in row.items()
+        ]
         self.client.log_batch(run, metrics=points)
         ends = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
         if fake.status in ends:
@@ -182,18 +257,24 @@ class Studies:
 def two_by_three(**changes: Any) -> list[Fake]:
     """PPO and GRPO with three seeds each."""
     table = {"ppo": PPO, "grpo": GRPO}
-    return [Fake(method, seed, accuracy, **changes) for method, row in table.items()
-            for seed, accuracy in zip(SEEDS[:3], row, strict=True)]
+    return [
+        Fake(method, seed, accuracy, **changes)
+        for method, row in table.items()
+        for seed, accuracy in zip(SEEDS[:3], row, strict=True)
+    ]
 
 
 def four_by_five() -> list[Fake]:
     """Four methods with five seeds; RLOO is ahead of PPO and GRPO."""
     table = {
-        "ppo": (0.624, 0.641, 0.610, 0.630, 0.619), "grpo": (0.645, 0.615, 0.627, 0.634, 0.618),
-        "rloo": (0.663, 0.672, 0.656, 0.669, 0.652), "dr_grpo": (0.646, 0.622, 0.654, 0.633, 0.651),
+        "ppo": (0.624, 0.641, 0.610, 0.630, 0.619),
+        "grpo": (0.645, 0.615, 0.627, 0.634, 0.618),
+        "rloo": (0.663, 0.672, 0.656, 0.669, 0.652),
+        "dr_grpo": (0.646, 0.622, 0.654, 0.633, 0.651),
     }
-    return [Fake(method, seed, accuracy) for method, row in table.items()
-            for seed, accuracy in zip(SEEDS, row, strict=True)]
+    return [
+        Fake(method, seed, accuracy) for method, row in table.items() for seed, accuracy in zip(SEEDS, row, strict=True)
+    ]
 
 
 @pytest.fixture(scope="session")
