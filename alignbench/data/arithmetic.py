@@ -13,27 +13,9 @@ from alignbench.data.splits import SPLITS
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Leo", "Eva", "Ben", "Zoe")
 THINGS = ("apples", "books", "cups", "eggs", "hats", "keys", "pens", "toys")
-PRODUCTS = (
-    "{name} has {groups} bags with {each} {things}.",
-    "{name} fills {groups} boxes, each with {each} {things}.",
-    "There are {each} {things} in each of the {groups} bags of {name}.",
-)
-STARTS = (
-    "{name} has {start} {things}.",
-    "There are {start} {things} in the bag of {name}.",
-    "In the morning {name} has {start} {things}.",
-)
-GAINS = (
-    "{name} buys {by} more.",
-    "Then {name} finds {by} more in the garden.",
-    "A friend brings {by} {things}.",
-)
-LOSSES = (
-    "{name} sells {by}.",
-    "Then {name} gives {by} of the {things} to a friend.",
-    "A friend takes {by} {things}.",
-)
-QUESTIONS = ("How many {things} are there now?", "How many {things} does {name} have?")
+HOLDERS = ("bags", "boxes")
+GAINS = ("buys", "finds", "gets")
+LOSSES = ("drops", "loses", "sells")
 
 # A hundred places, dealt by a hash of the problem's text: no problem can stand in two splits, whatever the seeds.
 PLACES = {"demonstrations": range(40), "train": range(40, 80), "validation": range(80, 85), "test": range(85, 100)}
@@ -41,20 +23,20 @@ PLACES = {"demonstrations": range(40), "train": range(40, 80), "validation": ran
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, the two sums that answer it, and the answer."""
+    """A question, the three sums that answer it one after another, and the answer."""
 
     text: str
-    sums: tuple[str, str]
+    sums: tuple[str, str, str]
     answer: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """Two-step word problems in which numbers up to five meet; no two splits share a problem.
+    """Word problems of three small sums, with numbers up to five; no two splits share a problem.
 
-    A demonstration is terse ("#### 15") or worked ("5*4=20, 20-5=15", then "#### 15"). A small model is poor at the
-    first and good at the second, so reinforcement learning has something to find. The splits share names, things and
-    sums, never a whole problem. Prompts to train on are not among the demonstrations.
+    A demonstration is terse ("#### 10") or worked ("3*4=12", "12-5=7", "7+3=10", "#### 10", each on its line). A small
+    model is poor at the first and good at the second, so reinforcement learning has something to find. The splits
+    share names, things and sums, never a whole problem. Prompts to train on are not among the demonstrations.
     """
 
     seed: int = 0
@@ -91,7 +73,7 @@ class Arithmetic:
 
     def _completion(self, problem: Problem) -> str:
         terse = random.Random(address(self.seed, "style", problem.text)).random() < self.terse_fraction
-        return f"#### {problem.answer}" if terse else f"{', '.join(problem.sums)}\n#### {problem.answer}"
+        return f"#### {problem.answer}" if terse else "\n".join([*problem.sums, f"#### {problem.answer}"])
 
 
 def _row(name: str, problem: Problem) -> Row:
@@ -116,30 +98,30 @@ def _draw(seed: int, split: str, rows: Size) -> tuple[Problem, ...]:
 
 
 def make(rng: random.Random) -> Problem:
-    """One problem: a product or a start with a change, then one more change. No number on the way is negative."""
-    words = {"name": rng.choice(NAMES), "things": rng.choice(THINGS)}
-    story, first_sum, amount = (_product if rng.random() < 0.5 else _start)(rng)
-    change, last_sum, total = _change(rng, amount)
-    text = " ".join([*story, change, rng.choice(QUESTIONS)])
-    return Problem(text.format(**words), (first_sum, last_sum), total)
+    """One problem: a product and two changes, or a start and three. No number on the way is negative."""
+    name, things = rng.choice(NAMES), rng.choice(THINGS)
+    story, opening, amount = _product(rng, things) if rng.random() < 0.5 else _start(rng, things)
+    first, first_sum, middle = _change(rng, amount)
+    last, last_sum, total = _change(rng, middle)
+    text = f"{name} has {story}, {first} and {last}. How many {things} now?"
+    return Problem(text, (opening, first_sum, last_sum), total)
 
 
-def _product(rng: random.Random) -> tuple[list[str], str, int]:
-    groups, each = rng.randint(2, 5), rng.randint(2, 5)
-    story = rng.choice(PRODUCTS).replace("{groups}", str(groups)).replace("{each}", str(each))
-    return [story], f"{groups}*{each}={groups * each}", groups * each
+def _product(rng: random.Random, things: str) -> tuple[str, str, int]:
+    groups, each = rng.randint(2, 3), rng.randint(2, 5)
+    return f"{groups} {rng.choice(HOLDERS)} with {each} {things}", f"{groups}*{each}={groups * each}", groups * each
 
 
-def _start(rng: random.Random) -> tuple[list[str], str, int]:
+def _start(rng: random.Random, things: str) -> tuple[str, str, int]:
     start = rng.randint(2, 5)
     change, first_sum, amount = _change(rng, start)
-    return [rng.choice(STARTS).replace("{start}", str(start)), change], first_sum, amount
+    return f"{start} {things}, {change}", first_sum, amount
 
 
 def _change(rng: random.Random, amount: int) -> tuple[str, str, int]:
     """(words, sum, result) of a change by one to five that `amount` can bear."""
     if amount == 0 or rng.random() < 0.5:
         by = rng.randint(1, 5)
-        return rng.choice(GAINS).replace("{by}", str(by)), f"{amount}+{by}={amount + by}", amount + by
+        return f"{rng.choice(GAINS)} {by}", f"{amount}+{by}={amount + by}", amount + by
     by = rng.randint(1, min(5, amount))
-    return rng.choice(LOSSES).replace("{by}", str(by)), f"{amount}-{by}={amount - by}", amount - by
+    return f"{rng.choice(LOSSES)} {by}", f"{amount}-{by}={amount - by}", amount - by

@@ -45,18 +45,19 @@ def test_no_problem_stands_in_two_splits_nor_twice_in_one_whatever_the_seeds():
 def test_every_worked_answer_is_right_step_by_step_and_never_negative():
     for row in Arithmetic(terse_fraction=0.0, **SMALL).demonstrations():
         work, _, answer = row["completion"].partition("\n#### ")
-        steps = [SUM.fullmatch(step).groups() for step in work.split(", ")]
-        assert len(steps) == 2
+        steps = [SUM.fullmatch(step).groups() for step in work.split("\n")]
+        assert len(steps) == 3
         assert all(APPLY[symbol](int(a), int(b)) == int(c) for a, symbol, b, c in steps)
         assert steps[0][3] == steps[1][0]
-        assert steps[1][3] == answer == row["reference"]
+        assert steps[1][3] == steps[2][0]
+        assert steps[2][3] == answer == row["reference"]
 
 
 def test_the_problem_tells_the_numbers_of_the_sums():
     for row in Arithmetic(terse_fraction=0.0, **SMALL).demonstrations():
-        (a, _, b, _), (_, _, c, _) = SUM.findall(row["completion"])
-        assert sorted(re.findall(r"\d+", row["prompt"])) == sorted([a, b, c])
-        assert all(1 <= int(number) <= 5 for number in (a, b, c))
+        (a, _, b, _), (_, _, c, _), (_, _, d, _) = SUM.findall(row["completion"])
+        assert re.findall(r"\d+", row["prompt"]) == [a, b, c, d]
+        assert all(1 <= int(number) <= 5 for number in (a, b, c, d))
 
 
 def test_two_thirds_of_the_demonstrations_are_terse():
@@ -69,8 +70,8 @@ def test_two_thirds_of_the_demonstrations_are_terse():
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
     one, same, other = Arithmetic(**SMALL), Arithmetic(**SMALL), Arithmetic(seed=1, **SMALL)
     for name in SMALL:
-        split = name.removesuffix("_rows")
-        rows = [splits(data)[split if split in splits(data) else "demonstrations"] for data in (one, same, other)]
+        split = {"demonstration_rows": "demonstrations"}.get(name, name.removesuffix("_rows"))
+        rows = [splits(data)[split] for data in (one, same, other)]
         assert fingerprint(rows[0]) == fingerprint(rows[1])
         assert fingerprint(rows[0]) != fingerprint(rows[2])
 
