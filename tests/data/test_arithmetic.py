@@ -62,9 +62,9 @@ def test_the_problem_tells_the_numbers_of_the_sums():
 
 def test_two_thirds_of_the_demonstrations_are_terse():
     rows = Arithmetic().demonstrations()
-    terse = [row for row in rows if row["completion"] == f"#### {row['reference']}"]
-    assert 0.63 < len(terse) / len(rows) < 0.67
-    assert all(row["completion"].endswith(f"\n#### {row['reference']}") for row in rows if row not in terse)
+    work = [row["completion"].removesuffix(f"#### {row['reference']}") for row in rows]
+    assert 0.63 < work.count("") / len(rows) < 0.67
+    assert all(text.endswith("\n") for text in work if text)
 
 
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
