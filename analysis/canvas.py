@@ -43,6 +43,19 @@ def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, **style)
 
 
+def above(axes: Axes, x: float, units: float, text: str, aside: float = 0, **style: Any) -> None:
+    """Text over the chart, this many units above its upper edge and beside the place."""
+    axes.annotate(
+        text,
+        (x, 1),
+        (aside, units),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=11,
+        **style,
+    )
+
+
 def caption_axes(figure: Figure, axes: Axes, above: str, below: str) -> None:
     """What is drawn, above the chart on the left; the unit of x, below it on the right."""
     height = figure.get_size_inches()[1] * 72

@@ -6,7 +6,7 @@ from math import isfinite
 import numpy as np
 from matplotlib.axes import Axes
 
-from .canvas import NARROW, WIDE, caption_axes, grid, panel, ticks, to_svg, write
+from .canvas import NARROW, WIDE, above, caption_axes, grid, panel, ticks, to_svg, write
 from .compare import Comparison
 from .figures import BG, INK, MUTED, Chart, color, marker
 from .findings import Arm, Findings, last_validated
@@ -28,7 +28,9 @@ def _draw_difference(findings: Findings, pairs: Sequence[Comparison], width: flo
     metric, rows = findings.metric, len(pairs)
     several = rows > 1
     beside = several and width > NARROW
-    figure, axes = panel(width, 66 + rows * 40, left=232 if beside else 12, right=12, top=22)
+    figure, axes = panel(
+        width, 82 + rows * (40 if beside or not several else 48), left=232 if beside else 12, right=12, top=38
+    )
     reach = _reach(pairs, metric)
     turned = metric.better == "less"
     axes.set_xlim((reach, -reach) if turned else (-reach, reach))
@@ -45,12 +47,7 @@ def _draw_difference(findings: Findings, pairs: Sequence[Comparison], width: flo
             _write_ends(axes, place, pair, reach)
         else:
             _name_row(axes, place, pair, findings.arm(pair.treatment), -224 / (width - 244) if beside else None)
-    top = axes.get_ylim()[1] + 0.08
-    left, right = findings.baseline.label, "" if several else method_label(pairs[0].treatment)
-    shift = (-1 if turned else 1) * reach * 0.02
-    write(axes, -shift, top, f"\N{LEFTWARDS ARROW} {left} better", ha="right", va="bottom", color=MUTED)
-    better = f"{right} better" if right else f"better than {left}"
-    write(axes, shift, top, f"{better} \N{RIGHTWARDS ARROW}", ha="left", va="bottom", color=MUTED)
+    _directions(axes, findings, "" if several else method_label(pairs[0].treatment))
     ticks(axes, "x", 7 if width > NARROW else 5, _signed_tick)
     unit = f" ({metric.unit})" if metric.unit else ""
     caption_axes(figure, axes, "", f"difference in {metric.label}{unit}")
@@ -59,6 +56,13 @@ def _draw_difference(findings: Findings, pairs: Sequence[Comparison], width: flo
         for pair in pairs
     )
     return to_svg(figure, f"difference-{width:.0f}", label)
+
+
+def _directions(axes: Axes, findings: Findings, treatment: str) -> None:
+    """Which side of zero favors whom."""
+    better = f"{treatment} better" if treatment else f"better than {findings.baseline.label}"
+    above(axes, 0, 20, f"\N{LEFTWARDS ARROW} {findings.baseline.label} better", -8, ha="right", color=MUTED)
+    above(axes, 0, 20, f"{better} \N{RIGHTWARDS ARROW}", 8, ha="left", color=MUTED)
 
 
 def _signed_tick(value: float) -> str:
@@ -110,7 +114,7 @@ def _detectable(axes: Axes, pairs: Sequence[Comparison], metric: Metric, reach: 
             axes.axvline(side, color=MUTED, linewidth=1, dashes=(3, 3))
         shown = f"detectable {metric.number(abs(at) / metric.scale)}"
         edge = "right" if abs(at) > 0.55 * reach else "center"
-        write(axes, at, axes.get_ylim()[1] + 0.08, shown, ha=edge, va="bottom", color=MUTED)
+        above(axes, at, 4, shown, ha=edge, color=MUTED)
 
 
 def _interval(axes: Axes, y: float, pair: Comparison, metric: Metric, reach: float) -> None:
@@ -124,20 +128,20 @@ def _interval(axes: Axes, y: float, pair: Comparison, metric: Metric, reach: flo
     for end, sign in ((low, "<"), (high, ">")):
         if abs(end) > reach:
             axes.plot([np.clip(end, -reach, reach)], [y], marker=sign, markersize=9, color=INK, clip_on=False)
-    axes.plot([middle], [y], marker="o", markersize=11, color=INK, markeredgecolor=BG, markeredgewidth=1.8)
 
 
 def _write_ends(axes: Axes, y: float, pair: Comparison, reach: float) -> None:
-    """The numbers of the only interval, above it."""
-    metric, estimate, above = pair.metric, pair.difference, 0.2
+    """The symbol of the only interval, and its numbers above it."""
+    metric, estimate, height = pair.metric, pair.difference, y + 0.2
     shown = [float(np.clip((end or 0.0) * metric.scale, -reach, reach)) for end in (estimate.low, estimate.high)]
     middle = (estimate.value or 0.0) * metric.scale
+    axes.plot([middle], [y], marker="o", markersize=11, color=INK, markeredgecolor=BG, markeredgewidth=1.8)
     for end, number in ((shown[0], estimate.low), (shown[1], estimate.high)):
-        write(axes, end, y + above, metric.signed(number), ha="center", va="bottom")
+        write(axes, end, height, metric.signed(number), ha="center", va="bottom")
     write(
         axes,
         middle,
-        y + above,
+        height,
         metric.signed(estimate.value),
         ha="center",
         va="bottom",

@@ -1,0 +1,167 @@
+"""Effect sizes, intervals and sample sizes against numbers known from tables or worked out by hand."""
+
+from math import isnan, nan, pi, sqrt
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.weightstats import ttost_ind
+
+from analysis import statistics
+
+GRPO, PPO = [64.5, 61.5, 62.7], [62.4, 64.1, 61.0]
+CONSTANT = [0.1, 0.1, 0.1]
+
+
+def test_hedges_correction_is_exact():
+    assert statistics.small_sample_factor(4) == pytest.approx(sqrt(2 / pi), abs=1e-12)
+    assert statistics.small_sample_factor(2) == pytest.approx(1 / sqrt(pi), abs=1e-12)
+
+
+def test_effect_sizes_of_a_worked_example():
+    """Means 62.9 and 62.5; variances 2.28 and 2.41; pooled sd sqrt(2.345); d = 0.4 / 1.5313."""
+    d, g = statistics.cohens_d(GRPO, PPO), statistics.hedges_g(GRPO, PPO)
+    assert d.value == pytest.approx(0.4 / sqrt(2.345), abs=1e-12)
+    assert (d.low, d.high) == pytest.approx((-1.36, 1.86), abs=5e-3)
+    assert g.value == pytest.approx(d.value * sqrt(2 / pi), abs=1e-12)
+    assert (g.low, g.high) == pytest.approx((-1.09, 1.48), abs=5e-3)
+
+
+def test_interval_of_d_inverts_the_noncentral_t():
+    d = statistics.cohens_d(GRPO, PPO)
+    scale = sqrt(2 / 3)
+    t = d.value / scale
+    assert stats.nct.cdf(t, 4, d.low / scale) == pytest.approx(0.975, abs=1e-8)
+    assert stats.nct.cdf(t, 4, d.high / scale) == pytest.approx(0.025, abs=1e-8)
+
+
+def test_interval_of_a_huge_effect_is_finite_and_ordered():
+    """For large t the noncentrality is t sqrt(chi2 / df): quantiles 0.484 and 11.14 of chi2(4)."""
+    d = statistics.cohens_d([0.5, 0.500001, 0.5], [0.9, 0.9, 0.9])
+    assert d.low / d.value == pytest.approx(sqrt(11.1433 / 4), rel=1e-4)
+    assert d.high / d.value == pytest.approx(sqrt(0.484419 / 4), rel=1e-4)
+
+
+def test_effects_change_sign_with_the_order_of_the_groups():
+    one, other = statistics.cohens_d(GRPO, PPO), statistics.cohens_d(PPO, GRPO)
+    assert (other.value, other.low, other.high) == pytest.approx((-one.value, -one.high, -one.low), abs=1e-8)
+
+
+def test_welch_difference_and_interval():
+    test = statistics.welch(GRPO, PPO)
+    assert test.difference.value == pytest.approx(0.4)
+    assert (test.difference.low, test.difference.high) == pytest.approx((-3.07, 3.87), abs=5e-3)
+    assert test.t == pytest.approx(0.4 / sqrt(2.28 / 3 + 2.41 / 3))
+    wide = statistics.welch(GRPO, PPO, 0.99).difference
+    assert wide.low < test.difference.low < test.difference.high < wide.high
+
+
+def test_interval_of_a_mean():
+    """t(2, 0.975) = 4.302653; sd of 1, 2, 3 is 1."""
+    interval = statistics.mean_interval([1.0, 2.0, 3.0])
+    assert interval.high - 2 == pytest.approx(4.302653 / sqrt(3), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "reason"),
+    [
+        (CONSTANT, [0.2, 0.2, 0.2], "zero_pooled_variance"),
+        ([0.7], PPO, "n<2"),
+        ([], PPO, "n<2"),
+        ([0.1, nan, 0.3], PPO, "not_finite"),
+        ([0.1, float("inf")], PPO, "not_finite"),
+    ],
+)
+def test_what_cannot_be_computed_is_none_with_a_reason(x, y, reason):
+    for estimate in (statistics.cohens_d(x, y), statistics.hedges_g(x, y)):
+        assert (estimate.value, estimate.low, estimate.high, estimate.reason) == (None, None, None, reason)
+    difference = statistics.welch(x, y).difference
+    assert (difference.low, difference.high, difference.reason) == (None, None, reason)
+
+
+def test_zero_variance_keeps_the_raw_difference_and_no_p():
+    """`np.std([0.1] * 3)` is 1.4e-17, so a test of `sd == 0` would give p = 1e-62."""
+    test = statistics.welch(CONSTANT, [0.3, 0.3, 0.3])
+    assert test.difference.value == pytest.approx(-0.2)
+    assert test.p is None
+    assert statistics.is_constant(CONSTANT)
+    assert not statistics.is_constant([0.1, 0.1, 0.1001])
+
+
+def test_one_constant_group_still_has_an_effect():
+    """Pooled variance (0 + 1) / 2."""
+    assert statistics.cohens_d([3.0, 3.0, 3.0], [1.0, 2.0, 3.0]).value == pytest.approx(1 / sqrt(0.5))
+
+
+def test_permutation_is_exact_and_knows_its_floor():
+    test = statistics.permutation(GRPO, PPO)
+    assert test.p == pytest.approx(0.7)
+    assert test.smallest == pytest.approx(0.10)
+    apart = statistics.permutation([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    assert apart.p == pytest.approx(apart.smallest)
+    assert statistics.permutation([1.0, nan], [1.0, 2.0]).p is None
+
+
+def test_smallest_detectable_effect():
+    assert statistics.minimum_detectable_d(3, 3) == pytest.approx(3.07, abs=5e-3)
+    assert statistics.minimum_detectable_d(5, 5, alpha=0.05 / 6) == pytest.approx(2.83, abs=5e-3)
+    assert statistics.minimum_detectable_d(1, 3) is None
+
+
+def test_an_effect_that_reaches_p_05_with_three_seeds_is_at_least_2_267():
+    critical = stats.t.ppf(0.975, 4) * sqrt(2 / 3)
+    assert critical == pytest.approx(2.267, abs=1e-3)
+    x = [0.0, 1.0, 2.0]
+    y = [number + critical for number in x]
+    assert statistics.welch(y, x).p == pytest.approx(0.05, abs=1e-9)
+
+
+@pytest.mark.parametrize(("d", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17), (1.5, 9), (2.0, 6), (3.0, 4)])
+def test_seeds_needed(d, seeds):
+    assert statistics.seeds_needed(d) == seeds
+    assert statistics.seeds_needed(-d) == seeds
+
+
+def test_seeds_needed_for_nothing_is_unknown():
+    assert statistics.seeds_needed(0.0) is None
+
+
+@pytest.mark.parametrize(("d", "n"), [(0.8, 3), (0.8, 26), (3.07, 3), (1.0, 10)])
+def test_power_agrees_with_another_library(d, n):
+    assert statistics.power(d, n, n) == pytest.approx(TTestIndPower().power(d, n, 0.05, 1.0), abs=1e-6)
+
+
+def test_holm_by_hand():
+    """Sorted .01, .03, .04 become 3 x .01, 2 x .03 and at least the one before."""
+    assert statistics.holm([0.04, 0.01, None, 0.03]) == pytest.approx([0.06, 0.03, None, 0.06])
+    ps = [0.7, 0.0005, 0.07, 0.001, 0.13, 0.02]
+    assert statistics.holm(ps) == pytest.approx(list(multipletests(ps, method="holm")[1]))
+
+
+def test_probability_of_improvement_counts_pairings():
+    assert statistics.probability_of_improvement(GRPO, PPO) == pytest.approx(6 / 9)
+    assert statistics.probability_of_improvement([1.0], [1.0]) == 0.5
+    assert statistics.probability_of_improvement([], [1.0]) is None
+
+
+def test_equivalence_agrees_with_two_one_sided_tests():
+    x, y = [0.50, 0.51, 0.49, 0.50, 0.505], [0.50, 0.495, 0.51, 0.50, 0.49]
+    for margin in (0.002, 0.005, 0.01, 0.02, 0.05):
+        p = ttost_ind(np.array(x), np.array(y), -margin, margin, usevar="unequal")[0]
+        assert statistics.is_equivalent(x, y, margin) == (p < 0.05)
+    assert statistics.is_equivalent(CONSTANT, CONSTANT, 0.1) is None
+
+
+def test_ratio_of_costs():
+    half = statistics.ratio([1.0, 2.0, 4.0], [2.0, 4.0, 8.0])
+    assert half.value == pytest.approx(0.5)
+    assert half.low < 0.5 < half.high
+    assert statistics.ratio([0.0, 1.0], [1.0, 1.0]).reason == "not_positive"
+
+
+def test_mean_of_nothing_or_of_nan_is_none():
+    assert statistics.mean([]) is None
+    assert statistics.mean([1.0, nan]) is None
+    assert not isnan(statistics.mean([1.0, 2.0]))
