@@ -72,6 +72,11 @@ class TestGradient:
             assert torch.equal(gradients[name], unmoved[name])
             assert not gradients[name][~clean.mask].any()
 
+    def test_not_even_infinity_leaks_from_outside_the_mask(self):
+        batch = experience(GRPO(), random_batch())
+        losses = torch.ones(batch.mask.shape).where(batch.mask, torch.inf)
+        assert_close(batch.total(losses), tensor(1.0))
+
     @every_algorithm
     @given(deal=st.lists(st.integers(0, 3), min_size=len(LENGTHS), max_size=len(LENGTHS)))
     @settings(max_examples=15, deadline=None)

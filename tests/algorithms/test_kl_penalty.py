@@ -22,6 +22,10 @@ def kl_to_ref(logits):
     return (logprobs.exp() * (logprobs - REF)).sum()
 
 
+def kl_from_ref(logits):
+    return (REF.exp() * (REF - logits.log_softmax(0))).sum()
+
+
 def loss_of(logits, algorithm):
     """The loss of a policy without context, on ten rollouts that all scored the same."""
     batch = scored(
@@ -40,6 +44,13 @@ def test_in_the_loss_it_descends_the_true_kl_when_nothing_else_pulls(estimator):
     assert gradient.norm() > 0.01
     assert_close(gradient, truth)
     assert kl_to_ref(logits - gradient) < kl_to_ref(logits)
+
+
+@pytest.mark.parametrize(("estimator", "divergence"), [("k2", kl_to_ref), ("k3", kl_from_ref)])
+def test_without_the_exact_gradient_it_descends_the_estimators_own(estimator, divergence):
+    logits = POLICY.clone().requires_grad_()
+    loss = loss_of(logits, GRPO(kl=FixedKL(estimator=estimator, exact_gradient=False)))
+    assert_close(torch.autograd.grad(loss, logits), torch.autograd.grad(0.1 * divergence(logits), logits))
 
 
 def test_the_value_in_the_loss_is_that_of_the_estimator():
@@ -69,8 +80,9 @@ def test_in_the_loss_it_is_not_in_the_reward():
     assert torch.equal(free.advantages, dear.advantages)
 
 
-def test_the_coefficient_is_that_of_the_batch_and_not_of_the_start():
-    algorithm = GRPO(kl=FixedKL(coef=100.0))
+@pytest.mark.parametrize("method", [GRPO, PPO])
+def test_the_coefficient_is_that_of_the_batch_and_not_of_the_start(method):
+    algorithm = method(kl=FixedKL(coef=100.0))
     losses = [descend(algorithm, forward(b, moved=0.3), experience(algorithm, b))[0]
               for b in (random_batch(kl_coef=c) for c in (0.0, 0.1, 0.2))]
     assert_close(losses[2] - losses[1], losses[1] - losses[0], rtol=1e-3, atol=1e-6)

@@ -71,6 +71,10 @@ class TestGroups:
         expected = tensor([of_three, of_two, of_three, of_two, of_three, 0.0])
         assert_close(group_std(SCORES, GROUP, ddof), expected)
 
+    def test_the_deviation_is_that_of_a_sample_unless_told(self):
+        assert torch.equal(group_std(SCORES, GROUP), group_std(SCORES, GROUP, ddof=1))
+        assert torch.equal(standardised(SCORES, GROUP, 0.0), standardised(SCORES, GROUP, 0.0, ddof=1))
+
     def test_leave_one_out(self):
         assert_close(leave_one_out(SCORES, GROUP), tensor([1 - 2.5, 10 - 20, 2 - 2.0, 20 - 10, 3 - 1.5, 0.0]))
 
