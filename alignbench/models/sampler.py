@@ -1,12 +1,15 @@
 """Prompts -> Rollouts: our own decoding loop, with the log-probability of each token taken as it is sampled."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from alignbench.core.batches import Prompts, Rollouts
+from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.models.logprobs import distribution
 from alignbench.models.policy import CausalPolicy
@@ -26,8 +29,8 @@ class Sampler:
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
         """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
         n, text = len(prompts) * group_size, self.policy.text
-        uniforms = torch.stack([self._uniforms(seed, row["id"], i) for row in prompts.rows for i in range(group_size)])
-        responses, logprobs, lengths, ended = self._decode(prompts, group_size, uniforms.to(self.policy.device))
+        uniforms = self._uniforms(seed, prompts.rows, group_size).to(self.policy.device)
+        responses, logprobs, lengths, ended = self._decode(prompts, group_size, uniforms)
         depth = max(int(lengths.max()), 1)
         mask = torch.arange(depth, device=lengths.device)[None] < lengths[:, None]
         responses = torch.where(mask, responses[:, :depth], text.pad)
@@ -43,8 +46,11 @@ class Sampler:
             rows=tuple(row for row in prompts.rows for _ in range(group_size)),
         )
 
-    def _uniforms(self, seed: int, prompt: object, number: int) -> Tensor:
-        return torch.rand(self.max_new_tokens, generator=derive(seed, "sample", prompt, number))
+    def _uniforms(self, seed: int, rows: Sequence[Row], group_size: int) -> Tensor:
+        """Numbers from 0 to 1 [n, max_new_tokens]; a prompt that comes twice goes on numbering its responses."""
+        numbers: defaultdict[object, count[int]] = defaultdict(count)
+        addresses = [(row["id"], next(numbers[row["id"]])) for row in rows for _ in range(group_size)]
+        return torch.stack([torch.rand(self.max_new_tokens, generator=derive(seed, "sample", *a)) for a in addresses])
 
     def _decode(self, prompts: Prompts, group_size: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens and log-probabilities [n, max_new_tokens], lengths [n], and whether each row ended by itself [n]."""

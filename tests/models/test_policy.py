@@ -1,0 +1,152 @@
+"""Log-probabilities are those of a plain forward, whatever else is in the batch and however it is padded."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_models import (
+    EOS,
+    PAD,
+    PROMPTS,
+    RESPONSES,
+    VOCABULARY,
+    batch,
+    logprobs_by_hand,
+    make_model,
+    make_text,
+    markov_model,
+)
+
+from alignbench.core.contracts import Critic
+from alignbench.models.policy import CausalPolicy
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+PAIRS = list(zip(PROMPTS, RESPONSES, strict=True))
+
+
+@torch.no_grad()
+def read(policy, *pairs, pad=PAD):
+    return policy(batch([p for p, _ in pairs], [r for _, r in pairs], pad))
+
+
+def test_a_batch_gives_the_log_probabilities_of_a_plain_forward(policy):
+    together = read(policy, *PAIRS).logprobs
+    for row, (prompt, response) in zip(together, PAIRS, strict=True):
+        torch.testing.assert_close(row[: len(response)].double(), logprobs_by_hand(policy.model, prompt, response),
+                                   **CLOSE)
+        assert (row[len(response):] == 0).all()
+
+
+def test_a_sequence_alone_is_the_sequence_in_a_batch(policy):
+    together = read(policy, *PAIRS)
+    for i, (prompt, response) in enumerate(PAIRS):
+        alone = read(policy, (prompt, response))
+        torch.testing.assert_close(alone.logprobs[0], together.logprobs[i, : len(response)], **CLOSE)
+        torch.testing.assert_close(alone.entropy[0], together.entropy[i, : len(response)], **CLOSE)
+
+
+@pytest.mark.parametrize("extra", [1, 9])
+def test_more_left_padding_changes_nothing(policy, extra):
+    plain = batch()
+    wider = replace(plain, prompts=torch.cat([torch.full((len(plain), extra), PAD), plain.prompts], dim=1))
+    with torch.no_grad():
+        assert torch.equal(policy(plain).logprobs, policy(wider).logprobs)
+
+
+@pytest.mark.parametrize("pad", [EOS, 7, VOCABULARY - 1])
+def test_what_padding_is_made_of_never_matters(policy, pad):
+    with torch.no_grad():
+        torch.testing.assert_close(policy(batch(pad=pad)).logprobs, policy(batch()).logprobs, atol=0, rtol=0)
+
+
+def test_tokens_outside_the_mask_never_matter(llama):
+    plain = batch()
+    other = replace(plain, responses=torch.where(plain.mask, plain.responses, 13))
+    with torch.no_grad():
+        assert torch.equal(llama(plain).logprobs, llama(other).logprobs)
+
+
+def test_the_cap_on_logits_is_there_to_be_tested():
+    model = make_model("gemma2")
+    with torch.no_grad():
+        capped = model(input_ids=torch.tensor([PROMPTS[0]])).logits
+        model.config.final_logit_softcapping = None
+        free = model(input_ids=torch.tensor([PROMPTS[0]])).logits
+    assert capped.abs().max() < 2.0 < free.abs().max()
+
+
+def test_the_sliding_window_is_there_to_be_tested():
+    tokens = torch.tensor([list(range(2, 14))])
+    with torch.no_grad():
+        near = make_model("mistral")(input_ids=tokens).logits
+        far = make_model("mistral", sliding_window=64)(input_ids=tokens).logits
+    assert (near - far).abs().max() > 0.01
+
+
+def test_each_token_is_read_where_it_was_predicted():
+    chances = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) + 0.05
+    chances = chances / chances.sum(1, keepdim=True)
+    policy = CausalPolicy(markov_model(chances), make_text(pad_is_eos=True))
+    now = read(policy, ([2, 3], [4, 5, 1]), ([6, 7, 2, 2], [3]), pad=EOS)
+    expected = torch.stack([chances[3, 4], chances[4, 5], chances[5, 1]]).log()
+    torch.testing.assert_close(now.logprobs[0].detach(), expected, **CLOSE)
+    torch.testing.assert_close(now.logprobs[1, 0].detach(), chances[2, 3].log(), **CLOSE)
+    torch.testing.assert_close(now.entropy[1, 0].detach(), -(chances[2] * chances[2].log()).sum(), **CLOSE)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.3])
+def test_log_probabilities_are_those_of_the_sampling_temperature(text, temperature):
+    policy = CausalPolicy(make_model("llama"), text, temperature=temperature)
+    found = read(policy, PAIRS[0]).logprobs[0].double()
+    torch.testing.assert_close(found, logprobs_by_hand(policy.model, *PAIRS[0], temperature), **CLOSE)
+
+
+def test_a_model_in_bfloat16_answers_in_float32(text):
+    policy = CausalPolicy(make_model("llama").bfloat16(), text, critic=Critic())
+    now = policy(batch())
+    assert now.logprobs.dtype == now.entropy.dtype == now.values.dtype == torch.float32
+    for row, (prompt, response) in zip(now.logprobs, PAIRS, strict=True):
+        by_hand = logprobs_by_hand(make_model("llama"), prompt, response).float()
+        torch.testing.assert_close(row[: len(response)].detach(), by_hand, atol=0.15, rtol=0.05)
+
+
+class Loud(type(make_model("llama"))):
+    """A model with a rule of its own after the head."""
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = 1.5 * out.logits
+        return out
+
+
+@pytest.mark.parametrize("critic", [None, Critic(hidden=4)])
+def test_a_head_with_rules_of_its_own_is_read_from_the_logits(text, critic):
+    model = Loud(make_model("llama").config)
+    policy = CausalPolicy(model, text, critic=critic)
+    now = policy(batch())
+    for row, (prompt, response) in zip(now.logprobs, PAIRS, strict=True):
+        by_hand = logprobs_by_hand(model, prompt, response).float()
+        torch.testing.assert_close(row[: len(response)].detach(), by_hand, **CLOSE)
+    (now.logprobs.sum() + (0.0 if critic is None else now.values.sum())).backward()
+    assert model.lm_head.weight.grad.abs().max() > 0
+
+
+def test_the_critic_sees_the_same_states_on_either_way(text):
+    plain, loud = make_model("llama"), Loud(make_model("llama").config)
+    loud.load_state_dict(plain.state_dict())
+    policies = [CausalPolicy(model, text, critic=Critic(hidden=0)) for model in (plain, loud)]
+    for policy in policies:
+        torch.nn.init.constant_(policy.value_head[0].weight, 0.1)
+    one, other = (policy(batch()).values for policy in policies)
+    assert one.abs().max() > 0
+    torch.testing.assert_close(one, other, **CLOSE)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_values_start_at_zero_and_can_learn(text, hidden):
+    policy = CausalPolicy(make_model("llama"), text, critic=Critic(hidden=hidden))
+    values = policy(batch()).values
+    assert (values == 0).all()
+    (values - 1).square().sum().backward()
+    assert policy.value_head[-1].weight.grad.abs().max() > 0
+    assert {name for name, _ in policy.critic_parameters()} < {name for name, _ in policy.trainable()}
