@@ -286,7 +286,12 @@ def costs(study: Study, declared: Declared) -> list[Cost]:
         return [*rows, Cost(key="price", label="Price", divisor=1, values={}, ratios={}, reason=reason)]
     label = f"Price (at ${price:,.2f} per device-hour)"
     time = rows[1]
-    return [*rows, Cost(key="price", label=label, divisor=3600 / price, values=time.values, ratios=time.ratios)]
+    return [
+        *rows,
+        Cost(
+            key="price", label=label, divisor=3600 / price, values=time.values, ratios=time.ratios, reason=time.reason
+        ),
+    ]
 
 
 def _cost(study: Study, declared: Declared, key: str, label: str, metric: str, divisor: float) -> Cost:

@@ -54,6 +54,8 @@ class Tags(HTMLParser):
 
     def handle_startendtag(self, tag, attributes):
         self.handle_starttag(tag, attributes)
+        if tag not in self.EMPTY:
+            self.open.pop()
 
     def handle_endtag(self, tag):
         if tag not in self.EMPTY:

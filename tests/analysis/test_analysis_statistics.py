@@ -54,6 +54,8 @@ def test_welch_difference_and_interval():
     assert test.difference.value == pytest.approx(0.4)
     assert (test.difference.low, test.difference.high) == pytest.approx((-3.07, 3.87), abs=5e-3)
     assert test.t == pytest.approx(0.4 / sqrt(2.28 / 3 + 2.41 / 3))
+    library = stats.ttest_ind(GRPO, PPO, equal_var=False)
+    assert (test.t, test.df, test.p) == pytest.approx((library.statistic, library.df, library.pvalue))
     wide = statistics.welch(GRPO, PPO, 0.99).difference
     assert wide.low < test.difference.low < test.difference.high < wide.high
 
