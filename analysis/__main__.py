@@ -69,7 +69,8 @@ def _margin(text: str | None) -> float | None:
 
 
 def _report(words: dict[str, str]) -> int:
-    from .findings import Options, find  # heavy: not needed for --help or a mistyped word
+    from .declared import Options
+    from .findings import find  # heavy: not needed for --help or a mistyped word
     from .report import write_report
     from .terminal import print_summary
 

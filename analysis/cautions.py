@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from .arms import Arm
 from .compare import Comparison
 from .fairness import Fairness
 from .load import Study
 from .metrics import Metric, counted, is_share, listed, method_label
-
-if TYPE_CHECKING:
-    from .findings import Arm
 
 Level = Literal["stops the verdict", "limits the verdict", "note"]
 LEVELS: tuple[Level, ...] = ("stops the verdict", "limits the verdict", "note")
@@ -30,7 +28,7 @@ class Caution:
 def cautions(
     study: Study,
     metric: Metric,
-    arms: Sequence["Arm"],
+    arms: Sequence[Arm],
     pairs: Sequence[Comparison],
     exploratory: Sequence[Comparison],
     fairness: Fairness,
@@ -93,7 +91,7 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
     return []
 
 
-def _no_spread(arms: Sequence["Arm"]) -> list[Caution]:
+def _no_spread(arms: Sequence[Arm]) -> list[Caution]:
     same = [arm.label for arm in arms if arm.level.reason == "zero_pooled_variance"]
     return (
         [
@@ -131,7 +129,7 @@ def _spread(scores: Sequence[float]) -> float:
     return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
 
 
-def _fresh_prompts(metric: Metric, arms: Sequence["Arm"], prompts: int | None) -> list[Caution]:
+def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> list[Caution]:
     levels = [arm.level.value for arm in arms if arm.level.value is not None]
     if not prompts or not levels or not is_share(metric.name):
         return []
@@ -148,7 +146,7 @@ def _fresh_prompts(metric: Metric, arms: Sequence["Arm"], prompts: int | None) -
     ]
 
 
-def _below_start(metric: Metric, arms: Sequence["Arm"]) -> list[Caution]:
+def _below_start(metric: Metric, arms: Sequence[Arm]) -> list[Caution]:
     sign = -1 if metric.better == "less" else 1
     worse = [
         arm

@@ -8,33 +8,12 @@ from typing import Any, Literal
 
 from alignbench.core import record
 
+from .budget import TOKENS_MAY_DIFFER, LedgerRow, budget
+from .configs import ConfigDifference, config_differences
 from .load import Run, Study
 from .metrics import counted, listed, significant
 
 Outcome = Literal["ok", "warning", "failed", "unknown"]
-IGNORED = (
-    "seed",
-    "study",
-    "output_dir",
-    "run_dir",
-    "plan",
-    "tracking.*",
-    "sweeps",
-    "preset",
-    "hydra.*",
-    "analysis.*",
-    "judge.*",
-)
-OF_THE_METHOD = ("method", "names.method", "algo.*")
-TOKENS_MAY_DIFFER = 0.02
-LEDGER = {
-    "prompts": "Prompts seen",
-    "completions": "Responses generated",
-    "tokens": "Generated tokens",
-    "optimizer_steps": "Optimizer steps",
-    "flops": "Floating-point operations",
-    "seconds": "Wall-clock time, s",
-}
 
 
 @dataclass(frozen=True)
@@ -45,25 +24,6 @@ class Check:
     outcome: Outcome
     evidence: str
     allow: str = ""
-
-
-@dataclass(frozen=True)
-class ConfigDifference:
-    """One config key and its value in every arm."""
-
-    key: str
-    values: dict[str, str]
-    allowed: str
-
-
-@dataclass(frozen=True)
-class LedgerRow:
-    """One quantity of the budget, summed over the seeds of each method."""
-
-    quantity: str
-    totals: dict[str, str]
-    matched: str
-    ok: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,80 +265,3 @@ def _clean_tree(runs: list[Run]) -> Check:
         "warning" if dirty else "ok",
         f"{_who(dirty)} ran with uncommitted changes" if dirty else f"all {len(runs)} runs",
     )
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as {"algo.lr": "1e-05"}; lists stay whole."""
-    flat: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
-
-
-def _matches(key: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
-
-
-def config_differences(
-    runs: list[Run], arms: list[str], allow: tuple[str, ...]
-) -> tuple[tuple[ConfigDifference, ...], int]:
-    """The keys whose values are not the same in all runs, and how many keys there are."""
-    flat = [(run.arm, flatten(run.config)) for run in runs if run.config]
-    keys = sorted({key for _, config in flat for key in config if not _matches(key, IGNORED)})
-    found = []
-    for key in keys:
-        if len({config.get(key) for _, config in flat}) > 1:
-            values = {arm: _values(key, [config for owner, config in flat if owner == arm]) for arm in arms}
-            mixed = any(len({config.get(key) for owner, config in flat if owner == arm}) > 1 for arm in arms)
-            found.append(ConfigDifference(key, values, _why_allowed(key, allow, mixed)))
-    return tuple(found), len(keys)
-
-
-def _values(key: str, configs: list[dict[str, str]]) -> str:
-    return " | ".join(dict.fromkeys(config.get(key, "not used") for config in configs)) or "n/a"
-
-
-def _why_allowed(key: str, allow: tuple[str, ...], mixed: bool) -> str:
-    if _matches(key, allow):
-        return "declared in analysis.allow"
-    if mixed:
-        return ""  # the seeds of one method were not treated alike
-    return "the comparison itself" if _matches(key, OF_THE_METHOD) else ""
-
-
-def budget(study: Study) -> tuple[LedgerRow, ...]:
-    """What each method spent over all its counted runs."""
-    rows = []
-    for quantity, label in LEDGER.items():
-        totals = {arm: [run.ledger.get(quantity) for run in study.of(arm)] for arm in study.arms}
-        sums = {
-            arm: None if None in numbers else sum(n for n in numbers if n is not None)
-            for arm, numbers in totals.items()
-        }
-        matched, ok = _matched(quantity, list(sums.values()))
-        shown = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
-        rows.append(LedgerRow(label, shown, matched, ok))
-    return tuple(rows)
-
-
-def _amount(quantity: str, total: float) -> str:
-    return f"{total:.3g}" if quantity == "flops" else f"{total:,.0f}" if total >= 100 else significant(total)
-
-
-def _matched(quantity: str, sums: list[float | None]) -> tuple[str, bool | None]:
-    known = [number for number in sums if number is not None]
-    if len(known) < len(sums) or len(known) < 2:
-        return "n/a: not written by every run" if len(known) < len(sums) else "one method", None
-    if quantity in ("seconds", "flops"):
-        return "measured, not matched", None
-    if len(set(known)) == 1:
-        return "yes, exactly", True
-    spread = max(known) / min(known) - 1 if min(known) else float("inf")
-    if quantity == "tokens" and spread <= TOKENS_MAY_DIFFER:
-        return f"yes, within {TOKENS_MAY_DIFFER:.0%}", True
-    if quantity == "prompts":
-        return "no: the methods draw different numbers of answers per prompt", None
-    return f"no: {max(known) / min(known):.2f} times" if min(known) else "no", False

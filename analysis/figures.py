@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 
+from .arms import Arm
 from .canvas import NARROW, caption_axes, grid, panel, ticks, to_svg, write
-from .findings import Arm, Findings
+from .findings import Findings
 from .learning import Line, Points, mean_path
 from .metrics import significant
 from .theme import DASHES, LIGHT, MARKERS, PALETTE_SIZE, method_color

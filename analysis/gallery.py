@@ -1,8 +1,9 @@
 """Which charts a report holds, section by section."""
 
 from . import figures, intervals
+from .arms import Arm
 from .figures import Chart
-from .findings import Arm, Findings
+from .findings import Findings
 from .learning import Line, first_known, gain_paths, learning_lines, x_axis
 from .load import Study
 from .metrics import metric_named

@@ -6,10 +6,11 @@ from math import isfinite
 import numpy as np
 from matplotlib.axes import Axes
 
+from .arms import Arm, last_validated
 from .canvas import NARROW, WIDE, above, caption_axes, grid, panel, ticks, to_svg, write
 from .compare import Comparison
 from .figures import BG, INK, MUTED, Chart, color, marker
-from .findings import Arm, Findings, last_validated
+from .findings import Findings
 from .metrics import MINUS, Metric, listed, method_label
 from .statistics import Estimate
 from .theme import LIGHT

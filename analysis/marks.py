@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from .findings import Arm
+from .arms import Arm
 from .metrics import MINUS
 from .theme import PALETTE_SIZE, method_color
 

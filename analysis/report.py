@@ -10,9 +10,11 @@ from markupsafe import Markup
 from alignbench.core import record
 
 from . import marks, sentences
+from .arms import Arm
 from .canvas import standalone
 from .compare import Comparison
-from .findings import GIB, Arm, Cost, Findings
+from .costs import GIB, Cost
+from .findings import Findings
 from .gallery import Gallery, draw
 from .learning import FROM_SEEDS, learning_lines, x_axis
 from .load import Run

@@ -3,7 +3,8 @@
 from math import isfinite
 
 from .compare import Comparison
-from .findings import Cost, Findings
+from .costs import Cost
+from .findings import Findings
 from .gallery import Gallery
 from .metrics import REASONS, counted, listed, method_label, significant
 from .statistics import Estimate

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TextIO
 
 from .compare import Comparison
-from .findings import Cost, Findings
+from .costs import Cost
+from .findings import Findings
 from .metrics import Metric, plain, significant
 from .sentences import seeds_advice
 from .theme import PALETTE_SIZE, TERMINAL_MARKS

@@ -8,7 +8,8 @@ from synthetic import GRPO, SEEDS, Fake, Studies, two_by_three
 
 from alignbench.core.errors import UserError
 from analysis.__main__ import main
-from analysis.findings import Options, find
+from analysis.declared import Options
+from analysis.findings import find
 from analysis.load import arm_labels, load_study
 
 

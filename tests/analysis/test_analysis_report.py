@@ -8,7 +8,8 @@ import pytest
 from synthetic import SEEDS, Fake, four_by_five, two_by_three
 
 from analysis import theme
-from analysis.findings import Options, find
+from analysis.declared import Options
+from analysis.findings import find
 from analysis.report import write_report
 from analysis.samples import visible
 

@@ -1,0 +1,64 @@
+"""What was asked on the command line, and what was declared before the runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.core import record
+from alignbench.core.errors import UserError
+
+from .load import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked on the command line; None leaves the choice to the runs' config."""
+
+    study: str
+    output_dir: Path = Path("outputs")
+    baseline: str | None = None
+    tracking_uri: str | None = None
+    metric: str | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What was declared before the runs: config section `analysis`, overridden by the command line."""
+
+    metric: str
+    baseline: str
+    margin: float | None
+    allow: tuple[str, ...]
+    price_per_hour: float | None
+
+
+def declare(study: Study, options: Options) -> Declared:
+    """Settle what decides: command line first, then the runs' config, then the defaults."""
+    sections = [run.config["analysis"] for run in study.runs if run.config.get("analysis")]
+    section: dict[str, Any] = sections[0] if sections else {}
+    arms = study.arms
+    baseline = options.baseline or section.get("baseline") or ("ppo" if "ppo" in arms else min(arms))
+    if baseline not in arms:
+        if options.baseline:
+            raise UserError(f"baseline={baseline}: no method of study {study.name}; it has {', '.join(arms)}.")
+        baseline = min(arms)
+    margin = options.margin if options.margin is not None else section.get("margin")
+    return Declared(
+        metric=_settle_metric(study, options.metric or section.get("metric") or record.FINAL_ACCURACY),
+        baseline=baseline,
+        margin=None if margin is None else float(margin),
+        allow=tuple(section.get("allow") or ()),
+        price_per_hour=section.get("price_per_hour"),
+    )
+
+
+def _settle_metric(study: Study, name: str) -> str:
+    finished = [run for run in study.runs if run.status == "finished"]
+    if finished and not any(name in run.metrics for run in finished):
+        there = sorted({metric for run in finished for metric in run.metrics if metric.startswith("final/")})
+        raise UserError(
+            f"metric={name}: no finished run of study {study.name} has it. "
+            f"Choose one with metric=NAME or analysis.metric; there are {', '.join(there) or 'none'}."
+        )
+    return name
