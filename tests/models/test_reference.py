@@ -1,0 +1,186 @@
+"""The reference is what the policy was when learning began, bit for bit, and stays so; dropout is on when asked."""
+
+import copy
+
+import pytest
+import torch
+from peft import PeftModel
+from small_models import batch, make_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignbench.core.contracts import Critic
+from alignbench.models.loading import Lora, Pretrained, save
+from alignbench.models.policy import FROZEN, CausalPolicy
+
+RATE = 0.1
+
+
+def load(checkpoint, *, start=None, lora=True, dropout=0.0, critic=None):
+    """A policy made as a run makes it."""
+    source = Pretrained(name="small", path=str(checkpoint), lora=Lora(rank=4, dropout=dropout) if lora else None)
+    model, text = source.load(texts=(), start=start, device="cpu", seed=0)
+    policy = CausalPolicy(model, text, critic=critic)
+    policy.freeze_reference()
+    return policy
+
+
+def learn(policy, steps=2):
+    """Some steps that raise the probability of the batch: an adapter's first moves only half of it."""
+    optimizer = torch.optim.SGD([p for _, p in policy.trainable()], lr=RATE)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-policy(batch()).logprobs.mean()).backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def read(policy):
+    return policy(batch()).logprobs
+
+
+@torch.no_grad()
+def read_reference(policy):
+    with policy.reference():
+        return policy(batch()).logprobs
+
+
+def frozen_adapter(policy):
+    return {name: p.detach().clone() for name, p in policy.model.named_parameters() if f".{FROZEN}." in name}
+
+
+@pytest.fixture(scope="module")
+def learned(checkpoint, tmp_path_factory):
+    """Folders of a policy that has learned: an adapter, and all weights."""
+    folders = {}
+    for kind, lora in (("adapter", True), ("full", False)):
+        policy = load(checkpoint, lora=lora)
+        learn(policy)
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        save(policy.model, policy.text, folders[kind])
+    return folders
+
+
+@pytest.fixture(params=["fresh adapter", "learned adapter", "all weights", "all learned weights"])
+def policy(request, checkpoint, learned):
+    start = {"learned adapter": learned["adapter"], "all learned weights": learned["full"]}.get(request.param)
+    return load(checkpoint, start=start, lora="adapter" in request.param, critic=Critic(hidden=4))
+
+
+def test_at_the_start_policy_and_reference_agree_exactly(policy):
+    assert torch.equal(read(policy), read_reference(policy))
+
+
+def test_learning_moves_the_policy_and_not_the_reference(policy):
+    before, frozen = read(policy), frozen_adapter(policy)
+    learn(policy)
+    assert (read(policy) - before).abs().max() > 1e-3
+    assert torch.equal(read_reference(policy), before)
+    assert all(torch.equal(frozen[name], p) for name, p in frozen_adapter(policy).items())
+
+
+def test_looking_at_the_reference_leaves_the_policy_as_it_was(policy):
+    learn(policy)
+    before, trainable = read(policy), {name for name, _ in policy.trainable()}
+    head = policy.value_head
+    read_reference(policy)
+    assert torch.equal(read(policy), before)
+    assert {name for name, _ in policy.trainable()} == trainable
+    assert policy.value_head is head
+    (-policy(batch()).logprobs.mean()).backward()
+    assert all(p.grad is not None for _, p in policy.policy_parameters())
+
+
+def test_an_error_under_the_reference_leaves_the_policy_as_it_was(policy):
+    learn(policy)
+    before = read(policy)
+    with pytest.raises(KeyError), policy.reference():
+        raise KeyError
+    assert torch.equal(read(policy), before)
+
+
+def test_there_is_something_to_train_and_the_rest_is_frozen(policy):
+    names = [name for name, _ in policy.policy_parameters()]
+    assert sum(p.numel() for _, p in policy.policy_parameters()) > 0
+    assert not any(f".{FROZEN}." in name for name in names)
+    if hasattr(policy.model, "peft_config"):
+        assert all("lora_" in name for name in names)
+
+
+def test_a_learned_adapter_starts_where_it_ended(checkpoint, learned):
+    fresh, started = load(checkpoint), load(checkpoint, start=learned["adapter"])
+    assert (read(fresh) - read(started)).abs().max() > 1e-3
+    assert torch.equal(read_reference(started), read(started))
+
+
+def test_a_state_is_put_back_whole(policy, checkpoint):
+    learn(policy)
+    state, before = policy.state(), read(policy)
+    learn(policy)
+    assert not torch.equal(read(policy), before)
+    policy.load(state)
+    assert torch.equal(read(policy), before)
+    assert {name for name, _ in policy.trainable()} == set(state)
+
+
+def test_a_state_does_not_follow_the_weights(checkpoint):
+    policy = load(checkpoint, lora=False)
+    state = policy.state()
+    kept = copy.deepcopy(state)
+    learn(policy)
+    assert all(torch.equal(kept[name], value) for name, value in state.items())
+
+
+def test_a_saved_adapter_is_read_by_peft(checkpoint, learned):
+    ours = load(checkpoint, start=learned["adapter"])
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint), learned["adapter"])
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits, atol=0, rtol=0)
+    assert AutoTokenizer.from_pretrained(learned["adapter"]).eos_token_id == ours.text.eos
+
+
+def test_saved_weights_are_read_by_transformers(checkpoint, learned):
+    ours = load(checkpoint, start=learned["full"], lora=False)
+    plain = AutoModelForCausalLM.from_pretrained(learned["full"])
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits, atol=0, rtol=0)
+
+
+def test_a_run_that_started_from_an_adapter_saves_only_the_one_it_trained(checkpoint, learned, tmp_path):
+    policy = load(checkpoint, start=learned["adapter"])
+    learn(policy)
+    save(policy.model, policy.text, tmp_path)
+    assert not (tmp_path / FROZEN).exists()
+    assert torch.equal(read(load(checkpoint, start=tmp_path)), read(policy))
+
+
+def test_the_seed_draws_the_adapter(checkpoint):
+    def drawn(seed):
+        source = Pretrained(name="small", path=str(checkpoint), lora=Lora(rank=4))
+        torch.rand(seed + 1)  # What was drawn elsewhere does not matter.
+        model, _ = source.load(texts=(), start=None, device="cpu", seed=seed)
+        return torch.cat([p.flatten() for name, p in model.named_parameters() if "lora_A" in name])
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
+def dropping(text, checkpoint, lora):
+    model = make_model("gpt2", attn_pdrop=0.5, embd_pdrop=0.5, resid_pdrop=0.5)
+    if not lora:
+        return CausalPolicy(model, text)
+    policy = load(checkpoint, dropout=0.5)
+    learn(policy)
+    return policy
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_dropout_acts_in_training_only(text, checkpoint, lora):
+    policy = dropping(text, checkpoint, lora)
+    before = read(policy)
+    assert torch.equal(read(policy), before)
+    assert torch.equal(policy(batch()).logprobs.detach(), before), "with gradient the ratio is exactly 1"
+    with policy.training():
+        assert (read(policy) - before).abs().max() > 1e-3
+    assert torch.equal(read(policy), before)
