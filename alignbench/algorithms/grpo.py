@@ -16,11 +16,11 @@ from alignbench.algorithms.kl import FixedKL
 from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerRollout, PerToken, Scored
 from alignbench.core.contracts import Critic
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import BelowOne, Count, NonNegative, Positive
+from alignbench.core.knobs import AboveOne, BelowOne, Count, NonNegative, Positive
 from alignbench.equations.advantages import group_mean, over_tokens, standardised
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate
-from alignbench.equations.reductions import Reduction, token_weights
+from alignbench.equations.reductions import Reduction, refuse_idle_length, token_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class GRPO:
     """How far below 1 the ratio may push."""
     clip_high: Positive = 0.2
     """How far above 1 the ratio may push."""
-    dual_clip: Positive | None = None
+    dual_clip: AboveOne | None = None
     """Bound on the loss of tokens with negative advantage, as a multiple of it; null is off."""
     scale_by_std: bool = True
     """Divide by the group's standard deviation (n - 1)."""
@@ -53,8 +53,7 @@ class GRPO:
     def __post_init__(self) -> None:
         if self.group_size < 2:
             raise UserError(f"group_size={self.group_size}: one answer has nothing to be compared with; use 2 or more")
-        if self.reduction == "fixed_length" and self.fixed_length is None:
-            raise UserError("reduction=fixed_length needs fixed_length=<response limit in tokens>")
+        refuse_idle_length(self.reduction, self.fixed_length)
 
     def credit(self, batch: Scored) -> Experience:
         scores = batch.scores - batch.kl_coef * self.kl.in_reward(batch).sum(1)

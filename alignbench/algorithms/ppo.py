@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from alignbench.algorithms.kl import FixedKL
 from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerToken, Scored
 from alignbench.core.contracts import Critic
-from alignbench.core.errors import UserError
-from alignbench.core.knobs import BelowOne, Count, Fraction, NonNegative, Positive
+from alignbench.core.knobs import AboveOne, BelowOne, Count, Fraction, NonNegative, Positive
 from alignbench.equations.advantages import at_last_token, gae, whiten
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate, clipped_value
-from alignbench.equations.reductions import Reduction, token_weights
+from alignbench.equations.reductions import Reduction, refuse_idle_length, token_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class PPO:
     """How far below 1 the ratio may push."""
     clip_high: Positive = 0.2
     """How far above 1 the ratio may push."""
-    dual_clip: Positive | None = None
+    dual_clip: AboveOne | None = None
     """Bound on the loss of tokens with negative advantage, as a multiple of it; null is off."""
     gamma: Fraction = 1.0
     """Discount of a later token's reward."""
@@ -58,8 +57,7 @@ class PPO:
     """The value head."""
 
     def __post_init__(self) -> None:
-        if self.reduction == "fixed_length" and self.fixed_length is None:
-            raise UserError("reduction=fixed_length needs fixed_length=<response limit in tokens>")
+        refuse_idle_length(self.reduction, self.fixed_length)
 
     def credit(self, batch: Scored) -> Experience:
         assert batch.values is not None, "PPO needs a critic"

@@ -13,6 +13,7 @@ from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.kl import FixedKL
 from alignbench.core.batches import PerRollout, Scored
 from alignbench.core.errors import UserError
+from alignbench.core.knobs import NonNegative
 from alignbench.equations.advantages import leave_one_out
 from alignbench.equations.reductions import Reduction
 
@@ -23,6 +24,8 @@ class RLOO(GRPO):
 
     scale_by_std: bool = False
     """Must stay off: the leave-one-out baseline is not divided by anything."""
+    eps: NonNegative = 0.0
+    """Must stay 0, for the same reason."""
     reduction: Reduction = "sequence_sum"
     """How much each token counts in the loss."""
     kl: FixedKL = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
@@ -30,8 +33,8 @@ class RLOO(GRPO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale_by_std:
-            raise UserError("scale_by_std=true is GRPO's; RLOO does not divide by a standard deviation: use algo=grpo")
+        if self.scale_by_std or self.eps:
+            raise UserError("scale_by_std and eps are GRPO's; RLOO divides by no standard deviation: use algo=grpo")
 
     def baseline(self, scores: PerRollout, batch: Scored) -> PerRollout:
         """Each rollout's advantage over the mean of the others, [n]."""

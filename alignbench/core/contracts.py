@@ -73,6 +73,7 @@ class Algorithm(Protocol):
         ...
 
 
+@runtime_checkable
 class Policy(Protocol):
     """A causal language model, with a critic when asked for, and its frozen reference."""
 
@@ -92,24 +93,38 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Writes `group_size` responses to each prompt, rollouts of one prompt standing together."""
 
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts: ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Says how good each rollout is."""
 
-    def __call__(self, rollouts: Rollouts) -> Scores: ...
+    def __call__(self, rollouts: Rollouts) -> Scores:
+        """The score of each rollout. Raises UserError when a row lacks what it needs."""
+        ...
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise UserError, before anything is trained, when a row could not be scored."""
+        ...
+
+    def fingerprint(self) -> str:
+        """The sha256 of what it is made of: two runs with the same one were scored by the same rules."""
+        ...
 
 
+@runtime_checkable
 class PromptStream(Protocol):
     """Prompts without end, addressed by how many were seen."""
 
     def after(self, prompts_seen: int) -> Iterator[Prompts]: ...
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Rows of a task. Each row has `id`, `prompt`, and what a scorer needs; splits never share a row."""
 

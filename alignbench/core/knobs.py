@@ -16,6 +16,9 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 """Zero or more."""
 
+AboveOne = Annotated[float, Gt(1)]
+"""Above one."""
+
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 """From 0 to 1, both included."""
 

@@ -54,30 +54,29 @@ class Arithmetic:
 
     def demonstrations(self) -> Sequence[Row]:
         """Rows id, prompt, completion, reference."""
-        return tuple(
-            {**_row(f"demonstrations-{i}", problem), "completion": self._completion(problem)}
-            for i, problem in enumerate(_draw(self.seed, "demonstrations", self.demonstration_rows))
-        )
+        return self._rows("demonstrations", self.demonstration_rows)
 
     def comparisons(self) -> Sequence[Row]:
         """There are none: raises UserError."""
         raise UserError("data=arithmetic has no comparisons to prefer by; choose a dataset with chosen and rejected")
 
     def prompts(self, split: str) -> Sequence[Row]:
-        """Rows id, prompt, reference of train, validation or test. Raises UserError for another split."""
+        """Rows id, prompt, completion, reference of train, validation or test. Raises UserError for another split."""
         sizes = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
         if split not in sizes:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-        problems = _draw(self.seed, split, sizes[split])
-        return tuple(_row(f"{split}-{i}", problem) for i, problem in enumerate(problems))
+        return self._rows(split, sizes[split])
+
+    def _rows(self, split: str, rows: int) -> tuple[Row, ...]:
+        return tuple(self._row(f"{split}-{i}", p) for i, p in enumerate(_draw(self.seed, split, rows)))
+
+    def _row(self, name: str, problem: Problem) -> Row:
+        completion = self._completion(problem)
+        return {"id": name, "prompt": f"{problem.text}\n", "completion": completion, "reference": str(problem.answer)}
 
     def _completion(self, problem: Problem) -> str:
         terse = random.Random(address(self.seed, "style", problem.text)).random() < self.terse_fraction
         return f"#### {problem.answer}" if terse else "\n".join([*problem.sums, f"#### {problem.answer}"])
-
-
-def _row(name: str, problem: Problem) -> Row:
-    return {"id": name, "prompt": f"{problem.text}\n", "reference": str(problem.answer)}
 
 
 @lru_cache(maxsize=8)

@@ -5,8 +5,17 @@ from typing import Literal
 import torch
 
 from alignbench.core.batches import Mask, PerToken
+from alignbench.core.errors import UserError
 
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
+
+
+def refuse_idle_length(how: Reduction, length: int | None) -> None:
+    """Raise UserError when fixed_length lacks its length, or when a length is given that nothing would read."""
+    if how == "fixed_length" and length is None:
+        raise UserError("reduction=fixed_length needs fixed_length=<response limit in tokens>")
+    if how != "fixed_length" and length is not None:
+        raise UserError(f"fixed_length={length} is not read by reduction={how}: set fixed_length=null")
 
 
 def token_weights(mask: Mask, how: Reduction, length: int | None = None) -> PerToken:

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
+from alignbench.core.errors import UserError
 from alignbench.store.disk import make_folder, write_whole
 
 STATUS, LOG = "status.json", "run.log"
@@ -26,6 +29,7 @@ class Diary:
             "resumed": before.get("resumed", 0), "determinism": determinism}
 
     def __enter__(self) -> Self:
+        self._alone()
         self._handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         package = logging.getLogger("alignbench")
@@ -48,9 +52,24 @@ class Diary:
         self._write()
         logging.getLogger("alignbench").removeHandler(self._handler)
         self._handler.close()
+        self._lock.release()
+
+    def _alone(self) -> None:
+        """Hold the folder, so that no second process writes into it. Raises UserError when one already does."""
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"{self.folder} is being written by another process: wait for it, or stop it first") from error
 
     def _write(self) -> None:
         write_whole(self.folder / STATUS, json.dumps(self._status, indent=2))
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether the run of this key ended well in this folder."""
+    status = _read(folder / STATUS)
+    return status.get("status") == "finished" and status.get("key") == key
 
 
 def now() -> str:

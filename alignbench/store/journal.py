@@ -29,12 +29,14 @@ class Journal:
             self._file.flush()
 
     def cut(self, phase: str, step: int) -> None:
-        """Forget the first record of `phase` after `step`, and all that was written after it."""
+        """Forget all that was written after the record of `phase` at `step`, of this phase and of those that follow."""
         kept = []
         for record in read(self.path):
             if record["phase"] == phase and record["step"] > step:
                 break
             kept.append(record)
+            if record["phase"] == phase and record["step"] == step:
+                break
         self._file.close()
         write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")

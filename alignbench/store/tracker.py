@@ -69,8 +69,8 @@ class Tracker(Logbook):
         """Begin to write down a run, or go on with one.
 
         `uri` None means SQLite under `output_dir`; `batch` is how many records MLflow hears of at once; with `enabled`
-        False only the files are written. `resume_after` is the step of the checkpoint that a run resumes from: the
-        first record after it of the phase in `tags`, and all behind that one, are dropped to be written again. With
+        False only the files are written. `resume_after` is the step of the checkpoint that a run resumes from:
+        what was recorded after that step of the phase in `tags` is dropped, to be written again. With
         None the run starts anew, and an earlier attempt's records are kept in `metrics.previous.jsonl`. Either way the
         MLflow run of this `run_dir` goes on, and is never told a step twice. Raises UserError when a folder cannot be
         written.

@@ -99,7 +99,8 @@ class TestGradient:
     ])
     def test_length_bias(self, reduction, long_over_short):
         """Two answers equally good, one four times as long: how hard is each of their tokens pulled?"""
-        algorithm = GRPO(group_size=4, scale_by_std=False, reduction=reduction, fixed_length=8)
+        algorithm = GRPO(group_size=4, scale_by_std=False, reduction=reduction,
+                         fixed_length=8 if reduction == "fixed_length" else None)
         batch = experience(algorithm, scored(
             old_logprobs=-torch.ones(4, 8), ref_logprobs=-torch.ones(4, 8), group=torch.zeros(4, dtype=torch.long),
             scores=tensor([1.0, 1.0, 0.0, 0.0]), mask=torch.arange(8)[None] < tensor([8, 2, 5, 5])[:, None]))

@@ -38,7 +38,9 @@ REFUSED = {
     "ppo of fixed length without it": (lambda: PPO(reduction="fixed_length"), "fixed_length=<response limit"),
     "grpo of fixed length without it": (lambda: GRPO(reduction="fixed_length"), "fixed_length=<response limit"),
     "rloo of fixed length without it": (lambda: RLOO(reduction="fixed_length"), "fixed_length=<response limit"),
-    "rloo with std": (lambda: RLOO(scale_by_std=True), "scale_by_std=true.*use algo=grpo"),
+    "rloo with std": (lambda: RLOO(scale_by_std=True), "scale_by_std and eps.*use algo=grpo"),
+    "rloo with eps": (lambda: RLOO(eps=1e-6), "scale_by_std and eps.*use algo=grpo"),
+    "idle length": (lambda: PPO(fixed_length=8), "not read by reduction=token_mean"),
     "a penalty without gradient": (lambda: FixedKL(estimator="k1", exact_gradient=False), "k1.*no gradient.*use k2"),
     "the same, adaptive": (lambda: AdaptiveKL(estimator="k1", exact_gradient=False), "k1.*no gradient.*use k2"),
 }
