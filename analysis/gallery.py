@@ -1,6 +1,6 @@
 """Which charts a report holds, section by section."""
 
-from . import figures, intervals
+from . import differences, figures, seeds
 from .arms import Arm
 from .figures import Chart
 from .findings import Findings
@@ -15,8 +15,8 @@ SMALL_MULTIPLES_FROM = 3  # methods; more than two in one panel of seeds cannot 
 def draw(findings: Findings) -> Gallery:
     """All charts by section; a section without data has an empty list."""
     return {
-        "verdict": _present(intervals.difference_chart(findings)),
-        "seeds": _present(intervals.seeds_chart(findings)),
+        "verdict": _present(differences.difference_chart(findings)),
+        "seeds": _present(seeds.seeds_chart(findings)),
         "learning": learning_charts(findings),
         "kl": kl_charts(findings),
         "cost": _present(*(figures.cost_chart(findings, key) for key in ("tokens", "seconds", "peak_memory_bytes"))),
