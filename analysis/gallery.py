@@ -29,7 +29,7 @@ def _present(*charts: Chart | None) -> list[Chart]:
 
 def kl_metric(study: Study) -> str | None:
     """Where the distance from the SFT model was measured: on validation prompts, else during rollouts."""
-    return first_known(study, ("eval/kl", "rollout/kl_sequence", "train/kl_mean"))
+    return first_known(study, ("eval/kl", "rollout/kl_sequence"))
 
 
 def learning_charts(findings: Findings) -> list[Chart]:
