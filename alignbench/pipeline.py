@@ -16,7 +16,7 @@ from alignbench.core import record
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
-from alignbench.data.stream import PromptStream
+from alignbench.data.stream import PromptStream, tokenise
 from alignbench.engine.state import RunState
 from alignbench.models import loading
 from alignbench.models.policy import CausalPolicy
@@ -28,7 +28,7 @@ from alignbench.phases.rl import restore, snapshot
 from alignbench.settings import Identity, Job, build, flatten, identify, resolve
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
 from alignbench.store.checkpoints import Checkpoints
-from alignbench.store.diary import Diary
+from alignbench.store.diary import Diary, is_finished
 from alignbench.store.disk import make_folder, write_whole
 from alignbench.store.provenance import git_state, versions
 from alignbench.store.tracker import Tracker
@@ -48,8 +48,12 @@ def run(cfg: DictConfig) -> None:
     if job.plan:
         pipeline.show_plan()
         return
+    folder = pipeline.identity.run_dir
+    if is_finished(folder, pipeline.identity.key):
+        print(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")  # noqa: T201
+        return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
-    with Diary(pipeline.identity.run_dir, who, job.hardware.determinism) as diary, Display(pipeline.name) as display:
+    with Diary(folder, who, job.hardware.determinism) as diary, Display(pipeline.name) as display:
         pipeline.run(diary, display)
 
 
@@ -86,8 +90,19 @@ class Pipeline:
         job.hardware.prepare()
         for rows in self.rows.values():
             job.reward.check(rows)
-        if job.eval.samples and max(job.eval.pass_at) > job.eval.samples:
-            raise UserError(f"eval.pass_at={list(job.eval.pass_at)} needs eval.samples={max(job.eval.pass_at)} or more")
+        self.check_room(job.model.text(self._texts()))
+
+    def check_room(self, text: Text) -> None:
+        """Every prompt of every split, and the answer to it, must fit into the model."""
+        rl, measured = self.job.rl, self.job.eval.max_new_tokens or 0
+        for limit, answer in (("rl.max_new_tokens", rl.max_new_tokens), ("eval.max_new_tokens", measured)):
+            if rl.max_prompt_tokens + answer > text.context:
+                raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + {limit}={answer} is more than the "
+                                f"model's context of {text.context} tokens: lower one of them")
+        for rows in self.rows.values():
+            tokenise(rows, text.prompt, rl.max_prompt_tokens)
+        if self._perplexity_rows():
+            sft.Demonstrations(self._perplexity_rows(), text)
 
     def show_plan(self) -> None:
         """What would be done, in a few lines."""
@@ -170,9 +185,6 @@ class Pipeline:
     def prompts(self, text: Text) -> PromptStream:
         """The training prompts, in the order of this seed."""
         rl = self.job.rl
-        if rl.max_prompt_tokens + rl.max_new_tokens > text.context:
-            raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + rl.max_new_tokens={rl.max_new_tokens} is "
-                            f"more than the model's context of {text.context}: lower one of them")
         return PromptStream(
             self.rows["train"], text.prompt, rl.prompts_per_step(self.job.algo), self.job.seed, text.pad,
             rl.max_prompt_tokens)
@@ -229,12 +241,11 @@ class Pipeline:
     def examiner(self, policy: CausalPolicy) -> Examiner:
         """Measures this policy the same way every time."""
         job = self.job
-        rows = [row for row in self.rows["validation"] if "completion" in row][: job.eval.perplexity_rows]
         return Examiner(
             policy=policy, scorer=job.reward, settings=job.eval,
             max_new_tokens=job.eval.max_new_tokens or job.rl.max_new_tokens, batch_size=job.hardware.eval_batch_size,
             microbatch_size=job.hardware.microbatch_size, max_prompt_tokens=job.rl.max_prompt_tokens,
-            perplexity_rows=rows)
+            perplexity_rows=self._perplexity_rows())
 
     def evaluate(self, policy: CausalPolicy, diary: Diary, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
@@ -256,8 +267,13 @@ class Pipeline:
     # --- what is shared by the phases -----------------------------------------------------------------------------
 
     def _load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
-        texts = [row["prompt"] + row["completion"] for row in self.demonstrations]
-        return self.job.model.load(texts=texts, start=start, device=self.job.hardware.resolved(), seed=seed)
+        return self.job.model.load(texts=self._texts(), start=start, device=self.job.hardware.resolved(), seed=seed)
+
+    def _perplexity_rows(self) -> list[Row]:
+        return [row for row in self.rows["validation"] if "completion" in row][: self.job.eval.perplexity_rows]
+
+    def _texts(self) -> list[str]:
+        return [row["prompt"] + row["completion"] for row in self.demonstrations]
 
     def tracker(
         self, folder: Path, phase: str, resume_after: int | None, name: str | None = None, seed: int | None = None

@@ -134,8 +134,8 @@ def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
     config = resolve(cfg) if isinstance(cfg, DictConfig) else cfg
     names, study = config["names"], config["study"] or "single"
     key = hashlib.sha256(_canonical({k: v for k, v in config.items() if k not in NOT_PART_OF_A_RUN})).hexdigest()
-    for what, value in (("study", study), ("method", names["method"])):
-        if not value or set(value) - set(SAFE):
+    for what, value in (("study", study), ("names.method", names["method"]), ("names.model", names["model"])):
+        if not value.strip(".") or set(value) - set(SAFE):
             raise UserError(f"{what}={value!r} names a folder: use letters, digits, dot, dash and underscore")
     folder = f"{names['method']}-{names['model']}-s{config['seed']}-{key[:8]}"
     return Identity(
@@ -188,13 +188,14 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         keys = ", ".join(f.name for f in fields(part))
         raise UserError(f"{path}={value!r}: a section with the keys {keys} is expected")
     try:
-        return TypeAdapter(hint, config=_lax(hint)).validate_python(value)
+        adapter = TypeAdapter(hint, config=_options(hint))
+        return adapter.validate_python(value, strict=not isinstance(value, list))  # YAML's lists fill our tuples
     except ValidationError as error:
         raise UserError(f"{path}={value!r}: {error.errors()[0]['msg']}") from error
 
 
-def _lax(hint: Any) -> ConfigDict | None:
-    return None if _dataclass_in(hint) else ConfigDict(arbitrary_types_allowed=True)
+def _options(hint: Any) -> ConfigDict | None:
+    return None if _dataclass_in(hint) else ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def _dataclass_in(hint: Any) -> type | None:

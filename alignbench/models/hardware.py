@@ -27,7 +27,8 @@ class Hardware:
     def resolved(self) -> str:
         """cpu or cuda. Raises UserError when a GPU was asked for and there is none."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("hardware.device=cuda, but torch sees no GPU here: use hardware=cpu, or a CUDA build of torch")
+            raise UserError("hardware.device=cuda, but torch sees no GPU here: use hardware=cpu, or install torch "
+                            "for CUDA")
         if self.device != "auto":
             return self.device
         return "cuda" if torch.cuda.is_available() else "cpu"

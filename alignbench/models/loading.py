@@ -1,7 +1,8 @@
 """Hub name, local path or artifact -> model and tokenizer: weights, dtype, quantisation, adapter, attention."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,10 @@ from alignbench.models.policy import FROZEN, TRAINED, is_adapted
 from alignbench.models.text import Text
 
 ATTENTION = Literal["auto", "eager", "sdpa", "flash_attention_2"]
-REMEDY = "give a local folder with model.path=<folder>, or download the model once on a machine with network"
+REMEDY = (
+    "Give a local folder with model.path=<folder>, or fill the cache on a machine with network (HF_HOME), or set "
+    "HF_TOKEN when access is restricted."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,14 @@ class Pretrained:
         elif not (Path(self.path) / "config.json").is_file():
             raise UserError(f"model.path={self.path}: no config.json there; give a folder written by save_pretrained")
 
+    def text(self, texts: Sequence[str]) -> Text:
+        """The text side alone, to check prompts before any weights are loaded; `texts` as in `load`."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        _quiet()
+        with _explained(self.source):
+            return self._text(AutoConfig.from_pretrained(self.source), AutoTokenizer.from_pretrained(self.source))
+
     def load(self, *, texts: Sequence[str], start: Path | None, device: str, seed: int) -> tuple[Any, Text]:
         """The model ready to train, on its device, and its text side.
 
@@ -82,12 +94,14 @@ class Pretrained:
         _quiet()
         adapted = start is not None and (start / "adapter_config.json").is_file()
         model, tokenizer = self._base(texts, None if adapted else start, device)
+        if self.quantization == "nf4":
+            _keep_gradients(model)
         if self.lora is not None:
             model = self._adapt(model, start if adapted else None, seed)
         model.config.use_cache = True
         if not torch.cuda.is_available() or self.quantization == "none":
             model = model.to(device)
-        return model, self._text(model, tokenizer)
+        return model, self._text(model.config, tokenizer)
 
     def _base(self, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -99,11 +113,8 @@ class Pretrained:
         if self.quantization == "nf4":
             options["quantization_config"] = self._nf4(device)
             options["device_map"] = {"": device}
-        try:
+        with _explained(source):
             return AutoModelForCausalLM.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            raise UserError(f"the model could not be loaded from {source}: {_first_line(error)}. Check model.path, or "
-                            f"{REMEDY}; a gated model also needs HF_TOKEN in the environment") from error
 
     def torch_dtype(self, device: str) -> torch.dtype:
         """The dtype of the base weights on this device."""
@@ -138,8 +149,8 @@ class Pretrained:
                 r=self.lora.rank, lora_alpha=self.lora.alpha, lora_dropout=self.lora.dropout,
                 target_modules=self.lora.targets, task_type="CAUSAL_LM"), adapter_name=TRAINED)
 
-    def _text(self, model: Any, tokenizer: Any) -> Text:
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+    def _text(self, config: Any, tokenizer: Any) -> Text:
+        context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
         chat = self.chat_template == "auto" and getattr(tokenizer, "chat_template", None) is not None
         return Text(tokenizer=tokenizer, chat=chat, context=context)
 
@@ -173,15 +184,26 @@ class Tiny(Pretrained):
             super().require()
 
     def _base(self, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Any]:
-        from alignbench.models.tiny import tiny_model, tiny_tokenizer
+        from alignbench.models.tiny import tiny_model
 
         if start is not None or self.path is not None:
             return super()._base(texts, start, device)
-        tokenizer = tiny_tokenizer(texts[: self.tokenizer_texts], self.vocabulary)
+        tokenizer = self._tokenizer(texts)
         model = tiny_model(
             len(tokenizer), hidden=self.hidden, layers=self.layers, heads=self.heads, intermediate=self.intermediate,
             context=self.context, seed=self.seed)
         return model.to(self.torch_dtype(device)), tokenizer
+
+    def text(self, texts: Sequence[str]) -> Text:
+        """The tokenizer that `load` makes from the same texts."""
+        if self.path is not None:
+            return super().text(texts)
+        return Text(tokenizer=self._tokenizer(texts), chat=False, context=self.context)
+
+    def _tokenizer(self, texts: Sequence[str]) -> Any:
+        from alignbench.models.tiny import tiny_tokenizer
+
+        return tiny_tokenizer(texts[: self.tokenizer_texts], self.vocabulary)
 
 
 def save(model: Any, text: Text, folder: Path) -> None:
@@ -191,6 +213,24 @@ def save(model: Any, text: Text, folder: Path) -> None:
     else:
         model.save_pretrained(folder)
     text.tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(f"the model cannot be loaded from {source}: {_first_line(error)}\nCheck what is there. {REMEDY}"
+                        ) from error
+
+
+def _keep_gradients(model: Any) -> None:
+    """Forbid 4-bit layers to repack weights in eval mode, as they do on some CPUs: no gradient passes them then."""
+    from bitsandbytes.nn import Linear4bit
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _installed(package: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from alignbench.core.batches import Rollouts, Row
 from alignbench.core.contracts import Scorer
+from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Positive, Size
 from alignbench.data.stream import once
 from alignbench.engine.score import read
@@ -32,12 +33,18 @@ class Evaluate:
     """Demonstrations for perplexity; 0 leaves it out."""
     samples: Size = 0
     """Answers drawn for each test prompt to estimate pass@k; 0 leaves it out."""
-    pass_at: tuple[int, ...] = (1, 4)
+    pass_at: tuple[Count, ...] = (1, 4)
     """The k of pass@k, each at most `samples`."""
     temperature: Positive = 1.0
     """Temperature of those draws."""
     seed: Size = 0
     """Seed of those draws, the same for all runs."""
+
+    def __post_init__(self) -> None:
+        if self.samples and not self.pass_at:
+            raise UserError(f"samples={self.samples} are drawn for pass@k: say for which k with pass_at=[1]")
+        if self.samples and max(self.pass_at) > self.samples:
+            raise UserError(f"pass_at={list(self.pass_at)} needs samples={max(self.pass_at)} or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,9 @@ class Examiner:
         if all(a["correct"] is not None for a in answers):
             numbers["accuracy"] = mean(a["correct"] for a in answers)
             numbers["accuracy_flexible"] = mean(a["scores"]["correct_flexible"] for a in answers)
+        elif self.settings.samples:
+            raise UserError("eval.samples is for pass@k, and this reward does not say which answers are correct: set "
+                            "eval.samples=0, or use reward=exact_match")
         if self.perplexity_rows:
             numbers["perplexity"] = self._perplexity()
         return answers, {f"{prefix}/{name}": value for name, value in numbers.items()}

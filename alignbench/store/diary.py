@@ -60,7 +60,7 @@ class Diary:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise UserError(f"{self.folder} is being written by another process: wait for it, or stop it first") from error
+            raise UserError(f"{self.folder} is in use by another process: wait for it, or stop it first") from error
 
     def _write(self) -> None:
         write_whole(self.folder / STATUS, json.dumps(self._status, indent=2))

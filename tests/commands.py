@@ -1,0 +1,73 @@
+"""What a person types, composed as Hydra does it, and run in this process or in one of its own."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from alignbench import launcher
+from alignbench.__main__ import ENVIRONMENT
+from alignbench.pipeline import run
+from alignbench.settings import identify
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "hardware=cpu", "sft.steps=2", "sft.batch_size=8", "rl.steps=2", "rl.rollouts_per_step=16", "rl.max_new_tokens=8",
+    "eval.every=2", "eval.perplexity_rows=4", "data.demonstration_rows=60", "data.train_rows=40",
+    "data.validation_rows=6", "data.test_rows=6", "model.hidden=32", "model.layers=1", "model.heads=2",
+    "model.intermediate=48",
+)
+"""A house of a second or two, all phases in it."""
+
+launcher.register()
+
+
+def config(*overrides: str) -> DictConfig:
+    """The config of one run, its interpolations filled in."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    plain = copy.deepcopy(composed)
+    with read_write(plain), open_dict(plain):
+        del plain["hydra"]
+    OmegaConf.resolve(plain)
+    return plain
+
+
+def run_small(output_dir: Path, *overrides: str) -> Path:
+    """Run a small job in this process, without MLflow unless asked for. Returns its folder."""
+    cfg = config(*SMALL, "tracking.enabled=false", f"output_dir={output_dir}", *overrides)
+    run(cfg)
+    return identify(cfg).run_dir
+
+
+def type_in(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What happens when a person types this."""
+    return subprocess.run(
+        [sys.executable, "-m", "alignbench", *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT, **environment})
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """How a run stands."""
+    return json.loads((folder / "status.json").read_text())
+
+
+def numbers(folder: Path) -> list[tuple[str, int, dict[str, float]]]:
+    """Phase, step and metrics of each record of a run, without what only measures the machine."""
+    return [
+        (record["phase"], record["step"], {k: v for k, v in record["metrics"].items() if not k.startswith("cost/")})
+        for record in lines(folder / "metrics.jsonl")
+    ]

@@ -1,0 +1,190 @@
+"""Every YAML lists exactly the knobs of its dataclass, and every option of every group composes and builds."""
+
+import dataclasses
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import ROOT, config
+from hydra.errors import HydraException
+
+from alignbench.core.errors import UserError
+from alignbench.settings import Job, _dataclass_in, _locate, build, check, identify, resolve
+
+CONF = ROOT / "conf"
+OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
+
+def load(path: Path) -> dict:
+    """A YAML with those it inherits from under it, as Hydra merges them."""
+    node = yaml.safe_load(path.read_text()) or {}
+    merged: dict = {}
+    for parent in [name for name in node.pop("defaults", []) if name != "_self_"]:
+        merged = merge(merged, load(path.with_name(f"{parent}.yaml")))
+    return merge(merged, node)
+
+
+def merge(under: dict, over: dict) -> dict:
+    both = under.keys() & over.keys()
+    nested = {k: merge(under[k], over[k]) for k in both if isinstance(under[k], dict) and isinstance(over[k], dict)}
+    return {**under, **over, **nested}
+
+
+def assert_same_keys(node: dict, cls: type, where: str) -> None:
+    keys, hints = set(node) - {"_target_"}, typing.get_type_hints(cls, include_extras=True)
+    assert keys == {field.name for field in dataclasses.fields(cls)}, where
+    for key in keys:
+        if isinstance(node[key], dict):
+            part = _locate(node[key]["_target_"], where) if "_target_" in node[key] else _dataclass_in(hints[key])
+            assert part is not None, f"{where}.{key} is a section without a dataclass"
+            assert_same_keys(node[key], part, f"{where}.{key}")
+
+
+def of_each(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=[f"{path.parent.name}={path.stem}" for path in paths])
+
+
+@of_each([path for path in OPTIONS if path.parent.name not in ("judge", "preset")])
+def test_an_option_lists_exactly_the_knobs_of_its_class(path: Path) -> None:
+    node = load(path)
+    assert_same_keys(node, _locate(node["_target_"], path.stem), path.stem)
+
+
+def test_the_root_lists_exactly_the_knobs_of_a_job() -> None:
+    groups = {"model", "algo", "reward", "data", "hardware", "judge"}
+    node = load_root()
+    assert set(node) == {field.name for field in dataclasses.fields(Job)} - groups
+    hints = typing.get_type_hints(Job)
+    for section in [name for name, value in node.items() if isinstance(value, dict)]:
+        assert_same_keys(node[section], hints[section], section)
+    assert_same_keys(load(CONF / "judge" / "none.yaml"), hints["judge"], "judge")
+
+
+def load_root() -> dict:
+    node = yaml.safe_load((CONF / "config.yaml").read_text())
+    return {key: value for key, value in node.items() if key not in ("defaults", "hydra")}
+
+
+@of_each([path for path in OPTIONS if path.parent.name == "algo"])
+def test_an_algorithm_is_the_file_of_its_name_or_inherits_one_that_is(path: Path) -> None:
+    module = load(path)["_target_"].rpartition(".")[0]
+    parents = [name for name in yaml.safe_load(path.read_text()).get("defaults", []) if name != "_self_"]
+    assert module == f"alignbench.algorithms.{path.stem}" or (parents and module.endswith(f".{parents[0]}"))
+
+
+def test_every_dataset_and_model_takes_a_local_path() -> None:
+    generated = {"arithmetic", "preferences_toy"}
+    paths = [*CONF.glob("model/*.yaml"), *(p for p in CONF.glob("data/*.yaml") if p.stem not in generated)]
+    assert all("path" in load(path) for path in paths)
+
+
+@of_each([path for path in OPTIONS if path.parent.name != "preset"])
+def test_every_option_composes_and_builds(path: Path, tmp_path: Path) -> None:
+    group, option = path.parent.name, path.stem
+    (tmp_path / "mine.py").write_text("def length(prompts, completions):\n    return list(map(len, completions))\n")
+    needs = (f"reward.function={tmp_path}/mine.py:length",) if path.stem == "custom" else ()
+    job = build(resolve(config("hardware=cpu", f"{group}={option}", *needs)))
+    assert type(getattr(job, group)).__name__ == load(path).get("_target_", "Judge").rpartition(".")[2]
+    if group in ("model", "data", "reward"):
+        assert getattr(job.names, group) == option
+    assert job.names.method == (option if group == "algo" else "grpo")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
+    node = yaml.safe_load(path.read_text())
+    swept = node["hydra"]["sweeper"]["params"]
+    assert node["hydra"]["mode"] == "MULTIRUN"
+    assert path.read_text().startswith("# @package _global_\n")
+    own = [f"{key}={value}" for key, value in node.items() if key != "hydra"]
+    for method in str(swept.get("algo", "grpo")).split(","):
+        assert build(resolve(config(f"algo={method}", *own))).study == path.stem
+
+
+def test_no_two_options_of_a_group_are_the_same() -> None:
+    for group in {path.parent.name for path in OPTIONS}:
+        nodes = [yaml.safe_dump(load(path)) for path in OPTIONS if path.parent.name == group]
+        assert len(set(nodes)) == len(nodes), group
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("rl.stepz=1", "stepz"), ("stepz=1", "stepz"), ("algo.kl.koef=1", "koef"), ("modle=tiny", "modle")],
+)
+def test_an_unknown_key_without_a_plus_does_not_compose(override: str, key: str) -> None:
+    with pytest.raises(HydraException, match=key):
+        config(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("+stepz=1", "there is no key stepz; known keys: seed"),
+        ("+rl.step=1", "there is no key rl.step; did you mean rl.steps?"),
+        ("+algo.kl.koef=1", "there is no key algo.kl.koef; did you mean algo.kl.coef?"),
+        ("+model.lora.ranks=4", "there is no key model.lora.ranks; did you mean model.lora.rank?"),
+        ("+data.path=x", "there is no key data.path"),
+        ("+analysis.x.y=1", "there is no key analysis.x"),
+    ],
+)
+def test_an_unknown_key_with_a_plus_is_refused_by_name(override: str, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check(config(override))
+    assert str(refused.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=abc", "seed=1.5", "seed=1.0", "seed=true", "seed=null", "rl.steps=ten", "rl.steps=[1]",
+        "rl.temperature=hot", "algo.scale_by_std=maybe", "algo.scale_by_std=1", "algo.reduction=tokens", "output_dir=3",
+        "plan=perhaps",
+        "eval.pass_at=3", "eval.pass_at=[1,x]", "tracking.uri=[a]", "invariants.finite=fail", "data.seed=x",
+        "model.dtype=int8", "model.lora=4", "rl.optimizer=adam", "algo.kl=0.1", "sft=3", "judge.name=me",
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_its_key(override: str) -> None:
+    key, _, _ = override.partition("=")
+    with pytest.raises(UserError, match=rf"^{key}="):
+        check(config(override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=-1", "rl.steps=0", "rl.rollouts_per_step=0", "rl.temperature=0", "rl.optimizer.learning_rate=-1e-4",
+        "rl.optimizer.learning_rate=0", "rl.optimizer.learning_rate=.inf", "rl.optimizer.learning_rate=.nan",
+        "rl.optimizer.beta1=1", "sft.batch_size=0", "sft.optimizer.warmup_steps=-1", "algo.clip_low=0",
+        "algo.clip_low=1", "algo.clip_high=0", "algo.kl.coef=-1", "algo.group_size=0", "eval.every=0",
+        "eval.samples=-1", "eval.pass_at=[0]",
+        "hardware.threads=0", "hardware.microbatch_size=0", "data.test_rows=0", "data.terse_fraction=2",
+        "invariants.kl_tolerance=0", "analysis.margin=0", "model.layers=0", "+model.lora.rank=0",
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(override: str) -> None:
+    key = override.partition("=")[0].removeprefix("+")
+    with pytest.raises(UserError, match=rf"^{key}="):
+        check(config(override))
+
+
+def test_a_section_that_is_off_can_be_given_whole_or_in_part() -> None:
+    whole = build(resolve(config("model.lora={rank:4,alpha:8}"))).model.lora
+    part = build(resolve(config("+model.lora.rank=4"))).model.lora
+    assert (whole.rank, whole.alpha, part.rank, part.alpha) == (4, 8.0, 4, 32.0)
+    assert build(resolve(config())).model.lora is None
+
+
+def test_another_class_for_a_part_is_taken_by_its_target() -> None:
+    adaptive = "+algo.kl={_target_: alignbench.algorithms.kl.AdaptiveKL, coef: 0.1, target: 3.0}"
+    assert build(resolve(config(adaptive))).algo.kl.target == 3.0
+    for target in ("nowhere.Kind", "alignbench.algorithms.kl.Nothing", "math.pi", "Kind"):
+        with pytest.raises(UserError, match=r"algo\.kl\._target_"):
+            check(config(f"algo.kl._target_={target}"))
+
+
+def test_what_is_not_computed_differently_has_the_same_key() -> None:
+    same = ["study=s", "output_dir=x", "plan=true", "tracking.samples=1", "analysis.margin=0.1"]
+    other = ["seed=1", "rl.steps=2", "data.test_rows=9", "reward.mode=flexible", "hardware.microbatch_size=1"]
+    key = identify(config()).key
+    assert all(identify(config(override)).key == key for override in same)
+    assert all(identify(config(override)).key != key for override in other)
