@@ -1,7 +1,7 @@
 """What must hold in every live run, and what to say when it does not."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ class Invariants:
     kl_tolerance: Positive = 1e-6
     """The largest |log pi - log ref| of a token at step 0."""
     trainable: Level = "error"
-    """Something must be trainable."""
+    """Something must be trainable, in the policy as in the critic."""
     weights_moved: Level = "error"
     """The first update with a gradient must change the weights."""
     finite: Level = "error"
@@ -39,9 +39,9 @@ class Invariants:
     no_signal_patience: Count = 5
     """How many such steps make an alarm."""
 
-    def check_trainable(self, parameters: Iterable[tuple[str, Parameter]]) -> list[str]:
-        """At least one parameter must ask for a gradient."""
-        if sum(p.numel() for _, p in parameters):
+    def check_trainable(self, groups: Iterable[Sequence[Parameter]]) -> list[str]:
+        """Each group of the optimizer must have a parameter: a critic that learns must not hide a frozen policy."""
+        if all(groups):
             return []
         return report(self.trainable, "invariants.trainable", "no parameter is trainable: the adapter is frozen or all "
                       "weights are. Set model.lora or unfreeze the model")

@@ -51,12 +51,11 @@ class Optimizer:
     def __init__(self, groups: list[tuple[Iterable[Parameter], float]], settings: AdamW, total_steps: int) -> None:
         self.settings, self.total_steps = settings, total_steps
         self.rates = [rate for _, rate in groups]
-        self.parameters = [p for parameters, _ in groups for p in parameters]
+        self.groups = [list(parameters) for parameters, _ in groups]
+        self.parameters = [p for group in self.groups for p in group]
         self.adamw = torch.optim.AdamW(
-            [{"params": list(parameters)} for parameters, _ in groups if parameters],
-            lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        ) if self.parameters else None
+            [{"params": group} for group in self.groups], lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay)
 
     def clip(self) -> float:
         """Scale the gradient down to the allowed norm; returns the norm it had."""
@@ -64,7 +63,6 @@ class Optimizer:
 
     def step(self, done: int) -> float:
         """Change the weights, `done` optimizer steps having been made before; returns the learning rate used."""
-        assert self.adamw is not None, "nothing to train"
         scale = self.settings.scale(done, self.total_steps)
         for group, rate in zip(self.adamw.param_groups, self.rates, strict=True):
             group["lr"] = rate * scale

@@ -31,7 +31,7 @@ class Engine:
     def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
         checks = self.update.invariants
-        pending = checks.check_trainable(self.policy.trainable())
+        pending = checks.check_trainable(self.update.optimizer.groups)
         for batch in prompts.after(state.prompts_seen):
             start = perf_counter()
             rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, "rollout", state.step))

@@ -29,7 +29,7 @@ class Imitation:
 
     def run(self, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
-        pending = self.invariants.check_trainable(self.policy.trainable())
+        pending = self.invariants.check_trainable(self.optimizer.groups)
         while True:
             start = perf_counter()
             batch = self.batch_at(state.step)
@@ -59,7 +59,8 @@ class Imitation:
         for rows in microbatches(batch, self.microbatch_size):
             part = batch[rows]
             loss = negative_log_likelihood(self.policy(part), part).sum() / count
-            loss.backward()
+            if loss.requires_grad:  # A frozen policy was reported, and may be gone on with.
+                loss.backward()
             total = total + loss.detach()
         return float(total)
 

@@ -74,7 +74,8 @@ class Update:
             part = batch[rows]
             now = self.policy(part)
             output = self.algorithm.loss(now, part)
-            output.loss.backward()
+            if output.loss.requires_grad:  # A frozen policy was reported, and may be gone on with.
+                output.loss.backward()
             shown = observe(now, part)
             seen.add(part.mask, **shown, **output.tokens)
             local.add(part.mask, kl_to_old=shown["kl_to_old"])

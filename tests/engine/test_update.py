@@ -1,0 +1,177 @@
+"""However work is cut into pieces, the gradient is the same; minibatches are whole groups; large steps end early."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from bigram import METHODS, Bigram, Stream, engine, start, weights
+
+from alignbench.core.batches import sequences
+from alignbench.engine.invariants import Invariants
+from alignbench.engine.optimize import AdamW, Optimizer
+from alignbench.engine.score import microbatches, read, score
+from alignbench.engine.state import RunState
+from alignbench.engine.supervise import Imitation
+from alignbench.engine.update import TokenMeans
+
+REDUCTIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_length")
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+def gathered(method, *, stir=True, **options):
+    """An engine and its first experience, made by a policy that has moved since."""
+    running = engine(METHODS[method](**options))
+    state = start(running.algorithm)
+    rollouts = running.sampler(next(Stream().after(0)), 4, 11)
+    scored = score(rollouts, running.scorer, running.policy, state.kl_coef, 32)
+    if stir:
+        with torch.no_grad():
+            running.policy.table += 0.3 * torch.randn(running.policy.table.shape,
+                                                      generator=torch.Generator().manual_seed(3))
+    return running, running.algorithm.credit(scored)
+
+
+def pieces(method, size, **options):
+    """Gradient and metrics of one optimizer step whose rows are taken `size` at a time."""
+    running, experience = gathered(method, **options)
+    batch = replace(experience, weights=running.algorithm.weights(experience.mask))
+    seen = TokenMeans()
+    numbers = replace(running.update, microbatch_size=size)._accumulate(batch, seen)
+    gradient = torch.cat([p.grad.flatten() for _, p in running.policy.trainable()])
+    return gradient, numbers, {name: (seen.mean(name), seen.std(name)) for name in seen.sums}
+
+
+@every_method
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("size", [1, 3, 7, 31])
+def test_any_microbatch_size_gives_the_same_gradient(method, reduction, size):
+    options = {"reduction": reduction, "fixed_length": 5 if reduction == "fixed_length" else None}
+    whole, numbers, shown = pieces(method, 32, **options)
+    found, their_numbers, their_shown = pieces(method, size, **options)
+    assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-5)
+    assert their_numbers == pytest.approx(numbers, abs=1e-6, rel=1e-5)
+    for name, expected in shown.items():
+        assert their_shown[name] == pytest.approx(expected, abs=1e-6, rel=1e-5), name
+
+
+@every_method
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_whole_update_does_not_depend_on_the_microbatch_size(method, size):
+    results = []
+    for microbatch_size in (32, size):
+        running, experience = gathered(method, stir=False)
+        update = replace(running.update, microbatch_size=microbatch_size)
+        updated = update(experience, step=0, optimizer_steps=0, seed=0)
+        results.append((updated.metrics, weights(running.policy)))
+    (metrics, whole), (their_metrics, found) = results
+    assert their_metrics == pytest.approx(metrics, abs=1e-5)
+    for a, b in zip(found, whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_reading_does_not_depend_on_the_microbatch_size():
+    running, experience = gathered("PPO")
+    with torch.no_grad():
+        whole, parts = read(running.policy, experience, 32), read(running.policy, experience, 5)
+    torch.testing.assert_close(parts.logprobs, whole.logprobs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(parts.entropy, whole.entropy, atol=1e-6, rtol=0)
+    torch.testing.assert_close(parts.values, whole.values, atol=1e-6, rtol=0)
+
+
+def test_microbatches_hold_each_row_once_and_rows_of_like_length():
+    _, experience = gathered("GRPO")
+    parts = list(microbatches(experience, 5))
+    assert sorted(torch.cat(parts).tolist()) == list(range(32))
+    assert [len(p) for p in parts] == [5] * 6 + [2]
+    lengths = experience.lengths()[torch.cat(parts)]
+    assert (lengths.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("minibatches", [1, 2, 3, 8, 20])
+def test_minibatches_are_whole_groups_and_hold_each_row_once_an_epoch(minibatches):
+    running, experience = gathered("GRPO")
+    shuffled = experience[torch.randperm(32, generator=torch.Generator().manual_seed(0))]
+    update = replace(running.update, minibatches=minibatches, epochs=2)
+    parts = list(update._minibatches(shuffled, seed=0, step=0))
+    each = min(minibatches, 8)
+    assert len(parts) == 2 * each
+    for epoch in (parts[:each], parts[each:]):
+        assert sorted(torch.cat(epoch).tolist()) == list(range(32))
+        groups = [set(shuffled.group[rows].tolist()) for rows in epoch]
+        assert sum(map(len, groups)) == len(set.union(*groups)) == 8
+
+
+def test_minibatches_are_addressed_by_seed_step_and_epoch():
+    running, experience = gathered("GRPO")
+
+    def order(seed, step):
+        return [rows.tolist() for rows in running.update._minibatches(experience, seed, step)]
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(1, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0)[:2] != order(0, 0)[2:]
+
+
+def test_too_large_a_step_ends_the_update_without_another():
+    free, early = (gathered("GRPO", stir=False, target_kl=limit) for limit in (None, 1e-6))
+    stopped = early[0].update(early[1], step=0, optimizer_steps=0, seed=0)
+    assert free[0].update(free[1], step=0, optimizer_steps=0, seed=0).optimizer_steps == 4
+    assert stopped.optimizer_steps == 1
+    assert stopped.metrics["train/epochs_done"] == 0.5
+    one_step = gathered("GRPO", stir=False)
+    rows = next(one_step[0].update._minibatches(one_step[1], 0, 0))
+    replace(one_step[0].update, epochs=1, minibatches=1)(one_step[1][rows], step=0, optimizer_steps=0, seed=0)
+    torch.testing.assert_close(weights(early[0].policy), weights(one_step[0].policy), atol=1e-7, rtol=0)
+    assert all(p.grad is None for _, p in early[0].policy.trainable())
+
+
+def test_what_is_outside_the_mask_is_neither_learned_nor_measured():
+    (running, experience), (other, _) = (gathered("PPO", stir=False) for _ in range(2))
+    noisy = replace(experience, responses=torch.where(experience.mask, experience.responses, 3),
+                    advantages=torch.where(experience.mask, experience.advantages, 1e3))
+    assert not torch.equal(noisy.advantages, experience.advantages)
+    clean = running.update(experience, step=0, optimizer_steps=0, seed=0)
+    found = other.update(noisy, step=0, optimizer_steps=0, seed=0)
+    assert found.metrics == clean.metrics
+    assert all(torch.equal(a, b) for a, b in zip(weights(running.policy), weights(other.policy), strict=True))
+
+
+# --- imitation ----------------------------------------------------------------------------------------------------
+
+EXAMPLES = sequences([[2, 1], [2, 3], [2, 5], [2, 4]], [[5, 0], [4, 4, 4, 0], [1], [3, 2, 0]], pad=0)
+
+
+def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, **invariants):
+    policy = policy or Bigram()
+    optimizer = Optimizer([([p for _, p in policy.trainable()], rate)], AdamW(warmup_steps=0), 100)
+    imitation = Imitation(policy=policy, optimizer=optimizer, batch_at=lambda step: EXAMPLES,
+                          microbatch_size=microbatch_size, invariants=Invariants(**invariants))
+    reports = imitation.run(RunState())
+    return [next(reports) for _ in range(count)], policy
+
+
+def test_imitation_descends_the_mean_over_all_tokens():
+    report = imitate()[0][0]
+    with torch.no_grad():
+        by_hand = -Bigram()(EXAMPLES).logprobs.sum() / 10
+    assert report.metrics["sft/loss"] == pytest.approx(by_hand.item(), rel=1e-6)
+    assert report.state.tokens_written == report.metrics["sft/tokens"] == 10
+    assert report.state.flops == 3 * 10 * (10 + 8)
+    assert (report.state.prompts_seen, report.state.optimizer_steps) == (4, 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_imitation_in_pieces_is_the_same(size):
+    (whole,), one = imitate()
+    (found,), other = imitate(microbatch_size=size)
+    for name, value in whole.metrics.items():
+        assert found.metrics[name] == pytest.approx(value, abs=1e-6)
+    torch.testing.assert_close(weights(one), weights(other), atol=1e-5, rtol=1e-5)
+
+
+def test_imitation_learns():
+    reports, _ = imitate(count=40)
+    assert reports[-1].metrics["sft/loss"] < 0.5 * reports[0].metrics["sft/loss"]
+    assert set(reports[0].metrics) == {"sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens"}
