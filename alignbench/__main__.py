@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "BITSANDBYTES_NOWELCOME": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait make everything slower on shared cores
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
