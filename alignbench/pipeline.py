@@ -159,7 +159,7 @@ class Pipeline:
         model, text = self._load(None, job.sft.seed)
         policy = CausalPolicy(model, text)
         reports = job.sft.run(policy, self.demonstrations, job.hardware.microbatch_size, job.invariants)
-        journal = make_folder(Path(job.output_dir) / "artifacts" / f".{name}.tracking")
+        journal = make_folder(Path(job.output_dir) / "artifacts" / f"{name}.tracking")
         with self.tracker(journal, "sft", None, name=name, seed=job.sft.seed) as tracker:
             for _ in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
                 pass

@@ -63,12 +63,13 @@ BUDGET: Final = (PROMPTS, COMPLETIONS, TOKENS, OPTIMIZER_STEPS, FLOPS)
 # Measurements of the machine: the only numbers that differ between two runs of the same seed.
 SECONDS: Final = "cost/seconds"
 PEAK_MEMORY: Final = "cost/peak_memory_bytes"
+TRACKING_SECONDS: Final = "cost/tracking_seconds"
 COST: Final = (
     SECONDS,
     "cost/rollout_seconds",
     "cost/score_seconds",
     "cost/update_seconds",
-    "cost/tracking_seconds",
+    TRACKING_SECONDS,
     PEAK_MEMORY,
 )
 COST_PREFIX: Final = "cost/"

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from alignbench.core.record import BUDGET, PEAK_MEMORY, SECONDS
+from alignbench.core.record import BUDGET, PEAK_MEMORY, SECONDS, TRACKING_SECONDS
 from alignbench.engine.state import RunState, StepReport
 from alignbench.store.logbook import Logbook
 
@@ -66,7 +66,8 @@ class Display:
 def write_down(reports: Iterable[StepReport], logbook: Logbook, phase: str) -> Iterator[StepReport]:
     """Record the metrics of each report, with the budget spent so far and what it cost."""
     for report in reports:
-        logbook.record(phase, report.state.step, {**report.metrics, **ledger(report.state)})
+        spent = {**ledger(report.state), TRACKING_SECONDS: logbook.seconds}
+        logbook.record(phase, report.state.step, {**report.metrics, **spent})
         yield report
 
 
