@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -250,4 +251,5 @@ def _quiet() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*MatMul8bitLt.*")
-    warnings.filterwarnings("ignore", message=".*gemm_4bit.*")
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    getLogger("bitsandbytes").setLevel(ERROR)

@@ -1,5 +1,6 @@
 """The loop on a policy small enough to understand: it learns, repeats, goes on, counts and names what it measured."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -68,6 +69,20 @@ def test_a_resumed_run_is_the_run_it_resumes(method, tmp_path):
     assert [measured(r) for r in rest] == [measured(r) for r in reports[3:]]
     assert counted(rest[-1].state) == counted(reports[-1].state)
     assert all(torch.equal(a, b) for a, b in zip(weights(second.policy), weights(whole.policy), strict=True))
+
+
+def test_the_rate_follows_the_optimizer_steps_of_the_whole_run():
+    running = engine(METHODS["GRPO"](), rate=0.08, warmup_steps=8)
+    found = [r.metrics["train/learning_rate"] for r in steps(running, 3)]
+    assert found == pytest.approx([0.04, 0.08, 0.08]), "4 optimizer steps in each step, the rate that of the last"
+
+
+def test_each_step_draws_anew():
+    running, seeds = engine(METHODS["GRPO"]()), []
+    draw = running.sampler
+    replaced = replace(running, sampler=lambda batch, size, seed: seeds.append(seed) or draw(batch, size, seed))
+    steps(replaced, 3)
+    assert len(set(seeds)) == 3
 
 
 @every_method

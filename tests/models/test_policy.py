@@ -110,6 +110,16 @@ def test_a_model_in_bfloat16_answers_in_float32(text):
         torch.testing.assert_close(row[: len(response)].detach(), by_hand, atol=0.15, rtol=0.05)
 
 
+def test_only_the_tokens_that_count_go_through_the_head(policy):
+    rows = []
+    hook = policy.lm_head.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:-1].numel()))
+    try:
+        read(policy, *PAIRS)
+    finally:
+        hook.remove()
+    assert rows == [sum(map(len, RESPONSES))]
+
+
 class Loud(type(make_model("llama"))):
     """A model with a rule of its own after the head."""
 
