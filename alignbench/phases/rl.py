@@ -20,13 +20,13 @@ from alignbench.models.sampler import Sampler
 class RL:
     """The budget and the update, the same for every method of a study."""
 
-    steps: Count = 60
+    steps: Count = 40
     """Rollout, score, update: this many times."""
     rollouts_per_step: Count = 128
     """Answers drawn in a step; prompts = rollouts / group size, so that methods spend the same."""
     max_prompt_tokens: Count = 256
     """Prompts may not be longer; they are never cut."""
-    max_new_tokens: Count = 28
+    max_new_tokens: Count = 32
     """Where an answer is cut."""
     temperature: Positive = 1.0
     """Of the sampling, and of the log-probabilities that are trained on."""
