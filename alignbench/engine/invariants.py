@@ -68,11 +68,11 @@ class Invariants:
                       "raise invariants.ratio_tolerance")
 
     def check_finite(self, name: str, value: float) -> list[str]:
-        """Called before the optimizer steps, so that bad numbers never reach the weights."""
+        """Called before the optimizer steps; where this only warns, that step is skipped: NaN reaches no weight."""
         if math.isfinite(value):
             return []
         return report(self.finite, "invariants.finite", f"{name} is {value}: lower the learning rate, look at "
-                      "the rewards, or use a wider dtype")
+                      "the rewards, or use a wider dtype; no weight was changed by it")
 
     def check_moved(self, moved: bool, grad_norm: float, step: int) -> list[str]:
         """Whether the first update changed any weight, given the norm of its gradient."""

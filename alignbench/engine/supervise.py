@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -38,7 +39,11 @@ class Imitation:
             norm = self.optimizer.clip()
             warnings, pending = pending + self.invariants.check_finite("the loss", loss), []
             warnings += self.invariants.check_finite("grad norm", norm)
-            rate = self.optimizer.step(state.step)
+            if isfinite(loss + norm):
+                rate = self.optimizer.step(state.step)
+            else:
+                rate = 0.0
+                self.optimizer.clear()
             if before is not None:
                 moved = not torch.equal(before, fingerprint(self.policy.trainable()))
                 warnings += self.invariants.check_moved(moved, norm, state.step)

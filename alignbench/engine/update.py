@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -42,6 +43,9 @@ class Update:
             if len(losses) == 1:
                 first_gap = gap
                 warnings += self.invariants.check_first_pass(gap, "the update's first pass and the scoring pass")
+            if not isfinite(loss + norm):
+                self.optimizer.clear()
+                continue
             if self.algorithm.target_kl is not None and kl_to_old > self.algorithm.target_kl:
                 self.optimizer.clear()
                 break

@@ -98,6 +98,15 @@ def test_a_gradient_that_is_no_number_is_reported_or_not_as_told():
     assert not run("finite", "off", policy=Exploding())[0].warnings
 
 
+@pytest.mark.parametrize("level", ["warn", "off"])
+def test_a_step_that_is_not_a_number_is_skipped(level):
+    policy = Exploding()
+    before = {name: weight.clone() for name, weight in policy.trainable()}
+    report = run("finite", level, policy=policy)[0]
+    assert all(torch.equal(before[name], weight) for name, weight in policy.trainable())
+    assert report.state.optimizer_steps == 0
+
+
 def test_steps_without_signal_are_counted_up_to_the_patience():
     checks = Invariants(no_signal_patience=3)
     assert [bool(checks.check_signal(n)) for n in range(8)] == [False, False, False, True, False, False, True, False]
