@@ -161,7 +161,7 @@ def _construct(cls: type, node: Mapping[str, Any], path: str) -> Any:
     """An object of a dataclass from a config node, its own parts built first."""
     hints = typing.get_type_hints(cls, include_extras=True)
     knobs = {f.name: f for f in fields(cls)}
-    given = {str(k): v for k, v in node.items() if k != "_target_"}
+    given = {str(k): v for k, v in node.items() if k != "_target_" and v != "???"}  # which is YAML's "must be given"
     _refuse_unknown(given, knobs, path)
     values = {name: _value(hints[name], value, _join(path, name)) for name, value in given.items()}
     missing = [n for n, f in knobs.items() if n not in given and f.default is MISSING and f.default_factory is MISSING]

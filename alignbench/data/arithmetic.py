@@ -4,6 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
+
+from annotated_types import Le
 
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
@@ -19,6 +22,9 @@ LOSSES = ("drops", "loses", "sells")
 
 # A hundred places, dealt by a hash of the problem's text: no problem can stand in two splits, whatever the seeds.
 PLACES = {"demonstrations": range(40), "train": range(40, 80), "validation": range(80, 85), "test": range(85, 100)}
+
+Rows = Annotated[Count, Le(50_000)]
+"""How many problems of a split: as many as are found in seconds, for the smallest split too."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,13 @@ class Arithmetic:
 
     seed: int = 0
     """Which problems are drawn; apart from the run's seed, so that every run of a study meets the same ones."""
-    demonstration_rows: Count = 8000
+    demonstration_rows: Rows = 8000
     """Problems with a completion to imitate."""
-    train_rows: Count = 8000
+    train_rows: Rows = 8000
     """Problems to answer while training."""
-    validation_rows: Count = 256
+    validation_rows: Rows = 256
     """Problems measured during training."""
-    test_rows: Count = 1000
+    test_rows: Rows = 1000
     """Problems measured once, when training ended."""
     terse_fraction: Fraction = 0.65
     """The share of demonstrations that give the answer without the work."""

@@ -7,7 +7,6 @@ from itertools import count
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
@@ -54,6 +53,8 @@ class Sampler:
 
     def _decode(self, prompts: Prompts, group_size: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens and log-probabilities [n, max_new_tokens], lengths [n], and whether each row ended by itself [n]."""
+        from transformers import DynamicCache  # here, because its import takes longer than telling what is wrong
+
         n, device, model = len(uniforms), uniforms.device, self.policy.model
         width, cache = prompts.tokens.shape[1], DynamicCache(config=self.policy.inner.config)
         seen = (torch.arange(width)[None] >= (width - prompts.lengths)[:, None]).long().to(device)
