@@ -23,7 +23,7 @@ from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
 from alignbench.phases import sft
 from alignbench.phases.evaluate import Examiner
-from alignbench.phases.follow import Display, ledger, write_down
+from alignbench.phases.follow import Display, keep_samples, ledger, write_down
 from alignbench.phases.rl import restore, snapshot
 from alignbench.settings import Identity, Job, build, flatten, identify, resolve
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
@@ -219,16 +219,8 @@ class Pipeline:
                 yield report
                 continue
             numbers = self.examiner(policy).measure(self.rows["validation"], "eval")[1]
-            self._keep_samples(report, tracker)
+            keep_samples(report, tracker, self.job.tracking.samples)
             yield replace(report, metrics={**report.metrics, **numbers})
-
-    def _keep_samples(self, report: Any, tracker: Tracker) -> None:
-        scored = report.scored
-        tracker.histogram("rewards", report.state.step, scored.scores.tolist())
-        kept = range(min(self.job.tracking.samples, len(scored)))
-        tracker.table(f"samples-{report.state.step:06d}", [
-            {"prompt": scored.rows[i]["prompt"], "response": scored.texts[i], "reward": float(scored.scores[i]),
-             "tokens": int(scored.mask[i].sum())} for i in kept])
 
     def _ratio_tolerance(self) -> float:
         given = self.job.invariants.ratio_tolerance
@@ -295,17 +287,10 @@ class Pipeline:
         job = self.job
         data = {split: {"rows": len(rows), "sha256": fingerprint(rows)} for split, rows in self.rows.items()}
         manifest = {
-            "versions": versions(), "git": git_state(), "device": job.hardware.resolved(), "threads": threads(),
+            "versions": versions(), "git": git_state(), "device": job.hardware.resolved(), "threads": job.hardware.threads_used(),
             "command": sys.argv, "data": {"name": job.names.data, **data}, "prompt_order": stream.order_hash(),
             "artifacts": {"sft": start.key} if start else {},
             "reward": {"name": job.names.reward, "sha256": job.reward.fingerprint()},
             "ledger": {name.split("/")[1]: value for name, value in ledger(state).items()} if state else None,
         }
         write_whole(diary.folder / "manifest.json", json.dumps(manifest, indent=2))
-
-
-def threads() -> int:
-    """CPU threads that torch uses."""
-    import torch
-
-    return torch.get_num_threads()

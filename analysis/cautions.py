@@ -45,7 +45,11 @@ def cautions(
         *_below_start(metric, arms),
         *_side_effects(exploratory),
         *(
-            Caution("limits the verdict", f"Not met: {check.name.lower()} ({check.evidence}).", f"not met: {check.name.lower()}")
+            Caution(
+                "limits the verdict",
+                f"Not met: {check.name.lower()} ({check.evidence}).",
+                f"not met: {check.name.lower()}",
+            )
             for check in fairness.checks
             if check.outcome == "warning"
         ),

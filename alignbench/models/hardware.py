@@ -40,6 +40,10 @@ class Hardware:
         if self.deterministic and self.resolved() == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
 
+    def threads_used(self) -> int:
+        """CPU threads that torch uses in this process."""
+        return torch.get_num_threads()
+
     @property
     def determinism(self) -> str:
         """bitwise: the same seed gives the same bits; seeded: it gives the same draws, up to rounding."""

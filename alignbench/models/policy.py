@@ -32,6 +32,7 @@ class CausalPolicy:
         self._head_is_exact = self._check_head()
         self.value_head = value_head(self.hidden_size, critic.hidden).to(self.device) if critic else None
         self._frozen: CausalPolicy | None = None
+        self._is_reference = False
 
     @property
     def device(self) -> torch.device:
@@ -74,10 +75,8 @@ class CausalPolicy:
         self._frozen.model.requires_grad_(False)
 
     def reference(self) -> AbstractContextManager[Any]:
-        """While it is open, the policy answers as the frozen reference does."""
-        if is_adapted(self.model):
-            return self._other_adapter() if FROZEN in self.model.peft_config else self.model.disable_adapter()
-        return nullcontext() if self._frozen is None else self._swapped(self._frozen)
+        """While it is open, the policy answers as the frozen reference does; it may be opened inside itself."""
+        return nullcontext() if self._is_reference else self._as_reference()
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -97,6 +96,20 @@ class CausalPolicy:
         with torch.no_grad():
             for name, parameter in self.trainable():
                 parameter.copy_(state[name])
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        self._is_reference = True
+        try:
+            with self._frozen_weights():
+                yield
+        finally:
+            self._is_reference = False
+
+    def _frozen_weights(self) -> AbstractContextManager[Any]:
+        if is_adapted(self.model):
+            return self._other_adapter() if FROZEN in self.model.peft_config else self.model.disable_adapter()
+        return nullcontext() if self._frozen is None else self._swapped(self._frozen)
 
     @contextmanager
     def _other_adapter(self) -> Iterator[None]:

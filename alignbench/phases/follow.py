@@ -71,6 +71,16 @@ def write_down(reports: Iterable[StepReport], logbook: Logbook, phase: str) -> I
         yield report
 
 
+def keep_samples(report: StepReport, logbook: Logbook, count: int) -> None:
+    """Keep the distribution of a step's rewards, and its first rollouts as a table."""
+    scored, step = report.scored, report.state.step
+    assert scored is not None, "only a step of reinforcement learning has samples"
+    logbook.histogram("rewards", step, scored.scores.tolist())
+    logbook.table(f"samples-{step:06d}", [
+        {"prompt": scored.rows[i]["prompt"], "response": scored.texts[i], "reward": float(scored.scores[i]),
+         "tokens": int(scored.mask[i].sum())} for i in range(min(count, len(scored)))])
+
+
 def ledger(state: RunState) -> dict[str, float]:
     """What a run has spent so far, by the names of the record."""
     spent = (state.prompts_seen, state.completions, state.tokens_written, state.optimizer_steps, state.flops)

@@ -90,6 +90,16 @@ def test_looking_at_the_reference_leaves_the_policy_as_it_was(policy):
     assert all(p.grad is not None for _, p in policy.policy_parameters())
 
 
+def test_the_reference_may_be_opened_inside_itself(policy):
+    learn(policy)
+    reference, learned = read_reference(policy), read(policy)
+    with policy.reference():
+        read_reference(policy)
+        assert torch.equal(read(policy), reference)
+    assert torch.equal(read(policy), learned)
+    assert not torch.equal(reference, learned)
+
+
 def test_an_error_under_the_reference_leaves_the_policy_as_it_was(policy):
     learn(policy)
     before = read(policy)
