@@ -287,8 +287,9 @@ class Pipeline:
         job = self.job
         data = {split: {"rows": len(rows), "sha256": fingerprint(rows)} for split, rows in self.rows.items()}
         manifest = {
-            "versions": versions(), "git": git_state(), "device": job.hardware.resolved(), "threads": job.hardware.threads_used(),
-            "command": sys.argv, "data": {"name": job.names.data, **data}, "prompt_order": stream.order_hash(),
+            "versions": versions(), "git": git_state(), "command": sys.argv,
+            "device": job.hardware.resolved(), "threads": job.hardware.threads_used(),
+            "data": {"name": job.names.data, **data}, "prompt_order": stream.order_hash(),
             "artifacts": {"sft": start.key} if start else {},
             "reward": {"name": job.names.reward, "sha256": job.reward.fingerprint()},
             "ledger": {name.split("/")[1]: value for name, value in ledger(state).items()} if state else None,

@@ -10,7 +10,7 @@ from commands import ROOT, config
 from hydra.errors import HydraException
 
 from alignbench.core.errors import UserError
-from alignbench.settings import Job, _dataclass_in, _locate, build, check, identify, resolve
+from alignbench.settings import Job, _dataclass_in, _locate, build, check, flatten, identify, resolve
 
 CONF = ROOT / "conf"
 OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
@@ -96,7 +96,7 @@ def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
     swept = node["hydra"]["sweeper"]["params"]
     assert node["hydra"]["mode"] == "MULTIRUN"
     assert path.read_text().startswith("# @package _global_\n")
-    own = [f"{key}={value}" for key, value in node.items() if key != "hydra"]
+    own = [f"{key}={value}" for key, value in flatten({k: v for k, v in node.items() if k != "hydra"}).items()]
     for method in str(swept.get("algo", "grpo")).split(","):
         assert build(resolve(config(f"algo={method}", *own))).study == path.stem
 

@@ -45,7 +45,7 @@ def _ask(repo_id: str, kind: Kind) -> str | None:
 def _access(repo_id: str, kind: Kind) -> str | None:
     from huggingface_hub import auth_check, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but exported lazily
 
     try:
         validate_repo_id(repo_id)
