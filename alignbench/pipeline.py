@@ -178,7 +178,8 @@ class Pipeline:
     def load_policy(self, start: Artifact | None) -> CausalPolicy:
         """The policy that reinforcement learning begins with; its reference is what it is now."""
         model, text = self._load(start.path / "model" if start else None, self.job.seed)
-        policy = CausalPolicy(model, text, temperature=self.job.rl.temperature, critic=self.job.algo.critic)
+        job = self.job
+        policy = CausalPolicy(model, text, temperature=job.rl.temperature, critic=job.algo.critic, seed=job.seed)
         policy.freeze_reference()
         return policy
 

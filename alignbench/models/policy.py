@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignbench.core.batches import Forward, Sequences
 from alignbench.core.contracts import Critic
+from alignbench.core.seeds import address
 from alignbench.models.logprobs import token_logprobs
 from alignbench.models.text import Text
 
@@ -20,7 +21,10 @@ TRAINED, FROZEN = "default", "reference"
 class CausalPolicy:
     """Reads sequences without padding before or between tokens, so that no mask and no position id can be wrong."""
 
-    def __init__(self, model: Any, text: Text, *, temperature: float = 1.0, critic: Critic | None = None) -> None:
+    def __init__(
+        self, model: Any, text: Text, *, temperature: float = 1.0, critic: Critic | None = None, seed: int = 0
+    ) -> None:
+        """`seed` draws the critic's first weights."""
         self.model, self.text, self.temperature = model, text, temperature
         self.model.eval()
         self.inner = model.get_base_model() if is_adapted(model) else model
@@ -30,7 +34,7 @@ class CausalPolicy:
         self.flops_per_token = 2 * sum(p.numel() for p in self.inner.parameters())
         self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         self._head_is_exact = self._check_head()
-        self.value_head = value_head(self.hidden_size, critic.hidden).to(self.device) if critic else None
+        self.value_head = value_head(self.hidden_size, critic.hidden, seed).to(self.device) if critic else None
         self._frozen: CausalPolicy | None = None
         self._is_reference = False
 
@@ -156,12 +160,15 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
-def value_head(width: int, hidden: int) -> nn.Sequential:
+def value_head(width: int, hidden: int, seed: int) -> nn.Sequential:
     """h -> V(s): its last layer starts at zero, so that every value does."""
-    last = nn.Linear(hidden or width, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(address(seed, "critic"))
+        last = nn.Linear(hidden or width, 1)
+        head = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last) if hidden else nn.Sequential(last)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last) if hidden else nn.Sequential(last)
+    return head
 
 
 def right_padded(batch: Sequences, pad: int) -> tuple[Tensor, Tensor]:

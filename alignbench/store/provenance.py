@@ -6,13 +6,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("alignbench", "torch", "transformers", "peft", "tokenizers", "datasets", "bitsandbytes", "numpy", "mlflow")
+from alignbench import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "datasets", "bitsandbytes", "numpy", "mlflow")
 
 
 def versions() -> dict[str, str]:
-    """Version of Python and of every library that shapes the numbers, where installed."""
+    """Versions of Python, of this package and of every library that shapes the numbers, where installed."""
     installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
-    return {"python": platform.python_version(), **{p: installed[p] for p in PACKAGES if p in installed}}
+    ours = {"python": platform.python_version(), "alignbench": __version__}
+    return ours | {p: installed[p] for p in PACKAGES if p in installed}
 
 
 def git_state() -> dict[str, Any] | None:
