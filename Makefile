@@ -14,7 +14,7 @@ study: .venv/.runtime ## PPO against GRPO on the embedded task, six runs and the
 	$(BIN)/python -m alignbench sweeps=ppo_vs_grpo output_dir=$(OUTPUTS) hydra.launcher.n_jobs=$(JOBS)
 
 test: .venv/.dev ## all tests (ARGS="-k ppo" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: .venv/.dev ## style, types and who may import whom
 	$(BIN)/ruff check .
