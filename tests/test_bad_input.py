@@ -70,8 +70,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "blank.jsonl", [*QUESTIONS, {"question": " ", "answer": "#### 4"}])
     write_rows(folder / "unmarked.jsonl", [*QUESTIONS, {"question": "And 3?", "answer": "It is 6"}])
     write_rows(folder / "wordy.jsonl", [*QUESTIONS, {"question": "And 3?", "answer": "#### six"}])
-    write_rows(folder / "long.jsonl", [*QUESTIONS, {"question": "How " * 300 + "many?", "answer": "#### 4"}])
-    write_rows(folder / "wordy_answer.jsonl", [{**q, "answer": "so " * 600 + q["answer"]} for q in QUESTIONS])
+    write_rows(folder / "long.jsonl", [*QUESTIONS, {"question": "How " * 1500 + "many?", "answer": "#### 4"}])
+    write_rows(folder / "wordy_answer.jsonl", [{**q, "answer": "so " * 3000 + q["answer"]} for q in QUESTIONS])
     write_rows(folder / "few.jsonl", QUESTIONS[:5])
     write_rows(folder / "same.jsonl", [{**QUESTIONS[30], "question": " what is 30 AND 30?"}])
     (folder / "nothing_here").mkdir()
@@ -112,10 +112,10 @@ BEFORE_ANYTHING = [
     (("model.path={files}/nothing_here",), ("model.path=", "no config.json", "save_pretrained")),
     (("model.path={files}/missing",), ("model.path=", "missing", "no config.json")),
     (("model.path={files}/model",), ("cannot be loaded from", "files", "model.path=<folder>")),
-    (("rl.max_prompt_tokens=600",), ("rl.max_prompt_tokens=600", "rl.max_new_tokens=8", "context of 512", "lower")),
-    (("eval.max_new_tokens=400",), ("eval.max_new_tokens=400", "context of 512", "lower")),
+    (("rl.max_prompt_tokens=2045",), ("rl.max_prompt_tokens=2045", "rl.max_new_tokens=8", "context of 2048", "lower")),
+    (("eval.max_new_tokens=1100",), ("eval.max_new_tokens=1100", "context of 2048", "lower")),
     (("rl.max_prompt_tokens=10",), ("row train-0", "tokens", "max_prompt_tokens=10", "raise max_prompt_tokens")),
-    (("model.context=40",), ("rl.max_prompt_tokens=256", "context of 40")),
+    (("model.context=40",), ("rl.max_prompt_tokens=1024", "context of 40")),
     (("data.test_rows=99999999",), ("data.test_rows=99999999", "less than or equal to 50000")),
     (("reward=custom",), ("reward.function is not set", "reward.function=...")),
     (("reward=custom", "reward.function=digits"), ("reward.function='digits'", "path/to/file.py:name")),
@@ -141,7 +141,7 @@ BEFORE_ANYTHING = [
     ((*GSM, "data.path={files}/unmarked.jsonl", "data.train_rows=null"), ("unmarked.jsonl, line 41", "#### <number>")),
     ((*GSM, "data.path={files}/wordy.jsonl", "data.train_rows=null"), ("reference", "not a number", "'six'")),
     ((*GSM, "data.path={files}/long.jsonl", "data.train_rows=null"), ("row train-", "raise max_prompt_tokens")),
-    ((*GSM, "data.path={files}/wordy_answer.jsonl"), ("demonstration", "context of 512", "remove it")),
+    ((*GSM, "data.path={files}/wordy_answer.jsonl"), ("demonstration", "context of 2048", "remove it")),
     ((*GSM, "data.path={files}/few.jsonl"), ("no row is left to train on", "data.validation_rows")),
     ((*GSM, "data.path={files}/nothing_here"), ("nothing_here", "no data file in this folder")),
     ((*GSM, "data.path={files}/mixed"), ("other.jsonl", "train or test")),

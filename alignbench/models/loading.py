@@ -170,7 +170,7 @@ class Tiny(Pretrained):
     """Attention heads."""
     intermediate: Count = 384
     """Width of the feed-forward layer."""
-    context: Count = 512
+    context: Count = 2048
     """The longest sequence in tokens."""
     vocabulary: Count = 374
     """Size of the tokenizer's vocabulary, of which 258 are bytes and special tokens."""

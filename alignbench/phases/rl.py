@@ -24,7 +24,7 @@ class RL:
     """Rollout, score, update: this many times."""
     rollouts_per_step: Count = 128
     """Answers drawn in a step; prompts = rollouts / group size, so that methods spend the same."""
-    max_prompt_tokens: Count = 256
+    max_prompt_tokens: Count = 1024
     """Prompts may not be longer; they are never cut."""
     max_new_tokens: Count = 32
     """Where an answer is cut."""
