@@ -65,6 +65,11 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.mask)
 
+    def to(self: Same, device: torch.device | str) -> Same:
+        """The same stage on another device."""
+        here: Any = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in here.items()})
+
     def lengths(self) -> Int[Tensor, " n"]:
         """Prompt and response tokens of each row together."""
         return self.prompt_lengths + self.mask.sum(1)

@@ -124,7 +124,8 @@ class Examiner:
         examples = Demonstrations(self.perplexity_rows, self.policy.text)
         total, count = 0.0, 0
         for start in range(0, len(examples.tokens), self.batch_size):
-            batch = examples.take(range(start, min(start + self.batch_size, len(examples.tokens))))
+            rows = range(start, min(start + self.batch_size, len(examples.tokens)))
+            batch = examples.take(rows).to(self.policy.device)
             total += float(negative_log_likelihood(read(self.policy, batch, self.microbatch_size), batch).sum())
             count += int(batch.mask.sum())
         return exp(min(total / max(count, 1), 700.0))

@@ -42,7 +42,7 @@ class SFT:
         examples = Demonstrations(rows, policy.text)
         weights = [parameter for _, parameter in policy.policy_parameters()]
         imitation = Imitation(
-            policy=policy, batch_at=lambda step: examples.batch(self.seed, step, self.batch_size),
+            policy=policy, batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
             microbatch_size=microbatch_size, invariants=invariants)
         with policy.training(), torch.random.fork_rng():
