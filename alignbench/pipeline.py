@@ -139,8 +139,9 @@ class Pipeline:
             numbers = self.evaluate(policy, diary, tracker, state)
         self.write_manifest(diary, stream, start, state)
         loading.save(policy.model, policy.text, diary.folder / "final")
-        display.say(f"{self.name} is done: test accuracy {numbers.get(record.FINAL_ACCURACY, float('nan')):.3f} "
-                    f"(start {numbers.get(record.START_ACCURACY, float('nan')):.3f}); everything is in {diary.folder}")
+        mark = "accuracy" if record.FINAL_ACCURACY in numbers else "avg_reward"
+        display.say(f"{self.name} is done: test {mark.replace('avg_', '')} {numbers[f'final/{mark}']:.3f} "
+                    f"(start {numbers[f'final/start_{mark}']:.3f}); everything is in {diary.folder}")
 
     # --- supervised fine-tuning, shared ---------------------------------------------------------------------------
 
@@ -203,7 +204,7 @@ class Pipeline:
             state = restore(saved[1], policy, engine.update.optimizer.adamw)
             display.say(f"rl: going on after step {state.step}")
         else:
-            numbers = self.examiner(policy).measure(self.rows["validation"], "eval")[1]
+            numbers = self.validate(policy)
             tracker.record("rl", 0, {**numbers, **ledger(state)})
         reports = self._measured(job.rl.run(engine, stream, state), policy, tracker)
         for report in write_down(display.watch(reports, "rl", job.rl.steps, SHOWN_RL), tracker, "rl"):
@@ -219,7 +220,7 @@ class Pipeline:
             if step % self.job.eval.every and step != self.job.rl.steps:
                 yield report
                 continue
-            numbers = self.examiner(policy).measure(self.rows["validation"], "eval")[1]
+            numbers = self.validate(policy)
             keep_samples(report, tracker, self.job.tracking.samples)
             yield replace(report, metrics={**report.metrics, **numbers})
 
@@ -240,16 +241,20 @@ class Pipeline:
             microbatch_size=job.hardware.microbatch_size, max_prompt_tokens=job.rl.max_prompt_tokens,
             perplexity_rows=self._perplexity_rows())
 
+    def validate(self, policy: CausalPolicy) -> dict[str, float]:
+        """The marks on validation prompts, while training."""
+        examiner, rows = self.examiner(policy), self.rows["validation"]
+        return examiner.measure(rows, "eval/")[1] | examiner.distance(rows, "eval/")
+
     def evaluate(self, policy: CausalPolicy, diary: Diary, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
         examiner, rows = self.examiner(policy), self.rows["test"]
-        answers, numbers = examiner.measure(rows, "final")
+        answers, numbers = examiner.measure(rows, "final/")
+        numbers |= examiner.distance(rows, "final/")
         with policy.reference():
-            before = replace(examiner, perplexity_rows=()).measure(rows, "start")[1]
-        numbers |= {f"final/start_{name.removeprefix('start/')}": value for name, value in before.items()
-                    if f"final/start_{name.removeprefix('start/')}" in record.FINAL}
+            numbers |= examiner.measure(rows, "final/start_")[1]
         if self.job.eval.samples:
-            numbers |= examiner.pass_at(rows, "final")
+            numbers |= examiner.pass_at(rows, "final/")
         tag = {"method": self.identity.method, "seed": self.identity.seed}
         lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in answers)
         write_whole(diary.folder / "eval.jsonl", "\n".join(lines) + "\n")

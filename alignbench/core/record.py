@@ -98,8 +98,10 @@ FINAL: Final = (
     "final/kl",
     "final/perplexity",
     START_ACCURACY,
+    "final/start_accuracy_flexible",
     "final/start_avg_reward",
     "final/start_avg_response_length",
+    "final/start_truncated_fraction",
 )
 PASS_AT: Final = "final/pass_at_"
 """Followed by k, when `eval.samples` asks for it."""

@@ -23,7 +23,7 @@ Numbers = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """When and how a policy is measured; answers are greedy, so the same policy always gets the same marks."""
+    """When and how a policy is measured; marks are of greedy answers, so the same policy always gets the same."""
 
     every: Count = 20
     """Steps between measurements on validation prompts; the first and the last step are always measured."""
@@ -61,7 +61,7 @@ class Examiner:
     perplexity_rows: Sequence[Row]
 
     def measure(self, rows: Sequence[Row], prefix: str) -> tuple[list[dict[str, Any]], Numbers]:
-        """Greedy answers to the prompts, one row each, and the means over them, named `<prefix>/...`."""
+        """Greedy answers to the prompts, one row each, and the means over them, each named after `prefix`."""
         answers: list[dict[str, Any]] = []
         for rollouts in self._answers(rows, 1, temperature=0.0):
             answers += self._rows(rollouts)
@@ -69,7 +69,6 @@ class Examiner:
             "avg_reward": mean(a["scores"]["total"] for a in answers),
             "avg_response_length": mean(a["tokens"] for a in answers),
             "truncated_fraction": mean(a["truncated"] for a in answers),
-            "kl": mean(a["kl"] for a in answers),
         }
         if all(a["correct"] is not None for a in answers):
             numbers["accuracy"] = mean(a["correct"] for a in answers)
@@ -77,9 +76,24 @@ class Examiner:
         elif self.settings.samples:
             raise UserError("eval.samples is for pass@k, and this reward does not say which answers are correct: set "
                             "eval.samples=0, or use reward=exact_match")
+        return answers, {f"{prefix}{name}": value for name, value in numbers.items()}
+
+    @torch.no_grad()
+    def distance(self, rows: Sequence[Row], prefix: str) -> Numbers:
+        """How far the policy is from its reference, and from the held-out demonstrations.
+
+        `kl` is KL(pi || ref) of a whole answer in nats: the mean of log(pi / ref) over one answer drawn for each prompt
+        at the temperature of training. Greedy answers would not estimate it.
+        """
+        numbers, gaps = dict[str, float](), list[float]()
+        for rollouts in self._answers(rows, 1, temperature=self.policy.temperature):
+            with self.policy.reference():
+                reference = read(self.policy, rollouts, self.microbatch_size).logprobs
+            gaps += (read(self.policy, rollouts, self.microbatch_size).logprobs - reference).sum(1).tolist()
+        numbers[f"{prefix}kl"] = mean(gaps)
         if self.perplexity_rows:
-            numbers["perplexity"] = self._perplexity()
-        return answers, {f"{prefix}/{name}": value for name, value in numbers.items()}
+            numbers[f"{prefix}perplexity"] = self._perplexity()
+        return numbers
 
     def pass_at(self, rows: Sequence[Row], prefix: str) -> Numbers:
         """pass@k from `samples` draws for each prompt: 1 - C(n - c, k) / C(n, k), mean over prompts.
@@ -91,7 +105,7 @@ class Examiner:
         for rollouts in self._answers(rows, n, temperature=self.settings.temperature):
             marks = self.scorer(rollouts).components["correct_strict"].view(-1, n)
             right += [int(c) for c in marks.sum(1).tolist()]
-        return {f"{prefix}/pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in right)
+        return {f"{prefix}pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in right)
                 for k in self.settings.pass_at}
 
     def _answers(self, rows: Sequence[Row], samples: int, temperature: float) -> Iterator[Rollouts]:
@@ -100,12 +114,8 @@ class Examiner:
         for prompts in once(rows, text.prompt, self.batch_size, text.pad, self.max_prompt_tokens):
             yield sampler(prompts, samples, self.settings.seed)
 
-    @torch.no_grad()
     def _rows(self, rollouts: Rollouts) -> list[dict[str, Any]]:
         scores = self.scorer(rollouts)
-        with self.policy.reference():
-            reference = read(self.policy, rollouts, self.microbatch_size).logprobs
-        kl = (read(self.policy, rollouts, self.microbatch_size).logprobs - reference).sum(1).tolist()
         correct = scores.components.get("correct_strict")
         return [
             {
@@ -113,7 +123,7 @@ class Examiner:
                 "reference": row.get("reference"),
                 "scores": {"total": float(scores.total[i]), **{k: float(v[i]) for k, v in scores.components.items()}},
                 "correct": None if correct is None else bool(correct[i]),
-                "tokens": int(rollouts.mask[i].sum()), "truncated": bool(rollouts.truncated[i]), "kl": kl[i],
+                "tokens": int(rollouts.mask[i].sum()), "truncated": bool(rollouts.truncated[i]),
             }
             for i, row in enumerate(rollouts.rows)
         ]
