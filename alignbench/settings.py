@@ -44,8 +44,8 @@ class Tracking:
 class Analysis:
     """What is declared before a study runs, and read by the report."""
 
-    metric: str = "final/accuracy"
-    """The one metric that decides."""
+    metric: str | None = None
+    """The one metric that decides; null is final/accuracy, or final/avg_reward where no answer is called correct."""
     baseline: str | None = None
     """The method that others are compared with; null is ppo where it is there."""
     margin: Positive | None = None

@@ -14,7 +14,7 @@ Write the comparison report of a study.
 
   study=NAME          the study, as named when it was run
   baseline=ppo        the method that the others are compared with
-  metric=NAME         what decides (final/accuracy)
+  metric=NAME         what decides (final/accuracy; final/avg_reward where nothing says what is correct)
   margin=0.02         differences within it do not matter, in units of the metric
   output_dir=outputs  where runs/, mlflow.db and reports/ are
   tracking_uri=URI    another MLflow store

@@ -45,7 +45,7 @@ def declare(study: Study, options: Options) -> Declared:
         baseline = min(arms)
     margin = options.margin if options.margin is not None else section.get("margin")
     return Declared(
-        metric=_settle_metric(study, options.metric or section.get("metric") or record.FINAL_ACCURACY),
+        metric=_settle_metric(study, options.metric or section.get("metric")),
         baseline=baseline,
         margin=None if margin is None else float(margin),
         allow=tuple(section.get("allow") or ()),
@@ -53,8 +53,11 @@ def declare(study: Study, options: Options) -> Declared:
     )
 
 
-def _settle_metric(study: Study, name: str) -> str:
+def _settle_metric(study: Study, asked: str | None) -> str:
+    """The metric asked for; else accuracy, or the reward where it does not say which answers are correct."""
     finished = [run for run in study.runs if run.status == "finished"]
+    has_accuracy = not finished or any(record.FINAL_ACCURACY in run.metrics for run in finished)
+    name = asked or (record.FINAL_ACCURACY if has_accuracy else "final/avg_reward")
     if finished and not any(name in run.metrics for run in finished):
         there = sorted({metric for run in finished for metric in run.metrics if metric.startswith("final/")})
         raise UserError(

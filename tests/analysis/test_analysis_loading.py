@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from synthetic import GRPO, SEEDS, Fake, Studies, two_by_three
 
 from alignbench.core.errors import UserError
 from analysis.__main__ import main
-from analysis.declared import Options
+from analysis.declared import Options, declare
 from analysis.findings import find
 from analysis.load import arm_labels, load_study
 
@@ -222,3 +223,15 @@ def test_exit_codes_and_summary(studies, plain, capsys):
     assert main([f"study={studies.write('exit-4', unfair)}", where]) == 4
     report = json.loads((studies.output_dir / "reports" / "exit-4" / "report.json").read_text())
     assert report["comparisons"][0]["verdict"] == "not_comparable"
+
+
+def test_where_no_answer_is_called_correct_the_reward_decides(studies, plain):
+    study = load_study(plain, studies.output_dir)
+
+    def decided_by(names):
+        renamed = [{names.get(name, name): value for name, value in run.metrics.items()} for run in study.runs]
+        runs = tuple(replace(run, metrics=m, config={}) for run, m in zip(study.runs, renamed, strict=True))
+        return declare(replace(study, runs=runs), Options(study=plain)).metric
+
+    assert decided_by({}) == "final/accuracy"
+    assert decided_by({"final/accuracy": "final/avg_reward"}) == "final/avg_reward"
