@@ -161,7 +161,7 @@ def test_sft_is_made_once_and_shared(runs: dict[str, Path], outputs: Path) -> No
 @pytest.mark.parametrize("method", METHODS)
 def test_mlflow_knows_the_run_and_each_of_its_numbers(runs: dict[str, Path], outputs: Path, method: str) -> None:
     client, folder = MlflowClient(f"sqlite:///{outputs}/mlflow.db"), runs[method]
-    (found,) = client.search_runs(["1"], f"tags.phase = 'rl' and tags.method = '{method}'")
+    (found,) = client.search_runs(["1"], f"tags.study = 'four' and tags.phase = 'rl' and tags.method = '{method}'")
     assert client.get_experiment("1").name == "alignbench"
     now = status(folder)
     expected = {"study": "four", "method": method, "model": "tiny", "seed": "42", "phase": "rl", "key": now["key"],
@@ -329,7 +329,7 @@ def test_a_folder_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path:
     folder.mkdir(parents=True)
     (folder / "checkpoints").write_text("in the way")
     with pytest.raises(UserError, match="checkpoints"):
-        run_small(tmp_path, "tracking.enabled=true")
+        run_small(tmp_path)
     assert status(folder)["status"] == "failed"
     assert "output_dir=" in status(folder)["reason"]
 
@@ -337,12 +337,15 @@ def test_a_folder_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path:
 def test_a_sweep_goes_on_after_a_failure_names_it_and_finishes_when_typed_again(outputs: Path) -> None:
     typed = ["--multirun", "seed=1,2", "algo=ppo,grpo", "study=sweep", "hydra.launcher.n_jobs=2", *SMALL,
              f"output_dir={outputs}"]
+    for seed in (1, 2):  # what ran alone counts as well
+        run_small(outputs, "algo=ppo", f"seed={seed}", "study=sweep", "tracking.enabled=true")
     broken = identify(config(*SMALL, f"output_dir={outputs}", "study=sweep", "seed=1", "algo=grpo")).run_dir
     broken.mkdir(parents=True)
     (broken / "checkpoints").write_text("in the way")
     first = type_in(*typed)
     assert first.returncode == 3, first.stdout + first.stderr
     assert "3 of 4 jobs done" in first.stdout
+    assert first.stdout.count("already finished") == 2
     assert "FAILED grpo s1 (exit 2): cannot write to" in first.stdout
     assert "Traceback" not in first.stdout + first.stderr
     planned = json.loads((outputs / "runs" / "sweep" / "study.json").read_text())["planned"]
