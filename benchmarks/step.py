@@ -67,7 +67,7 @@ def main(rounds: int) -> None:
     for name, rounds_of in found.items():
         mean = {part: statistics.median(r[part] for r in rounds_of) for part in rounds_of[0]}
         ratios = sorted(sum(r[p] for p in PARTS) / d for r, d in zip(rounds_of, default, strict=True))
-        parts = "  ".join(f"{part} {value:.3f}" for part, value in mean.items())
+        parts = "  ".join(f"{part} {value:.4f}" for part, value in mean.items())
         print(f"{name:32} {parts} s   step x {ratios[0]:.2f} to {ratios[-1]:.2f}")  # noqa: T201  this is its purpose
 
 
