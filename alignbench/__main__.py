@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignbench import launcher
 from alignbench.core.errors import InvariantBroken, UserError
+from alignbench.core.hub import MODEL_REMEDY, require_hub
 
 # What libraries read at import time: nothing is reported to anybody, and nothing chats between our lines.
 ENVIRONMENT = {
@@ -67,9 +68,18 @@ def main() -> None:
 def job(cfg: DictConfig) -> None:
     """What Hydra calls for one run. Errors are told before Hydra sees them, for it would add lines of its own."""
     with reported():
+        ask_for_the_model(cfg)
         from alignbench.pipeline import run  # here, because it imports torch: --help must answer at once
 
         run(cfg)
+
+
+def ask_for_the_model(cfg: DictConfig) -> None:
+    """Refuse a hub name that can be had from nowhere before torch is imported, which alone takes seconds."""
+    model = cfg.model if OmegaConf.is_dict(cfg.model) else {}
+    name = str(model.get("name"))
+    if model.get("path") is None and "/" in name:
+        require_hub(name, "model", MODEL_REMEDY)
 
 
 def home() -> Path:
@@ -125,6 +135,8 @@ def describe(error: Exception) -> str:
     """One message for a person: what was wrong, where, what to do."""
     if isinstance(error, HydraException | OmegaConfBaseException):
         return describe_config_error(error)
+    if "Config group override must be" in str(error):  # what Hydra raises for algo=null or model=3
+        return f"{error}: choose one of the options that --help lists, as in algo=ppo"
     if isinstance(error, UserError | InvariantBroken):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -137,7 +149,10 @@ def describe_config_error(error: Exception) -> str:
     told = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
     lines = told.split("Config search path:")[0].splitlines()
     useless = ("To append to your", "object_type=", "reference_type=")
-    return "\n".join(line for line in lines if line.strip() and not line.strip().startswith(useless))
+    told = "\n".join(line for line in lines if line.strip() and not line.strip().startswith(useless))
+    if "is not in struct" not in told:
+        return told
+    return f"{told}\n--cfg job shows all keys; a section that is null is set whole, as in 'model.lora={{rank:16}}'"
 
 
 def leave(message: str, code: int) -> None:

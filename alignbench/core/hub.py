@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,13 @@ from alignbench.core.errors import UserError
 Kind = Literal["model", "dataset"]
 PATIENCE: float = 3.5
 """Seconds to wait for the hub's answer; its own clients retry for 20 to 50."""
+MODEL_REMEDY = (
+    "Give a local folder with model.path=<folder>, or fill the cache on a machine with network (HF_HOME), or set "
+    "HF_TOKEN when access is restricted."
+)
 
 
+@lru_cache
 def require_hub(repo_id: str, kind: Kind, remedy: str) -> None:
     """Return when `repo_id` can be loaded: the hub grants access, or the hub is silent and a copy is cached.
 

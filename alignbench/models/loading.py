@@ -11,17 +11,13 @@ from typing import Any, Literal
 import torch
 
 from alignbench.core.errors import UserError
-from alignbench.core.hub import require_hub
+from alignbench.core.hub import MODEL_REMEDY, require_hub
 from alignbench.core.knobs import Count, Fraction, Positive
 from alignbench.core.seeds import address
 from alignbench.models.policy import FROZEN, TRAINED, is_adapted
 from alignbench.models.text import Text
 
 ATTENTION = Literal["auto", "eager", "sdpa", "flash_attention_2"]
-REMEDY = (
-    "Give a local folder with model.path=<folder>, or fill the cache on a machine with network (HF_HOME), or set "
-    "HF_TOKEN when access is restricted."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +70,7 @@ class Pretrained:
     def require(self) -> None:
         """Fail within seconds when the model can be had from nowhere."""
         if self.path is None:
-            require_hub(self.name, "model", REMEDY)
+            require_hub(self.name, "model", MODEL_REMEDY)
         elif not (Path(self.path) / "config.json").is_file():
             raise UserError(f"model.path={self.path}: no config.json there; give a folder written by save_pretrained")
 
@@ -221,8 +217,8 @@ def _explained(source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise UserError(f"the model cannot be loaded from {source}: {_first_line(error)}\nCheck what is there. {REMEDY}"
-                        ) from error
+        what = f"the model cannot be loaded from {source}: {_first_line(error)}"
+        raise UserError(f"{what}\nCheck what is there. {MODEL_REMEDY}") from error
 
 
 def _keep_gradients(model: Any) -> None:
