@@ -169,6 +169,7 @@ class Pipeline:
     def _sft_ingredients(self) -> dict[str, Any]:
         return {
             "config": {"sft": self.config["sft"], "model": self.config["model"]},
+            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
             "parents": [],
             "data": fingerprint(self.demonstrations),
             "code": {"sft": sft.VERSION},

@@ -1,5 +1,6 @@
 """Hub name, local path or artifact -> model and tokenizer: weights, dtype, quantisation, adapter, attention."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from alignbench.core.seeds import address
 from alignbench.models.policy import FROZEN, TRAINED, is_adapted
 from alignbench.models.text import Text
 
+MIB = 1 << 20
 ATTENTION = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 
 
@@ -73,6 +75,14 @@ class Pretrained:
             require_hub(self.name, "model", MODEL_REMEDY)
         elif not (Path(self.path) / "config.json").is_file():
             raise UserError(f"model.path={self.path}: no config.json there; give a folder written by save_pretrained")
+
+    def fingerprint(self, device: str) -> dict[str, Any]:
+        """What the config does not say of the base: its dtype on this device, and what stands in a local folder.
+
+        Each file by its size and its first and last MiB: weights of gigabytes are told apart without being read.
+        """
+        files = sorted(p for p in Path(self.path).iterdir() if p.is_file()) if self.path else []
+        return {"dtype": str(self.torch_dtype(device)), "files": {file.name: _ends(file) for file in files}}
 
     def text(self, texts: Sequence[str]) -> Text:
         """The text side alone, to check prompts before any weights are loaded; `texts` as in `load`."""
@@ -228,6 +238,14 @@ def _keep_gradients(model: Any) -> None:
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
             layer.support_avx512bf16_for_cpu = False
+
+
+def _ends(file: Path) -> str:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(MIB)
+        stream.seek(max(size - MIB, 0))
+        return hashlib.sha256(b"%d:" % size + first + stream.read(MIB)).hexdigest()
 
 
 def _installed(package: str) -> bool:

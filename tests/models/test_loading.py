@@ -151,3 +151,11 @@ def test_the_embedded_model_can_be_given_a_folder(checkpoint):
     model, _ = Tiny(path=str(checkpoint)).load(texts=(), start=None, device="cpu", seed=0)
     assert all(torch.equal(a, b) for a, b in
                zip(model.parameters(), make_model("llama").parameters(), strict=True))
+
+
+def test_folders_of_other_weights_are_told_apart(tmp_path):
+    prints = []
+    for content in (b"aaa", b"bbb", b"aaa"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        prints.append(Pretrained(name="small", path=str(tmp_path)).fingerprint("cpu"))
+    assert prints[0] == prints[2] != prints[1]
