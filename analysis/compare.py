@@ -8,7 +8,7 @@ from . import statistics
 from .metrics import Metric
 from .statistics import Estimate, Permutation, Welch
 
-ALPHA = 0.05
+ALPHA, HALF = 0.05, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class Comparison:
     metric: Metric
     scores: tuple[tuple[float, ...], tuple[float, ...]]
     welch: Welch
-    half: Estimate
+    inner: Estimate
+    inner_percent: float
     cohens_d: Estimate
     hedges_g: Estimate
     p_holm: float | None
@@ -88,16 +89,21 @@ def compare(
     margin: float | None = None,
     family: int = 1,
 ) -> Comparison:
-    """One pair; `family` is the number of pairs that the intervals must hold for together."""
+    """One pair; `family` is the number of pairs that the intervals must hold for together.
+
+    The inner interval is the half that holds most, or, with a margin, the one that must lie within it (90% for a pair).
+    """
     x, y = tuple(scores[treatment]), tuple(scores[baseline])
     confidence = 1 - ALPHA / family
+    inner = HALF if margin is None else 1 - 2 * ALPHA / family
     return Comparison(
         treatment=treatment,
         baseline=baseline,
         metric=metric,
         scores=(x, y),
         welch=statistics.welch(x, y, confidence),
-        half=statistics.welch(x, y, 0.5).difference,
+        inner=statistics.welch(x, y, inner).difference,
+        inner_percent=100 * inner,
         cohens_d=statistics.cohens_d(x, y, confidence),
         hedges_g=statistics.hedges_g(x, y, confidence),
         p_holm=None,

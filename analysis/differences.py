@@ -122,9 +122,9 @@ def _interval(axes: Axes, y: float, pair: Comparison, metric: Metric, reach: flo
     low, high, middle = (float(number or 0) * scale for number in (estimate.low, estimate.high, estimate.value))
     shown = max(low, -reach), min(high, reach)
     axes.plot(shown, (y, y), color=INK, linewidth=2.4, solid_capstyle="butt")
-    if pair.half.low is not None and pair.half.high is not None:
-        half = max(pair.half.low * scale, -reach), min(pair.half.high * scale, reach)
-        axes.plot(half, (y, y), color=INK, linewidth=7, solid_capstyle="round")
+    if pair.inner.low is not None and pair.inner.high is not None:
+        inner = max(pair.inner.low * scale, -reach), min(pair.inner.high * scale, reach)
+        axes.plot(inner, (y, y), color=INK, linewidth=7, solid_capstyle="butt")
     for end, sign in ((low, "<"), (high, ">")):
         if abs(end) > reach:
             axes.plot([np.clip(end, -reach, reach)], [y], marker=sign, markersize=9, color=INK, clip_on=False)

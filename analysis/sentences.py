@@ -120,7 +120,9 @@ def how_sure(findings: Findings) -> str:
     if state in ("better", "worse"):
         corrected = f", {len(findings.pairs)} pairs, corrected for looking at all" if len(findings.pairs) > 1 else ""
         return f"The 95% interval excludes zero ({min(pair.n)} seeds each{corrected}). {limit}"
-    return f"{'Quite sure' if state == 'equivalent' else 'Not very'}. {limit}{seeds_advice(pair)}"
+    if state == "equivalent":
+        return f"The {pair.inner_percent:g}% interval of the difference lies within the margin declared before. {limit}"
+    return f"Not very. {limit}{seeds_advice(pair)}"
 
 
 def seeds_advice(pair: Comparison) -> str:

@@ -126,8 +126,14 @@ def _two(pair: Comparison) -> Verdict:
         lead = f"{method_label(pair.treatment)} is {state} than {method_label(pair.baseline)}:"
         return Verdict(state, lead, number, f"{_detects(pair, '')}{_too_small(pair)}")
     if state == "equivalent":
-        return Verdict(state, f"Equivalent within {metric.size(pair.margin)}:", f"{subtraction(pair)} = {number}.")
+        inner = interval(metric, pair.inner, f"{pair.inner_percent:g}% CI ", sign=True)
+        rest = f"{subtraction(pair)} = {metric.difference(pair.difference.value)} {inner}, {_seeds(pair)}"
+        return Verdict(state, f"Equivalent within {metric.size(pair.margin)}:", rest, _outer(pair))
     return Verdict(state, "Inconclusive:", f"{subtraction(pair)} = {number}", _detects(pair))
+
+
+def _outer(pair: Comparison) -> str:
+    return f"the 95% interval is {interval(pair.metric, pair.difference, '', sign=True).strip('()')}"
 
 
 def _too_small(pair: Comparison) -> str:
