@@ -50,10 +50,10 @@ def run(cfg: DictConfig) -> None:
         return
     folder = pipeline.identity.run_dir
     if is_finished(folder, pipeline.identity.key):
-        print(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")  # noqa: T201
+        Display().say(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
         return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
-    with Diary(folder, who, job.hardware.determinism) as diary, Display(pipeline.name) as display:
+    with Diary(folder, who, job.hardware.determinism) as diary, Display() as display:
         pipeline.run(diary, display)
 
 
@@ -119,7 +119,7 @@ class Pipeline:
             f"{job.rl.steps * job.rl.rollouts_per_step} answers in all",
             f"  folder  {self.identity.run_dir}",
         ]
-        print("\n".join(lines))  # noqa: T201  a plan is asked for on the terminal
+        Display().say("\n".join(lines))
 
     def run(self, diary: Diary, display: Display) -> None:
         """Every phase, in order."""

@@ -21,8 +21,7 @@ LINES_PER_PHASE = 10
 class Display:
     """One progress display on a terminal, a few plain lines elsewhere; used in a `with` statement."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self) -> None:
         self.console = Console(stderr=False, highlight=False, soft_wrap=True)
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
