@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +29,16 @@ class Run:
     folder: str
     status: Status
     reason: str | None
-    started: str | None
-    finished: str | None
-    resumed: int
-    determinism: str | None
-    config: dict[str, Any]
-    manifest: dict[str, Any]
-    metrics: dict[str, float]
-    curves: dict[str, Curve]
-    answers: tuple[dict[str, Any], ...]
-    planned: bool
+    started: str | None = None
+    finished: str | None = None
+    resumed: int = 0
+    determinism: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    answers: tuple[dict[str, Any], ...] = ()
+    planned: bool = False
     counted: bool = True
 
     @property
@@ -210,16 +210,8 @@ def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
         folder=f"runs/{run.tags['study']}/{run.name}",
         status=status,  # type: ignore[arg-type]  # the values of FROM_MLFLOW are Status words
         reason="its folder is gone; only MLflow knows it",
-        started=None,
-        finished=None,
-        resumed=0,
-        determinism=None,
-        config={},
-        manifest={},
         metrics=run.metrics,
         curves=run.curves,
-        answers=(),
-        planned=False,
     )
 
 
@@ -243,15 +235,6 @@ def _missing(entry: dict[str, Any], study: str) -> Run:
         folder=f"runs/{study}/{Path(entry['run_dir']).name}",
         status="missing",
         reason="planned and never started",
-        started=None,
-        finished=None,
-        resumed=0,
-        determinism=None,
-        config={},
-        manifest={},
-        metrics={},
-        curves={},
-        answers=(),
         planned=True,
     )
 
