@@ -200,7 +200,7 @@ class Pipeline:
         job = self.job
         invariants = replace(job.invariants, ratio_tolerance=self._ratio_tolerance())
         engine = job.rl.engine(policy, job.reward, job.algo, job.seed, job.hardware.microbatch_size, invariants)
-        state = RunState(kl_coef=job.algo.kl.coef)
+        state = RunState.at_start(job.algo)
         if saved:
             state = restore(saved[1], policy, engine.update.optimizer.adamw)
             display.say(f"rl: going on after step {state.step}")

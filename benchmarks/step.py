@@ -43,7 +43,7 @@ def measure(algorithm: GRPO | PPO, microbatch_size: int, threads: int) -> dict[s
         Path(folder) / "run", uri=None, output_dir=Path(folder), run_name="step", tags={"phase": "rl"}, params={},
         resume_after=None,
     ) as tracker:
-        reports = write_down(rl.run(engine, stream, RunState(kl_coef=algorithm.kl.coef)), tracker, "rl")
+        reports = write_down(rl.run(engine, stream, RunState.at_start(algorithm)), tracker, "rl")
         next(reports)  # the first step warms caches up
         shown = [report.metrics for report in islice(reports, STEPS)]
         seconds = {part: statistics.median(m[f"cost/{part}_seconds"] for m in shown) for part in PARTS}

@@ -13,14 +13,20 @@ from alignbench.core.errors import UserError
 from alignbench.settings import Job, _dataclass_in, _locate, build, check, flatten, identify, resolve
 
 CONF = ROOT / "conf"
-OPTIONS = sorted(path for path in CONF.glob("*/*.yaml"))
+OPTIONS = sorted(CONF.glob("*/*.yaml"))
+PARTS = sorted(CONF.glob("algo/*/*.yaml"))
 
 def load(path: Path) -> dict:
-    """A YAML with those it inherits from under it, as Hydra merges them."""
+    """A YAML with those it inherits from and its own groups under it, as Hydra merges them."""
     node = yaml.safe_load(path.read_text()) or {}
     merged: dict = {}
-    for parent in [name for name in node.pop("defaults", []) if name != "_self_"]:
-        merged = merge(merged, load(path.with_name(f"{parent}.yaml")))
+    for entry in [entry for entry in node.pop("defaults", []) if entry != "_self_"]:
+        if isinstance(entry, str):
+            merged = merge(merged, load(path.with_name(f"{entry}.yaml")))
+            continue
+        for group, option in entry.items():
+            if option is not None:
+                merged = merge(merged, {group: load(path.parent / group / f"{option}.yaml")})
     return merge(merged, node)
 
 
@@ -44,7 +50,7 @@ def of_each(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=[f"{path.parent.name}={path.stem}" for path in paths])
 
 
-@of_each([path for path in OPTIONS if path.parent.name not in ("judge", "preset")])
+@of_each([path for path in OPTIONS + PARTS if path.parent.name not in ("judge", "preset")])
 def test_an_option_lists_exactly_the_knobs_of_its_class(path: Path) -> None:
     node = load(path)
     assert_same_keys(node, _locate(node["_target_"], path.stem), path.stem)
@@ -68,7 +74,7 @@ def load_root() -> dict:
 @of_each([path for path in OPTIONS if path.parent.name == "algo"])
 def test_an_algorithm_is_the_file_of_its_name_or_inherits_one_that_is(path: Path) -> None:
     module = load(path)["_target_"].rpartition(".")[0]
-    parents = [name for name in yaml.safe_load(path.read_text()).get("defaults", []) if name != "_self_"]
+    parents = [n for n in yaml.safe_load(path.read_text()).get("defaults", []) if isinstance(n, str) and n != "_self_"]
     assert module == f"alignbench.algorithms.{path.stem}" or (parents and module.endswith(f".{parents[0]}"))
 
 
@@ -175,11 +181,20 @@ def test_a_section_that_is_off_can_be_given_whole_or_in_part() -> None:
 
 
 def test_another_class_for_a_part_is_taken_by_its_target() -> None:
-    adaptive = "+algo.kl={_target_: alignbench.algorithms.kl.AdaptiveKL, coef: 0.1, target: 3.0}"
-    assert build(resolve(config(adaptive))).algo.kl.target == 3.0
+    wider = "reward={_target_: alignbench.rewards.exact_match.ExactMatch, mode: flexible}"
+    assert build(resolve(config(wider.replace("reward=", "++reward=")))).reward.mode == "flexible"
     for target in ("nowhere.Kind", "alignbench.algorithms.kl.Nothing", "math.pi", "Kind"):
         with pytest.raises(UserError, match=r"algo\.kl\._target_"):
             check(config(f"algo.kl._target_={target}"))
+
+
+@of_each(PARTS)
+@pytest.mark.parametrize("algo", ["ppo", "grpo", "rloo"])
+def test_every_part_of_an_algorithm_is_chosen_by_name(path: Path, algo: str) -> None:
+    part = path.parent.name
+    built = build(resolve(config(f"algo={algo}", f"algo/{part}={path.stem}"))).algo
+    assert type(getattr(built, part)).__name__ == load(path)["_target_"].rpartition(".")[2]
+    assert built.kl.placement == build(resolve(config(f"algo={algo}"))).algo.kl.placement
 
 
 def test_what_is_not_computed_differently_has_the_same_key() -> None:

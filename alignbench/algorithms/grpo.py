@@ -12,7 +12,8 @@ log-ratios within +-20.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from alignbench.algorithms.kl import FixedKL
+from alignbench.algorithms.kl import FixedKL, Penalty
+from alignbench.algorithms.normalizer import EMA
 from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerRollout, PerToken, Scored
 from alignbench.core.contracts import Critic
 from alignbench.core.errors import UserError
@@ -45,8 +46,10 @@ class GRPO:
     """Divisor for reduction fixed_length: the response limit."""
     target_kl: Positive | None = None
     """Leave the rest of a step's minibatches once the KL per token to the sampler is above this; null is off."""
-    kl: FixedKL = field(default_factory=FixedKL)
+    kl: Penalty = field(default_factory=FixedKL)
     """The KL penalty."""
+    normalizer: EMA | None = None
+    """Brings the scores to a known scale; null trains on them as they are."""
 
     critic: ClassVar[Critic | None] = None
 

@@ -11,7 +11,8 @@ rho is computed from log-ratios within +-20. beta is the coefficient in force at
 
 from dataclasses import dataclass, field
 
-from alignbench.algorithms.kl import FixedKL
+from alignbench.algorithms.kl import FixedKL, Penalty
+from alignbench.algorithms.normalizer import EMA
 from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerToken, Scored
 from alignbench.core.contracts import Critic
 from alignbench.core.knobs import AboveOne, BelowOne, Count, Fraction, NonNegative, Positive
@@ -51,8 +52,10 @@ class PPO:
     """Divisor for reduction fixed_length: the response limit."""
     target_kl: Positive | None = None
     """Leave the rest of a step's minibatches once the KL per token to the sampler is above this; null is off."""
-    kl: FixedKL = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
+    kl: Penalty = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
     """The KL penalty."""
+    normalizer: EMA | None = None
+    """Brings the scores to a known scale; null trains on them as they are."""
     critic: Critic = field(default_factory=Critic)
     """The value head."""
 

@@ -10,7 +10,7 @@ only with more than one minibatch or epoch; at ratio 1 the gradient is the paper
 from dataclasses import dataclass, field
 
 from alignbench.algorithms.grpo import GRPO
-from alignbench.algorithms.kl import FixedKL
+from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.core.batches import PerRollout, Scored
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import NonNegative
@@ -28,7 +28,7 @@ class RLOO(GRPO):
     """Must stay 0, for the same reason."""
     reduction: Reduction = "sequence_sum"
     """How much each token counts in the loss."""
-    kl: FixedKL = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
+    kl: Penalty = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
     """The KL penalty."""
 
     def __post_init__(self) -> None:

@@ -8,21 +8,80 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 from torch.nn import Parameter
 
-from alignbench.core.batches import Experience, Forward, LossOutput, Prompts, Rollouts, Row, Scored, Scores, Sequences
+from alignbench.core.batches import (
+    Experience,
+    Forward,
+    LossOutput,
+    PerRollout,
+    Prompts,
+    Rollouts,
+    Row,
+    Scored,
+    Scores,
+    Sequences,
+)
 from alignbench.core.knobs import Positive, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering:
+    """What a KL controller holds in its hands; the RunState remembers it from step to step."""
+
+    coef: float = 0.0
+    """The coefficient of the KL penalty."""
+    learning_rate_scale: float = 1.0
+    """The share of the scheduled learning rate that is used."""
+    stop: bool = False
+    """Whether the run ends here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far the policy was from its reference in a step, in nats."""
+
+    per_sequence: float
+    """Mean over rollouts of the sum over their tokens."""
+    per_token: float
+    """Mean over tokens."""
+    episodes: int
+    """Rollouts it was measured on."""
+    progress: float
+    """The share of the run's steps that is done, from 0 to 1."""
 
 
 @runtime_checkable
 class KLController(Protocol):
-    """Sets the KL coefficient. Stateless: the coefficient in force is remembered by the RunState."""
+    """Steers by the KL to the reference. Stateless: what it sets is remembered by the RunState."""
 
     @property
-    def coef(self) -> float:
-        """The coefficient at step 0."""
+    def start(self) -> Steering:
+        """What is in force at step 0."""
         ...
 
-    def next(self, coef: float, kl_per_sequence: float, kl_per_token: float, episodes: int) -> float:
-        """The coefficient after a step of `episodes` rollouts with this measured KL to the reference, in nats."""
+    def next(self, now: Steering, drift: Drift) -> Steering:
+        """What is in force after a step that drifted this far under `now`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Running mean and standard deviation of the scores so far; the RunState remembers them."""
+
+    mean: float
+    std: float
+
+
+@runtime_checkable
+class Normalizer(Protocol):
+    """Brings scores to a known scale before they are trained on. Stateless, like a KL controller."""
+
+    @property
+    def start(self) -> Moments | None:
+        """What is in force at step 0; None takes the first batch's."""
+        ...
+
+    def __call__(self, scores: PerRollout, moments: Moments | None) -> tuple[PerRollout, Moments]:
+        """The scores [n] on that scale, and the moments after this batch."""
         ...
 
 
@@ -48,6 +107,11 @@ class Algorithm(Protocol):
     @property
     def kl(self) -> KLController:
         """Sets the KL coefficient from step to step."""
+        ...
+
+    @property
+    def normalizer(self) -> Normalizer | None:
+        """Brings scores to a known scale; None trains on them as they are."""
         ...
 
     @property
@@ -118,6 +182,24 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
+class ScoreModel(Protocol):
+    """A model that gives a whole response one number."""
+
+    def __call__(self, batch: Sequences) -> Tensor:
+        """The score of each row, [n], fp32."""
+        ...
+
+
+@runtime_checkable
+class LearnedScorer(Protocol):
+    """A reward that needs the reward model of its study before it can score."""
+
+    def with_model(self, model: ScoreModel) -> Scorer:
+        """The scorer that asks this model."""
+        ...
+
+
+@runtime_checkable
 class PromptStream(Protocol):
     """Prompts without end, addressed by how many were seen."""
 
@@ -132,10 +214,14 @@ class Dataset(Protocol):
         """Rows with `prompt` and `completion`, to imitate."""
         ...
 
-    def comparisons(self) -> Sequence[Row]:
-        """Rows with `prompt`, `chosen` and `rejected`, to prefer by."""
+    def comparisons(self, split: str) -> Sequence[Row]:
+        """Rows with `prompt`, `chosen`, `rejected` and perhaps `margin`, to prefer by; splits as in `prompts`."""
         ...
 
     def prompts(self, split: str) -> Sequence[Row]:
         """Rows to answer; split is train, validation or test."""
+        ...
+
+    def quality(self, row: Row, answer: str) -> float | None:
+        """The true quality of an answer to a prompt; None where nobody knows it."""
         ...

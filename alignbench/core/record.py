@@ -33,6 +33,8 @@ TRAIN: Final = (
     "train/grad_norm",
     "train/learning_rate",
     "train/kl_coef",
+    "train/score_mean",
+    "train/score_std",
     "train/kl_to_old",
     "train/first_ratio_gap",
     "train/epochs_done",

@@ -62,7 +62,7 @@ class Arithmetic:
         """Rows id, prompt, completion, reference."""
         return self._rows("demonstrations", self.demonstration_rows)
 
-    def comparisons(self) -> Sequence[Row]:
+    def comparisons(self, split: str) -> Sequence[Row]:
         """There are none: raises UserError."""
         raise UserError("data=arithmetic has no comparisons to prefer by; choose a dataset with chosen and rejected")
 
@@ -72,6 +72,10 @@ class Arithmetic:
         if split not in sizes:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         return self._rows(split, sizes[split])
+
+    def quality(self, row: Row, answer: str) -> float | None:
+        """Nobody knows more than whether the number is right: None."""
+        return None
 
     def _rows(self, split: str, rows: int) -> tuple[Row, ...]:
         return tuple(self._row(f"{split}-{i}", p) for i, p in enumerate(_draw(self.seed, split, rows)))

@@ -53,7 +53,7 @@ class GSM8K:
         """Rows id, prompt, completion (the written solution), reference: those of prompts("train")."""
         return self._splits["train"]
 
-    def comparisons(self) -> Sequence[Row]:
+    def comparisons(self, split: str) -> Sequence[Row]:
         """There are none: raises UserError."""
         raise UserError("data=gsm8k has no comparisons to prefer by; choose a dataset with chosen and rejected")
 
@@ -62,6 +62,10 @@ class GSM8K:
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         return self._splits[split]
+
+    def quality(self, row: Row, answer: str) -> float | None:
+        """Nobody knows more than whether the number is right: None."""
+        return None
 
     @cached_property
     def _splits(self) -> dict[str, tuple[Row, ...]]:

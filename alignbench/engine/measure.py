@@ -59,6 +59,12 @@ def rewards(scored: Scored) -> Metrics:
     return {name: float(value) for name, value in out.items()}
 
 
+def shaped(scored: Scored) -> Metrics:
+    """The scores as they are trained on, normalized and with penalties."""
+    scores = scored.scores.double()
+    return {"train/score_mean": float(scores.mean()), "train/score_std": float(scores.std(correction=0))}
+
+
 def groups(scored: Scored) -> Metrics:
     """How many groups there were, and how many of them had nothing to compare because all scores were equal."""
     names, of = torch.unique(scored.group, return_inverse=True)

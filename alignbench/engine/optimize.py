@@ -61,9 +61,9 @@ class Optimizer:
         """Scale the gradient down to the allowed norm; returns the norm it had."""
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
 
-    def step(self, done: int) -> float:
-        """Change the weights, `done` optimizer steps having been made before; returns the learning rate used."""
-        scale = self.settings.scale(done, self.total_steps)
+    def step(self, done: int, share: float = 1.0) -> float:
+        """Change the weights by `share` of the schedule's rate, `done` steps having been made; returns the rate."""
+        scale = share * self.settings.scale(done, self.total_steps)
         for group, rate in zip(self.adamw.param_groups, self.rates, strict=True):
             group["lr"] = rate * scale
         self.adamw.step()

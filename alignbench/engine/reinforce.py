@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from alignbench.core.batches import Scored
-from alignbench.core.contracts import Algorithm, Policy, PromptStream, Sampler, Scorer
+from alignbench.core.contracts import Algorithm, Drift, Policy, PromptStream, Sampler, Scorer
 from alignbench.core.seeds import address
 from alignbench.engine import measure
 from alignbench.engine.score import score
+from alignbench.engine.shape import shape
 from alignbench.engine.state import RunState, StepReport
 from alignbench.engine.update import Update
 
@@ -27,6 +28,10 @@ class Engine:
     algorithm: Algorithm
     update: Update
     seed: int
+    steps: int
+    """How many the run has: schedules are shares of it."""
+    missing_eos_penalty: float = 0.0
+    """Taken off the score of a rollout that was cut at the length limit."""
 
     def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
@@ -36,19 +41,25 @@ class Engine:
             start = perf_counter()
             rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, "rollout", state.step))
             sampled = perf_counter()
-            scored = score(rollouts, self.scorer, self.policy, state.kl_coef, self.update.microbatch_size)
+            scored = score(rollouts, self.scorer, self.policy, state.steering.coef, self.update.microbatch_size)
             judged = perf_counter()
             shown = measure.rollouts(scored)
             warnings, pending = pending + checks.check_reference(scored, state.step), []
             warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
             warnings += checks.check_finite("a reward", float(scored.scores.sum()))
-            experience = self.algorithm.credit(scored)
-            updated = self.update(experience, step=state.step, optimizer_steps=state.optimizer_steps, seed=self.seed)
+            shaped, moments = shape(scored, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)
+            experience = self.algorithm.credit(shaped)
+            used = state.steering
+            updated = self.update(
+                experience, step=state.step, optimizer_steps=state.optimizer_steps, seed=self.seed,
+                learning_rate_scale=used.learning_rate_scale)
             end = perf_counter()
 
-            silent = state.steps_without_signal + 1 if measure.all_equal(scored) else 0
+            silent = state.steps_without_signal + 1 if measure.all_equal(shaped) else 0
             warnings += checks.check_signal(silent)
-            coef = state.kl_coef
+            drift = Drift(
+                per_sequence=shown["rollout/kl_sequence"], per_token=shown["rollout/kl_token"],
+                episodes=len(scored), progress=(state.step + 1) / self.steps)
             state = state.after(
                 prompts_seen=state.prompts_seen + len(batch),
                 completions=state.completions + len(scored),
@@ -56,13 +67,13 @@ class Engine:
                 optimizer_steps=state.optimizer_steps + updated.optimizer_steps,
                 flops=state.flops + self._flops(scored, updated.metrics["train/epochs_done"]),
                 seconds=state.seconds + end - start,
-                kl_coef=self.algorithm.kl.next(
-                    coef, shown["rollout/kl_sequence"], shown["rollout/kl_token"], len(scored)),
+                steering=self.algorithm.kl.next(used, drift),
+                moments=moments,
                 steps_without_signal=silent,
             )
             metrics = {
-                **shown, **measure.rewards(scored), **measure.groups(scored), **measure.critic(experience),
-                **updated.metrics, "train/kl_coef": coef,
+                **shown, **measure.rewards(scored), **measure.groups(shaped), **measure.critic(experience),
+                **measure.shaped(shaped), **updated.metrics, "train/kl_coef": used.coef,
                 "cost/rollout_seconds": sampled - start, "cost/score_seconds": judged - sampled,
                 "cost/update_seconds": end - judged,
             }

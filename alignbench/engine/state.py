@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from alignbench.core.batches import Scored
+from alignbench.core.contracts import Algorithm, Moments, Steering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,18 @@ class RunState:
     """Estimated from parameters and tokens: 2 for each in a forward pass, 6 in a training pass."""
     seconds: float = 0.0
     """Time in the loop, over all the sessions of a run."""
-    kl_coef: float = 0.0
+    steering: Steering = Steering()
+    """What the KL controller has set."""
+    moments: Moments | None = None
+    """What the normalizer of the scores remembers."""
     steps_without_signal: int = 0
     """How many steps in a row gave every rollout the same score."""
+
+    @classmethod
+    def at_start(cls, algorithm: Algorithm) -> "RunState":
+        """What a run of this algorithm begins with."""
+        normalizer = algorithm.normalizer
+        return cls(steering=algorithm.kl.start, moments=normalizer.start if normalizer else None)
 
     def after(self, **changes: Any) -> "RunState":
         """The state one step later."""
@@ -31,6 +41,13 @@ class RunState:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, to save."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> "RunState":
+        """The state that `as_dict` saved."""
+        moments = saved["moments"]
+        parts = {"steering": Steering(**saved["steering"]), "moments": Moments(**moments) if moments else None}
+        return cls(**{**saved, **parts})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,9 @@ class Update:
     microbatch_size: int
     invariants: Invariants
 
-    def __call__(self, experience: Experience, *, step: int, optimizer_steps: int, seed: int) -> "Updated":
+    def __call__(
+        self, experience: Experience, *, step: int, optimizer_steps: int, seed: int, learning_rate_scale: float = 1.0
+    ) -> "Updated":
         """Work through the batch; `optimizer_steps` were made before it."""
         seen, norms, rates, losses, first_gap, warnings = TokenMeans(), [0.0], [0.0], [0.0], 0.0, list[str]()
         before = fingerprint(self.policy.trainable()) if step == 0 else None
@@ -49,7 +51,7 @@ class Update:
             if self.algorithm.target_kl is not None and kl_to_old > self.algorithm.target_kl:
                 self.optimizer.clear()
                 break
-            rates.append(self.optimizer.step(optimizer_steps + len(losses) - 1))
+            rates.append(self.optimizer.step(optimizer_steps + len(losses) - 1, learning_rate_scale))
             losses.append(loss)
             norms.append(norm)
         if before is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from alignbench.core.contracts import Algorithm, PromptStream, Scorer
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, Positive, Size
+from alignbench.core.knobs import Count, NonNegative, Positive, Size
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW, Optimizer
 from alignbench.engine.reinforce import Engine
@@ -34,6 +34,8 @@ class RL:
     """Passes over the rollouts of a step."""
     minibatches: Count = 2
     """Optimizer steps in a pass; groups are never split."""
+    missing_eos_penalty: NonNegative = 0.0
+    """Taken off the score of an answer that was cut at the limit; on the scale that is trained on."""
     optimizer: AdamW = field(default_factory=AdamW)
     """How weights are changed."""
     checkpoint_every: Size = 20
@@ -63,16 +65,21 @@ class RL:
             policy=policy, optimizer=Optimizer(groups, self.optimizer, total), algorithm=algorithm,
             epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
-        return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed)
+        return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
+                      steps=self.steps, missing_eos_penalty=self.missing_eos_penalty)
 
     def run(self, engine: Engine, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
-        """The steps that are left after `state`."""
-        if state.step >= self.steps:
+        """The steps that are left after `state`; fewer when the KL controller ends the run."""
+        if self.is_over(state):
             return
         for report in engine.run(prompts, state):
             yield report
-            if report.state.step >= self.steps:
+            if self.is_over(report.state):
                 return
+
+    def is_over(self, state: RunState) -> bool:
+        """Whether the last step was done, or the run was ended before it."""
+        return state.step >= self.steps or state.steering.stop
 
 
 def snapshot(state: RunState, policy: CausalPolicy, adamw: Any) -> dict[str, Any]:
@@ -84,4 +91,4 @@ def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any) -> RunState
     """Put a snapshot back."""
     policy.load(saved["policy"])
     adamw.load_state_dict(saved["optimizer"])
-    return RunState(**saved["state"])
+    return RunState.from_dict(saved["state"])

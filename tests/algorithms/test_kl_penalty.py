@@ -7,9 +7,10 @@ from torch import tensor
 from torch.testing import assert_close
 
 from alignbench.algorithms.grpo import GRPO
-from alignbench.algorithms.kl import AdaptiveKL, FixedKL
+from alignbench.algorithms.kl import AdaptiveKL, FixedKL, PhasedKL
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Forward
+from alignbench.core.contracts import Drift, Steering
 
 COUNTS = tensor([1, 2, 3, 4])
 POLICY = (COUNTS / 10).log()
@@ -89,8 +90,14 @@ def test_the_coefficient_is_that_of_the_batch_and_not_of_the_start(method):
     assert losses[1] > losses[0]
 
 
+def drift(per_sequence=0.0, per_token=0.0, episodes=256, progress=0.5):
+    return Drift(per_sequence=per_sequence, per_token=per_token, episodes=episodes, progress=progress)
+
+
 def test_fixed_stays():
-    assert FixedKL(coef=0.02).next(0.5, kl_per_sequence=99.0, kl_per_token=9.0, episodes=256) == 0.5
+    held = Steering(coef=0.5, learning_rate_scale=0.25)
+    assert FixedKL(coef=0.02).next(held, drift(99.0, 9.0)) == held
+    assert FixedKL(coef=0.02).start == Steering(coef=0.02)
 
 
 # 256 episodes of 10,000: a relative error e changes the coefficient by the factor 1 + 0.0256 e
@@ -105,18 +112,60 @@ def test_fixed_stays():
 ])
 def test_adaptive_by_hand(kl, factor):
     controller = AdaptiveKL(target=6.0, horizon=10_000)
-    assert controller.next(0.3, kl_per_sequence=kl, kl_per_token=99.0, episodes=256) == pytest.approx(0.3 * factor)
+    assert controller.next(Steering(coef=0.3), drift(kl, 99.0)).coef == pytest.approx(0.3 * factor)
 
 
 def test_adaptive_per_token_looks_at_the_kl_of_a_token():
     controller = AdaptiveKL(target=0.05, unit="per_token", horizon=1000)
-    assert controller.next(0.3, kl_per_sequence=99.0, kl_per_token=0.055, episodes=100) == pytest.approx(0.3 * 1.01)
+    assert controller.next(Steering(coef=0.3), drift(99.0, 0.055, episodes=100)).coef == pytest.approx(0.3 * 1.01)
 
 
 @pytest.mark.parametrize("start", [0.02, 5.0])
 def test_adaptive_settles_where_the_kl_is_the_target(start):
     """For a policy whose KL is 1.2 / beta, a target of 6 is met at beta = 0.2."""
-    controller, coef = AdaptiveKL(target=6.0), start
+    controller, now = AdaptiveKL(target=6.0), Steering(coef=start)
     for _ in range(500):
-        coef = controller.next(coef, kl_per_sequence=1.2 / coef, kl_per_token=0.0, episodes=1000)
-    assert coef == pytest.approx(0.2, rel=1e-2)
+        now = controller.next(now, drift(1.2 / now.coef, episodes=1000))
+    assert now.coef == pytest.approx(0.2, rel=1e-2)
+
+
+def run(controller, kls):
+    """What was in force at each step of a run whose KL per token is given."""
+    held = [controller.start]
+    for step, kl in enumerate(kls, 1):
+        held.append(controller.next(held[-1], drift(per_token=kl, progress=step / len(kls))))
+    return held
+
+
+def test_phases_set_the_coefficient_at_their_boundaries():
+    kl = PhasedKL(values=(0.05, 0.02, 0.01), boundaries=(1 / 3, 2 / 3))
+    assert [held.coef for held in run(kl, [9.0] * 6)] == [0.05, 0.05, 0.02, 0.02, 0.01, 0.01, 0.01]
+
+
+def test_phases_lower_the_learning_rate_while_the_kl_is_above_and_give_it_back():
+    kl = PhasedKL(values=(0.05, 0.02), boundaries=(0.5,), action="lr", coef=0.0, floor=0.2)
+    held = run(kl, [0.06, 0.06, 0.06, 0.04, 0.01, 0.01])  # at 0.04 the second phase has begun
+    assert [h.learning_rate_scale for h in held] == [1.0, 0.5, 0.25, 0.2, 0.2, 0.4, 0.8]
+    assert {h.coef for h in held} == {0.0}
+    assert run(kl, [0.01] * 4)[-1].learning_rate_scale == 1.0
+
+
+def test_phases_end_the_run_above_the_value_of_their_phase():
+    kl = PhasedKL(values=(0.05, 0.02), boundaries=(0.5,), action="stop", coef=0.1)
+    assert [held.stop for held in run(kl, [0.04, 0.04, 0.01, 0.01])] == [False, False, True, False, False]
+    assert kl.start == Steering(coef=0.1)
+
+
+@pytest.mark.parametrize("action", ["lr", "stop"])
+def test_phases_can_look_at_the_kl_of_a_whole_response(action):
+    kl = PhasedKL(values=(5.0,), boundaries=(), action=action, unit="per_sequence", coef=0.0)
+    calm, alarmed = (kl.next(kl.start, drift(per_sequence=x, per_token=99.0)) for x in (4.9, 5.1))
+    assert calm == Steering(coef=0.0)
+    assert alarmed in (Steering(learning_rate_scale=0.5), Steering(stop=True))
+
+
+def test_nowhere_it_is_neither_in_the_loss_nor_in_the_reward():
+    batch = random_batch()
+    kl = FixedKL(placement="none", coef=0.0)
+    assert not kl.in_reward(batch).any()
+    assert not kl.in_loss(forward(batch, moved=0.3), experience(GRPO(kl=kl), batch)).any()

@@ -93,4 +93,4 @@ def test_what_is_not_there_is_said():
     with pytest.raises(UserError, match="no split 'dev'; there are train, validation, test"):
         Arithmetic().prompts("dev")
     with pytest.raises(UserError, match="data=arithmetic has no comparisons"):
-        Arithmetic().comparisons()
+        Arithmetic().comparisons("train")

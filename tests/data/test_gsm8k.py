@@ -104,7 +104,7 @@ def test_knobs_that_cannot_work_are_refused(tmp_path):
     with pytest.raises(UserError, match="no split 'dev'"):
         GSM8K().prompts("dev")
     with pytest.raises(UserError, match="no comparisons"):
-        GSM8K().comparisons()
+        GSM8K().comparisons("train")
 
 
 @needs_real

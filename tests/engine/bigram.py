@@ -144,7 +144,7 @@ METHODS = {
 
 def engine(
     algorithm, *, seed=0, policy=None, scorer=None, rate=0.05, epochs=2, minibatches=2, microbatch_size=16,
-    invariants=None, temperature=1.0, **adamw,
+    invariants=None, temperature=1.0, steps=100, missing_eos_penalty=0.0, **adamw,
 ) -> Engine:
     """A whole engine around a bigram policy."""
     policy = policy or Bigram(critic=algorithm.critic is not None)
@@ -157,12 +157,12 @@ def engine(
         policy=policy, optimizer=Optimizer(groups, settings, 100), algorithm=algorithm, epochs=epochs,
         minibatches=minibatches, microbatch_size=microbatch_size, invariants=invariants or Invariants())
     return Engine(policy=policy, sampler=Draw(policy, temperature), scorer=scorer or Wanted(), algorithm=algorithm,
-                  update=update, seed=seed)
+                  update=update, seed=seed, steps=steps, missing_eos_penalty=missing_eos_penalty)
 
 
 def start(algorithm) -> RunState:
     """The state a run begins with."""
-    return RunState(kl_coef=algorithm.kl.coef)
+    return RunState.at_start(algorithm)
 
 
 def weights(policy: Bigram) -> list[Tensor]:

@@ -8,6 +8,7 @@ import torch
 from bigram import LIMIT, METHODS, PROMPTS, Given, Stream, engine, start, weights
 
 from alignbench.core import record
+from alignbench.core.contracts import Steering
 from alignbench.engine.state import RunState
 
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -65,7 +66,7 @@ def test_a_resumed_run_is_the_run_it_resumes(method, tmp_path):
         for (_, p), saved in zip(second.policy.trainable(), learned, strict=True):
             p.copy_(saved)
     second.update.optimizer.adamw.load_state_dict(adamw)
-    rest = steps(second, 3, RunState(**state))
+    rest = steps(second, 3, RunState.from_dict(state))
     assert [measured(r) for r in rest] == [measured(r) for r in reports[3:]]
     assert counted(rest[-1].state) == counted(reports[-1].state)
     assert all(torch.equal(a, b) for a, b in zip(weights(second.policy), weights(whole.policy), strict=True))
@@ -121,7 +122,7 @@ def test_the_first_pass_is_exact_and_starts_at_the_reference(method):
     assert first["train/kl_mean"] == 0
     assert first["rollout/kl_sequence"] == 0
     assert first["rollout/sampler_gap"] < 1e-6
-    assert first["train/kl_coef"] == METHODS[method]().kl.coef
+    assert first["train/kl_coef"] == METHODS[method]().kl.start.coef
 
 
 def test_the_penalty_holds_the_policy_near_its_reference():
@@ -145,5 +146,5 @@ def test_without_a_signal_and_without_a_penalty_nothing_is_learned():
 
 def test_a_signal_ends_the_count_of_steps_without():
     running = engine(METHODS["GRPO"]())
-    state = steps(running, 1, RunState(kl_coef=0.02, steps_without_signal=3))[0].state
+    state = steps(running, 1, RunState(steering=Steering(coef=0.02), steps_without_signal=3))[0].state
     assert state.steps_without_signal == 0

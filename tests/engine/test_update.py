@@ -23,7 +23,7 @@ def gathered(method, *, stir=True, **options):
     running = engine(METHODS[method](**options))
     state = start(running.algorithm)
     rollouts = running.sampler(next(Stream().after(0)), 4, 11)
-    scored = score(rollouts, running.scorer, running.policy, state.kl_coef, 32)
+    scored = score(rollouts, running.scorer, running.policy, state.steering.coef, 32)
     if stir:
         with torch.no_grad():
             running.policy.table += 0.3 * torch.randn(running.policy.table.shape,

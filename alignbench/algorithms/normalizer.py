@@ -1,0 +1,55 @@
+"""Scores on a known scale: a running mean and deviation that drift slowly with the policy."""
+
+from dataclasses import dataclass
+
+from alignbench.core.batches import PerRollout
+from alignbench.core.contracts import Moments
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Fraction, Positive
+
+SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMA:
+    """Exponential moving moments; each batch is normalized by those of the batches before it.
+
+        out_i = clip(center + scale (score_i - mean) / std, low, high)
+        mean <- alpha mean + (1 - alpha) mean(batch)          std <- alpha std + (1 - alpha) std(batch), n in its divisor
+    """
+
+    alpha: Fraction = 0.99
+    """How much of the old moments is kept at each step."""
+    mean: float | None = None
+    """The running mean at step 0; null takes the first batch's."""
+    std: Positive | None = None
+    """The running standard deviation at step 0; null takes the first batch's."""
+    center: float = 0.0
+    """Where the running mean is put."""
+    scale: Positive = 1.0
+    """What one standard deviation becomes."""
+    low: float | None = None
+    """The lowest score that is let through; null lets all through."""
+    high: float | None = None
+    """The highest score that is let through; null lets all through."""
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise UserError("mean and std are given together, or both are null and taken from the first batch")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise UserError(f"low={self.low:g} is not below high={self.high:g}: every score would become the same")
+
+    @property
+    def start(self) -> Moments | None:
+        """The moments given, or None."""
+        return None if self.mean is None or self.std is None else Moments(mean=self.mean, std=self.std)
+
+    def __call__(self, scores: PerRollout, moments: Moments | None) -> tuple[PerRollout, Moments]:
+        """The scores [n] on the new scale, and the moments after this batch."""
+        batch = Moments(mean=float(scores.double().mean()), std=float(scores.double().std(correction=0)))
+        now = moments or batch
+        out = self.center + self.scale * (scores - now.mean) / max(now.std, SMALLEST_STD)
+        if self.low is not None or self.high is not None:
+            out = out.clamp(self.low, self.high)
+        keep, new = self.alpha, 1 - self.alpha
+        return out, Moments(mean=keep * now.mean + new * batch.mean, std=keep * now.std + new * batch.std)
