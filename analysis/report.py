@@ -1,29 +1,21 @@
 """Writes the report: one page without scripts, the same as text and as JSON, and the figures."""
 
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from alignbench.core import record
-
-from . import marks, sentences
-from .arms import Arm
+from . import cells, ledes, marks, sentences
 from .canvas import standalone
-from .compare import Comparison
-from .costs import GIB, Cost
 from .findings import Findings
 from .gallery import Gallery, draw
-from .learning import FROM_SEEDS, learning_lines, x_axis
-from .load import Run
-from .metrics import MINUS, REASONS, Metric, counted, metric_named, signed, significant
+from .learning import FROM_SEEDS
+from .metrics import REASONS, counted, metric_named
 from .samples import visible
-from .statistics import Estimate
 from .summary import as_json
 from .theme import method_color, stylesheet
-from .verdict import SYMBOLS, subtraction, toward
+from .verdict import SYMBOLS, subtraction
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = (
@@ -40,7 +32,6 @@ SECTIONS = (
     ("read", "How to read"),
 )
 RUN_METRICS = ("final/avg_reward", "final/kl", "final/avg_response_length")
-MOST_REACH = 8.0  # of the shared axis of effect sizes; beyond it an arrowhead says that the interval goes on
 
 
 def write_report(findings: Findings) -> Path:
@@ -72,10 +63,12 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
     others = [arm for arm in findings.arms if arm is not findings.baseline]
     headline = [pair for pair in findings.against_baseline() if findings.state_of(pair) != "incomplete"]
     forest = [*headline, *findings.exploratory]
-    reach = forest_reach(forest)
+    reach = cells.forest_reach(forest)
     return {
         "f": findings,
         "say": sentences,
+        "lede": ledes,
+        "cell": cells,
         "gallery": gallery,
         "palette": Markup(stylesheet()),
         "css": Markup((TEMPLATES / "report.css").read_text()),
@@ -88,25 +81,17 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "other_arm": others[0].name if others else "",
         "forest": forest,
         "reach": reach,
-        "forest_row": lambda pair: forest_row(findings, pair, reach, several),
+        "forest_row": lambda pair: cells.forest_row(findings, pair, reach, several),
         "axis_row": marks.axis_row,
-        "effect_rows": effect_rows,
-        "own_scale": own_scale,
-        "matrix_cell": lambda row, column: matrix_cell(findings, row, column),
-        "kind": lambda pair: kind(findings, pair),
-        "curve_table": curve_table(findings),
-        "start_note": start_note(findings),
+        "matrix_cell": lambda row, column: cells.matrix_cell(findings, row, column),
+        "kind": lambda pair: cells.kind(findings, pair),
+        "curve_table": cells.curve_table(findings),
+        "start_note": cells.start_note(findings),
         "run_metrics": [
             findings.metric,
             *(metric_named(name) for name in RUN_METRICS if any(name in run.metrics for run in findings.study.runs)),
         ],
-        "run_costs": run_costs,
-        "remark": remark,
-        "cost_mean": cost_mean,
         "ratio_text": sentences.ratio_text,
-        "ends": ends,
-        "standard": standard,
-        "fixed": fixed,
         "reason": lambda reason: REASONS.get(reason or "", reason or ""),
         "subtraction": subtraction,
         "counted": counted,
@@ -115,173 +100,3 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "visible": visible,
         "summary": Markup(as_json(findings).replace("<", "\\u003c").replace("&", "\\u0026")),
     }
-
-
-def fixed(value: float | None, digits: int = 2) -> str:
-    """A plain number, n/a where there is none."""
-    return "n/a" if value is None or not isfinite(value) else f"{value:.{digits}f}".replace("-", MINUS)
-
-
-def ends(metric: Metric, estimate: Estimate) -> str:
-    """-3.1 to +3.9, or why there is no interval."""
-    if estimate.low is None or estimate.high is None:
-        return f"no interval: {REASONS.get(estimate.reason or '', estimate.reason or '')}"
-    return f"{metric.signed(estimate.low)} to {metric.signed(estimate.high)}"
-
-
-def standard(estimate: Estimate) -> str:
-    """A standardized effect with its interval; it is never written without."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return f"n/a: {REASONS.get(estimate.reason or '', estimate.reason or '')}"
-    return f"{signed(estimate.value, 2)} ({signed(estimate.low, 2)} to {signed(estimate.high, 2)})"
-
-
-def effect_rows(pair: Comparison) -> list[tuple[str, str, Estimate, str, str, bool]]:
-    """Raw difference, Hedges g and Cohen's d of the only pair: title, note, estimate, text, interval, turned."""
-    metric, turned = pair.metric, pair.metric.better == "less"
-    unit = f", {metric.unit}" if metric.unit else ""
-    rows = [
-        (
-            "Difference",
-            f"{subtraction(pair)}{unit}",
-            pair.difference,
-            metric.signed(pair.difference.value),
-            ends(metric, pair.difference),
-            turned,
-        )
-    ]
-    for title, note, estimate in (
-        ("Hedges g", "in units of the spread between seeds, corrected for few seeds", pair.hedges_g),
-        ("Cohen's d", "the same without the correction", pair.cohens_d),
-    ):
-        interval = f"{signed(estimate.low, 2)} to {signed(estimate.high, 2)}"
-        text = REASONS.get(estimate.reason or "", "") if estimate.value is None else interval
-        rows.append((title, note, estimate, signed(estimate.value, 2), text, turned))
-    return rows
-
-
-def own_scale(estimate: Estimate, turned: bool) -> Markup:
-    """An interval on an axis of its own."""
-    reach = 1.3 * max(abs(estimate.low or 0.0), abs(estimate.high or 0.0))
-    return _row(estimate, reach, turned, None)
-
-
-def _row(estimate: Estimate, reach: float, turned: bool, arm: Arm | None) -> Markup:
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if turned and value is not None and low is not None and high is not None:
-        value, low, high = -value, -high, -low
-    return marks.interval_row(value, low, high, reach, arm)
-
-
-def forest_reach(pairs: list[Comparison]) -> float:
-    """Half the width of the shared axis of effect sizes."""
-    known = [abs(end) for pair in pairs for end in (pair.hedges_g.low, pair.hedges_g.high) if end is not None]
-    return min(MOST_REACH, 1.05 * max(known, default=1.0))
-
-
-def forest_row(findings: Findings, pair: Comparison, reach: float, several: bool) -> Markup:
-    """Hedges g on the shared axis, turned so that right is better for the other method."""
-    arm = findings.arm(pair.treatment) if several else None
-    return _row(pair.hedges_g, reach, pair.metric.better == "less", arm)
-
-
-def kind(findings: Findings, pair: Comparison) -> str:
-    """What a metric is for, and which direction is better."""
-    words = "headline, decides" if pair.metric.name == findings.declared.metric else "exploratory"
-    direction = {"less": "; less is better", "neither": "; no better direction", "more": ""}[pair.metric.better]
-    return f"{words}{direction}"
-
-
-def matrix_cell(findings: Findings, row: Arm, column: Arm) -> dict[str, str]:
-    """Row minus column with its interval; tinted where the interval excludes zero."""
-    pair = next((p for p in findings.pairs if {p.treatment, p.baseline} == {row.name, column.name}), None)
-    if pair is None or row is column:
-        return {"tint": "na", "text": "", "interval": ""}
-    if findings.state_of(pair) == "incomplete":
-        return {"tint": "na", "text": "n/a", "interval": "a run has no result"}
-    estimate, metric = toward(row.name, pair), pair.metric
-    sign = -1 if metric.better == "less" else 1
-    ahead = (
-        estimate.low is not None
-        and estimate.high is not None
-        and (
-            1
-            if min(sign * estimate.low, sign * estimate.high) > 0
-            else -1
-            if max(sign * estimate.low, sign * estimate.high) < 0
-            else 0
-        )
-    )
-    arrow = {1: "\N{BLACK UP-POINTING TRIANGLE} ", -1: "\N{BLACK DOWN-POINTING TRIANGLE} "}.get(int(ahead), "")
-    return {
-        "tint": {1: "up", -1: "dn"}.get(int(ahead), ""),
-        "text": f"{arrow}{metric.signed(estimate.value)}",
-        "interval": ends(metric, estimate),
-    }
-
-
-def start_note(findings: Findings) -> str:
-    """Where the SFT model stood."""
-    starts = {findings.metric.level(arm.start) for arm in findings.arms if arm.start is not None}
-    return (
-        f"The SFT model they start from has {', '.join(sorted(starts))}."
-        if starts
-        else "The SFT start was not measured."
-    )
-
-
-def curve_table(findings: Findings) -> dict[str, Any]:
-    """Seven rows of the first learning figure, as numbers."""
-    metric = metric_named(findings.declared.metric.replace("final/", "eval/", 1))
-    lines = learning_lines(findings.study, findings.study.arms, metric.name, metric.scale)
-    divisor, unit = x_axis(findings.study)
-    if not lines:
-        return {"unit": unit, "rows": []}
-    points = min(len(line.mean_x) for line in lines.values())
-    places = sorted({round(i * (points - 1) / 6) for i in range(7)})
-    first = lines[findings.arms[0].name]
-    rows = [
-        (
-            significant(first.mean_x[i] / divisor),
-            [fixed(lines[arm.name].mean_y[i], metric.digits) for arm in findings.arms],
-        )
-        for i in places
-    ]
-    return {"unit": unit, "rows": rows}
-
-
-def run_costs(run: Run) -> list[str]:
-    """Tokens, seconds and peak memory of a run."""
-    spent = [
-        run.ledger.get(key, run.metrics.get(name))
-        for key, name in (
-            ("tokens", record.TOKENS),
-            ("seconds", record.SECONDS),
-            ("peak_memory_bytes", record.PEAK_MEMORY),
-        )
-    ]
-    tokens, seconds, memory = spent
-    return [
-        significant(None if tokens is None else tokens / 1e6),
-        significant(seconds),
-        significant(None if memory is None else memory / GIB),
-    ]
-
-
-def cost_mean(cost: Cost, arm: Arm) -> str:
-    """The mean price of a run of a method."""
-    values = cost.values[arm.name]
-    text = significant(sum(values) / len(values) / cost.divisor)
-    return f"${text}" if cost.key == "price" else text
-
-
-def remark(run: Run) -> str:
-    """What is special about a run."""
-    words = [
-        run.reason or "",
-        "second run of this method and seed, not counted" if not run.counted else "",
-        f"resumed {counted(run.resumed, 'time')}" if run.resumed else "",
-        "uncommitted changes" if (run.manifest.get("git") or {}).get("dirty") else "",
-        f"{run.determinism} reproducible" if run.determinism else "",
-    ]
-    return "; ".join(word for word in words if word)

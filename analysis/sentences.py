@@ -1,14 +1,11 @@
-"""The generated sentences under each heading: what the numbers say, and what was not tested."""
-
-from math import isfinite
+"""The generated sentences of the verdict: which is better, how sure, and at what cost."""
 
 from .compare import Comparison
 from .costs import Cost
 from .findings import Findings
-from .gallery import Gallery
-from .metrics import REASONS, counted, listed, method_label, significant
+from .metrics import REASONS, listed, method_label, significant
 from .statistics import Estimate
-from .verdict import State, interval, winners
+from .verdict import State, winners
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -182,128 +179,6 @@ def _cost_of(arm: str, time: Cost, memory: Cost) -> str:
         if arm in cost.ratios and cost.ratios[arm].value is not None
     ]
     return f"{method_label(arm)} needed {listed(shown)}" if shown else ""
-
-
-def effect_lede(findings: Findings) -> str:
-    """Under 'How big is the difference?'."""
-    if not findings.pairs:
-        return "Nothing to compare: the study has one method."
-    if len(findings.pairs) > 1:
-        return (
-            which(findings)
-            if findings.verdict.state not in ("incomplete", "not_comparable")
-            else ("Shown for completeness; these differences are no result.")
-        )
-    pair = findings.pairs[0]
-    wins, pairings = pair.wins
-    if findings.verdict.state == "incomplete":
-        return "Not given while a planned run has no result; 'What if?' above shows how far it could move the answer."
-    text = f"{pair.metric.difference(pair.difference.value)} {interval(pair.metric, pair.difference, sign=True)}. "
-    text += (
-        f"A random {method_label(pair.treatment)} seed beats a random {method_label(pair.baseline)} seed in {wins:g} "
-    )
-    conditions = " Not a result: the conditions differ." if findings.verdict.state == "not_comparable" else ""
-    return f"{text}of {pairings} pairings.{conditions}"
-
-
-def seeds_lede(findings: Findings) -> str:
-    """Under 'What did each seed score?'."""
-    pairs = [
-        pair for pair in findings.pairs if all(pair.scores) and all(isfinite(s) for row in pair.scores for s in row)
-    ]
-    if not pairs:
-        return "Every seed of the study, those without a result included."
-    apart = [pair for pair in pairs if pair.wins[0] in (0, pair.wins[1])]
-    if not apart:
-        return "The methods overlap: no method has all its seeds on one side of another's."
-    behind: dict[str, list[str]] = {}
-    for pair in apart:
-        winner, loser = (pair.treatment, pair.baseline) if pair.wins[0] else (pair.baseline, pair.treatment)
-        behind.setdefault(method_label(winner), []).append(method_label(loser))
-    return " ".join(
-        f"Every {winner} seed is ahead of every {listed(losers)} seed." for winner, losers in behind.items()
-    )
-
-
-def learning_lede(findings: Findings, gallery: Gallery) -> str:
-    """Under 'How did they learn?'."""
-    if not gallery["learning"]:
-        return "n/a: no learning curves were recorded by every method."
-    ends = {arm.label: arm.level.value for arm in findings.arms if arm.level.value is not None}
-    gains = [
-        f"{arm.label} {findings.metric.difference(arm.level.value - arm.start)}"
-        for arm in findings.arms
-        if arm.level.value is not None and arm.start is not None
-    ]
-    if gains:
-        return f"From the SFT start to the end of training: {', '.join(gains)} (not tested)."
-    return f"At the end: {', '.join(f'{name} {findings.metric.level(value)}' for name, value in ends.items())}."
-
-
-def kl_lede(findings: Findings) -> str:
-    """Under 'What did the reward cost in KL, and in length?'."""
-    parts = []
-    for name, words in (("final/kl", "Distance from the SFT model"), ("final/avg_response_length", "Answer length")):
-        pairs = [pair for pair in findings.exploratory if pair.metric.name == name]
-        shown = [
-            f"{method_label(pair.treatment)} {pair.metric.difference(pair.difference.value)}{_ends(pair)}"
-            for pair in pairs
-        ]
-        if shown:
-            parts.append(f"{words} against {findings.baseline.label}: {', '.join(shown)}.")
-    return " ".join(parts) or "n/a: neither KL nor answer length was measured at the end by every method."
-
-
-def _ends(pair: Comparison) -> str:
-    low, high = pair.difference.low, pair.difference.high
-    return "" if low is None else f" ({pair.metric.signed(low)} to {pair.metric.signed(high)})"
-
-
-def cost_lede(findings: Findings) -> str:
-    """Under 'What did it cost?'."""
-    return at_what_cost(findings)
-
-
-def fairness_lede(findings: Findings) -> str:
-    """Under 'Was the comparison fair?'."""
-    fairness = findings.fairness
-    passed, whole = fairness.count("ok"), len(fairness.checks)
-    rest = [
-        counted(fairness.count("failed"), "failure") if fairness.count("failed") else "",
-        counted(fairness.count("warning"), "warning") if fairness.count("warning") else "",
-        f"{fairness.count('unknown')} not known" if fairness.count("unknown") else "",
-    ]
-    told = "; ".join(part for part in rest if part)
-    start = "Yes" if fairness.ok and not told else "As far as it was checked" if fairness.ok else "No"
-    end = "" if fairness.ok else " A failed check takes the verdict away."
-    return f"{start}: {passed} of {whole} checks passed{f'; {told}' if told else ''}.{end}"
-
-
-def samples_lede(findings: Findings) -> str:
-    """Under 'What do the answers look like?'."""
-    samples = findings.samples
-    if samples.reason:
-        return f"n/a: {samples.reason}."
-    return (
-        f"Held-out prompts picked by a fixed rule, not by hand; seed {samples.seed} of every method. Answers are "
-        "shown as plain text: nothing in them is run or rendered."
-    )
-
-
-def runs_lede(findings: Findings) -> str:
-    """Under 'Every run'."""
-    runs = findings.study.runs
-    words = {
-        "finished": "finished",
-        "failed": "failed",
-        "interrupted": "interrupted",
-        "running": "still running",
-        "missing": "missing",
-    }
-    tally = [f"{n} {word}" for status, word in words.items() if (n := sum(run.status == status for run in runs))]
-    extra = sum(not run.counted for run in runs)
-    known = "planned" if findings.study.planned else "found"
-    return f"{len(runs) - extra} {known}: {', '.join(tally)}{f'; {extra} shown and not counted' if extra else ''}."
 
 
 PILLS: dict[State, str] = {
