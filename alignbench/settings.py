@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -57,14 +57,6 @@ class Analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Who compares answers that no verifier can score."""
-
-    name: Literal["none"] = "none"
-    """None: the verifier decides alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Names:
     """Which option of each group was chosen."""
 
@@ -88,7 +80,7 @@ class Job:
     reward: Any
     data: Any
     hardware: Any
-    judge: Judge
+    judge: Any
     sft: SFT
     rl: RL
     eval: Evaluate
