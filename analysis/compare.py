@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import numpy as np
+
 from . import statistics
 from .metrics import Metric
 from .statistics import Estimate, Permutation, Welch
@@ -107,7 +109,7 @@ def compare(
         cohens_d=statistics.cohens_d(x, y, confidence),
         hedges_g=statistics.hedges_g(x, y, confidence),
         p_holm=None,
-        permutation=statistics.permutation(x, y),
+        permutation=statistics.permutation(x, y, np.random.default_rng(0)),
         detectable_d=statistics.minimum_detectable_d(len(x), len(y), ALPHA / family),
         pooled_sd=statistics.pooled_sd(x, y),
         equivalent=None if margin is None else statistics.is_equivalent(x, y, margin, ALPHA / family),

@@ -13,6 +13,7 @@ from analysis import statistics
 
 GRPO, PPO = [64.5, 61.5, 62.7], [62.4, 64.1, 61.0]
 CONSTANT = [0.1, 0.1, 0.1]
+RNG = np.random.default_rng(0)
 
 
 def test_hedges_correction_is_exact():
@@ -98,12 +99,12 @@ def test_one_constant_group_still_has_an_effect():
 
 
 def test_permutation_is_exact_and_knows_its_floor():
-    test = statistics.permutation(GRPO, PPO)
+    test = statistics.permutation(GRPO, PPO, RNG)
     assert test.p == pytest.approx(0.7)
     assert test.smallest == pytest.approx(0.10)
-    apart = statistics.permutation([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    apart = statistics.permutation([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], RNG)
     assert apart.p == pytest.approx(apart.smallest)
-    assert statistics.permutation([1.0, nan], [1.0, 2.0]).p is None
+    assert statistics.permutation([1.0, nan], [1.0, 2.0], RNG).p is None
 
 
 def test_smallest_detectable_effect():

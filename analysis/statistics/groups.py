@@ -1,0 +1,115 @@
+"""Two groups of independent seeds: difference, permutation, probability of improvement, equivalence, ratio."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, exp, inf, log, sqrt
+
+import numpy as np
+from scipy import stats
+
+from .estimate import Estimate, Numbers, mean, missing_reason, transformed, undefined_reason
+
+EXACT_LIMIT = 200_000  # relabelings that are still counted one by one
+DRAWS = 99_999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welch:
+    """Difference of two means (first minus second) without assuming equal variances."""
+
+    difference: Estimate
+    t: float | None = None
+    df: float | None = None
+    p: float | None = None
+
+    @property
+    def probability_above_zero(self) -> float | None:
+        """P(true difference > 0 | data) with flat priors: T(df) at t."""
+        return None if self.t is None else float(stats.t.cdf(self.t, self.df))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permutation:
+    """Two-sided p of relabeling, and the smallest p that this number of seeds can reach."""
+
+    p: float | None
+    smallest: float | None
+    reason: str | None = None
+
+
+def welch(x: Numbers, y: Numbers, confidence: float = 0.95) -> Welch:
+    """Difference of means x minus y with the Welch t-interval.
+
+    t = (mean x - mean y) / sqrt(v1 + v2), v = s^2 / n; df = (v1 + v2)^2 / (v1^2 / (n1-1) + v2^2 / (n2-1)) (Welch 1947).
+    """
+    a, b = mean(x), mean(y)
+    raw = None if a is None or b is None else a - b
+    reason = undefined_reason(x, y)
+    if reason:
+        return Welch(difference=Estimate(value=raw, reason=reason))
+    difference = float(np.mean(x) - np.mean(y))
+    parts = np.var(x, ddof=1) / len(x), np.var(y, ddof=1) / len(y)
+    error = sqrt(sum(parts))
+    df = sum(parts) ** 2 / (parts[0] ** 2 / (len(x) - 1) + parts[1] ** 2 / (len(y) - 1))
+    half = float(stats.t.ppf((1 + confidence) / 2, df)) * error
+    return Welch(
+        difference=Estimate(value=difference, low=difference - half, high=difference + half),
+        t=difference / error,
+        df=float(df),
+        p=float(2 * stats.t.sf(abs(difference / error), df)),
+    )
+
+
+def smallest_permutation_p(n_first: int, n_second: int) -> float:
+    """Two-sided floor of the exact permutation test: 2 / C(n1+n2, n1)."""
+    return min(1.0, 2 / comb(n_first + n_second, n_first))
+
+
+def _difference_of_means(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    return np.mean(x, axis=axis) - np.mean(y, axis=axis)
+
+
+def permutation(x: Numbers, y: Numbers, rng: np.random.Generator) -> Permutation:
+    """Permutation test of the difference of means: exact while it can be counted, else 99,999 draws from `rng`."""
+    reason = missing_reason(x, y)
+    if reason:
+        return Permutation(p=None, smallest=None, reason=reason)
+    exact = comb(len(x) + len(y), len(x)) <= EXACT_LIMIT
+    draws, floor = (inf, smallest_permutation_p(len(x), len(y))) if exact else (DRAWS, 2 / (DRAWS + 1))
+    test = stats.permutation_test((x, y), _difference_of_means, vectorized=True, n_resamples=draws, rng=rng)
+    return Permutation(p=float(test.pvalue), smallest=floor)
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Step-down adjusted p-values over a family (Holm 1979); undefined tests leave the family."""
+    family = sorted((p, place) for place, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for rank, (p, place) in enumerate(family):
+        highest = max(highest, min(1.0, (len(family) - rank) * p))
+        adjusted[place] = highest
+    return adjusted
+
+
+def probability_of_improvement(x: Numbers, y: Numbers) -> float | None:
+    """Share of (x, y) pairs that x wins, ties counted half: Mann-Whitney U / (n1 n2)."""
+    if not x or not y or missing_reason(x, y) == "not_finite":
+        return None
+    wins = np.sign(np.subtract.outer(np.asarray(x, float), np.asarray(y, float)))
+    return float((wins.mean() + 1) / 2)
+
+
+def is_equivalent(x: Numbers, y: Numbers, margin: float, alpha: float = 0.05) -> bool | None:
+    """Two one-sided Welch tests (Schuirmann 1987): the 1 - 2 alpha interval lies inside +-margin."""
+    interval = welch(x, y, 1 - 2 * alpha).difference
+    if interval.low is None or interval.high is None:
+        return None
+    return -margin < interval.low and interval.high < margin
+
+
+def ratio(x: Numbers, y: Numbers, confidence: float = 0.95) -> Estimate:
+    """Ratio of geometric means x / y with the Welch interval of the logarithms; needs positive numbers."""
+    if not x or not y or min(min(x), min(y)) <= 0:
+        return Estimate(value=None, reason="not_positive" if x and y else "n<2")
+    logs = welch([log(number) for number in x], [log(number) for number in y], confidence)
+    return transformed(logs.difference, exp)
