@@ -76,6 +76,37 @@ class Sequences:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Two responses to each of a few prompts, one of them preferred; they never part."""
+
+    both: Sequences
+    """The chosen response of each pair, then the rejected ones in the same order: 2 m rows."""
+    margin: Float[Tensor, " m"]
+    """How far the chosen response should be ahead; 0 where being ahead is enough."""
+
+    @property
+    def mask(self) -> Mask:
+        """True on every response token that counts, of both responses of each pair."""
+        return self.both.mask
+
+    def __getitem__(self, rows: Tensor) -> "Pairs":
+        """Only the pairs numbered in `rows`."""
+        rows = rows.to(self.margin.device)
+        return Pairs(both=self.both[torch.cat([rows, rows + len(self)])], margin=self.margin[rows])
+
+    def __len__(self) -> int:
+        return len(self.margin)
+
+    def to(self, device: torch.device | str) -> "Pairs":
+        """The same pairs on another device."""
+        return Pairs(both=self.both.to(device), margin=self.margin.to(device))
+
+    def lengths(self) -> Int[Tensor, " m"]:
+        """Prompt and response tokens of both sides of each pair together."""
+        return self.both.lengths().view(2, -1).sum(0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollouts(Sequences):
     """What the policy wrote: responses to prompts, sampled under the policy of this step."""
 

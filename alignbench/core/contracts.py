@@ -138,11 +138,20 @@ class Algorithm(Protocol):
 
 
 @runtime_checkable
-class Policy(Protocol):
-    """A causal language model, with a critic when asked for, and its frozen reference."""
+class Learner(Protocol):
+    """Whatever an optimizer can change."""
 
     flops_per_token: int
     """Floating-point operations of one token's forward pass: about 2 for each parameter."""
+
+    def trainable(self) -> Iterable[tuple[str, Parameter]]:
+        """Name and value of everything the optimizer may change."""
+        ...
+
+
+@runtime_checkable
+class Policy(Learner, Protocol):
+    """A causal language model, with a critic when asked for, and its frozen reference."""
 
     def __call__(self, batch: Sequences) -> Forward:
         """Log-probabilities, entropies and values of the response tokens of a batch, on its device."""
@@ -150,10 +159,6 @@ class Policy(Protocol):
 
     def reference(self) -> AbstractContextManager[Any]:
         """While it is open, calling the policy answers as the frozen reference does."""
-        ...
-
-    def trainable(self) -> Iterable[tuple[str, Parameter]]:
-        """Name and value of everything the optimizer may change."""
         ...
 
 
@@ -181,12 +186,30 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What a reward model learned of its own scores on held-out answers."""
+
+    temperature: float = 1.0
+    """sigmoid of the difference of two scores, divided by this, is how often the better one is preferred."""
+    mean: float = 0.0
+    """Of score / temperature over held-out answers."""
+    std: float = 1.0
+    """The standard deviation of the same."""
+
+
 @runtime_checkable
 class ScoreModel(Protocol):
     """A model that gives a whole response one number."""
 
+    calibration: Calibration
+
     def __call__(self, batch: Sequences) -> Tensor:
         """The score of each row, [n], fp32."""
+        ...
+
+    def fingerprint(self) -> str:
+        """The sha256 by which its weights are known."""
         ...
 
 

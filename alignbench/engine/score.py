@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from alignbench.core.batches import Forward, Rollouts, Scored, Sequences
-from alignbench.core.contracts import Policy, Scorer
+from alignbench.core.batches import Forward, Pairs, PerRollout, Rollouts, Scored, Sequences
+from alignbench.core.contracts import Policy, ScoreModel, Scorer
 
 
 @torch.no_grad()
@@ -41,6 +41,15 @@ def read(policy: Policy, batch: Sequences, microbatch_size: int) -> Forward:
     return Forward(logprobs=logprobs, entropy=entropy, values=values)
 
 
-def microbatches(batch: Sequences, size: int) -> Iterator[Tensor]:
+@torch.no_grad()
+def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollout:
+    """The score of each row of a whole batch, [n], a few rows at a time."""
+    scores = torch.zeros(len(batch), device=batch.mask.device)
+    for rows in microbatches(batch, microbatch_size):
+        scores[rows] = model(batch[rows]).to(scores)
+    return scores
+
+
+def microbatches(batch: Sequences | Pairs, size: int) -> Iterator[Tensor]:
     """Row numbers, `size` at a time, rows of like length together so that little is spent on padding."""
     yield from batch.lengths().argsort(descending=True, stable=True).split(size)

@@ -12,7 +12,7 @@ from alignbench.core.seeds import derive
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW, Optimizer
 from alignbench.engine.state import RunState, StepReport
-from alignbench.engine.supervise import Imitation
+from alignbench.engine.supervise import Imitation, Supervised
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
 
@@ -41,13 +41,14 @@ class SFT:
         """Train the policy; one report for each step."""
         examples = Demonstrations(rows, policy.text)
         weights = [parameter for _, parameter in policy.policy_parameters()]
-        imitation = Imitation(
-            policy=policy, batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
+        learning = Supervised(
+            model=policy, objective=Imitation(policy),
+            batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
             microbatch_size=microbatch_size, invariants=invariants)
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            for report in imitation.run(RunState()):
+            for report in learning.run(RunState()):
                 yield report
                 if report.state.step >= self.steps:
                     return

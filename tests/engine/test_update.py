@@ -6,12 +6,12 @@ import pytest
 import torch
 from bigram import METHODS, Bigram, Stream, engine, start, weights
 
-from alignbench.core.batches import sequences
+from alignbench.core.batches import Pairs, sequences
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW, Optimizer
 from alignbench.engine.score import microbatches, read, score
 from alignbench.engine.state import RunState
-from alignbench.engine.supervise import Imitation
+from alignbench.engine.supervise import Imitation, Supervised
 from alignbench.engine.update import TokenMeans
 
 REDUCTIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_length")
@@ -146,9 +146,10 @@ EXAMPLES = sequences([[2, 1], [2, 3], [2, 5], [2, 4]], [[5, 0], [4, 4, 4, 0], [1
 def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, **invariants):
     policy = policy or Bigram()
     optimizer = Optimizer([([p for _, p in policy.trainable()], rate)], AdamW(warmup_steps=0), 100)
-    imitation = Imitation(policy=policy, optimizer=optimizer, batch_at=lambda step: EXAMPLES,
-                          microbatch_size=microbatch_size, invariants=Invariants(**invariants))
-    reports = imitation.run(RunState())
+    learning = Supervised(
+        model=policy, objective=Imitation(policy), optimizer=optimizer, batch_at=lambda step: EXAMPLES,
+        microbatch_size=microbatch_size, invariants=Invariants(**invariants))
+    reports = learning.run(RunState())
     return [next(reports) for _ in range(count)], policy
 
 
@@ -175,3 +176,59 @@ def test_imitation_learns():
     reports, _ = imitate(count=40)
     assert reports[-1].metrics["sft/loss"] < 0.5 * reports[0].metrics["sft/loss"]
     assert set(reports[0].metrics) == {"sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens"}
+
+
+# --- pairs --------------------------------------------------------------------------------------------------------
+
+PAIRS = Pairs(
+    both=sequences(
+        [[2, 1], [2, 3], [2, 5], [2, 1], [2, 3], [2, 5]], [[5, 0], [4, 4, 4, 0], [1], [3, 3, 0], [2, 2], [4, 0]], 0),
+    margin=torch.tensor([0.0, 0.5, 1.0]))
+
+
+class Ahead:
+    """How far the log-probability of the chosen response is ahead of that of the rejected one and of the margin."""
+
+    name = "sft"
+
+    def __init__(self, policy: Bigram) -> None:
+        self.policy, self.seen = policy, []
+
+    def count(self, batch) -> int:
+        return len(batch)
+
+    def sums(self, part):
+        self.seen.append(part)
+        chosen, rejected = self.policy(part.both).logprobs.sum(1).view(2, -1)
+        lead = chosen - rejected - part.margin
+        return {"loss": -lead.sigmoid().log().sum(), "ahead": (lead.detach() > 0).float().sum()}
+
+
+def prefer(microbatch_size=32):
+    objective = Ahead(Bigram())
+    optimizer = Optimizer([([p for _, p in objective.policy.trainable()], 0.1)], AdamW(warmup_steps=0, eps=1e-5), 100)
+    learning = Supervised(model=objective.policy, objective=objective, optimizer=optimizer, batch_at=lambda step: PAIRS,
+                          microbatch_size=microbatch_size, invariants=Invariants())
+    return next(learning.run(RunState())), objective
+
+
+def test_both_sides_of_a_pair_are_always_in_one_microbatch():
+    report, objective = prefer(microbatch_size=1)
+    assert [len(part) for part in objective.seen] == [1, 1, 1]
+    assert [part.margin.item() for part in objective.seen] == [0.5, 0.0, 1.0], "the longest first"
+    first = objective.seen[0]
+    assert [r[m].tolist() for r, m in zip(first.both.responses, first.mask, strict=True)] == [[4, 4, 4, 0], [2, 2]]
+    assert report.state.tokens_written == 2 + 4 + 1 + 3 + 2 + 2
+    assert report.state.prompts_seen == 3
+    assert report.state.flops == 3 * 10 * (14 + 12)
+
+
+def test_pairs_in_pieces_give_the_same_numbers_and_weights():
+    (whole, one), (found, other) = prefer(), prefer(microbatch_size=2)
+    with torch.no_grad():
+        chosen, rejected = Bigram()(PAIRS.both).logprobs.sum(1).view(2, 3)
+        by_hand = -(chosen - rejected - PAIRS.margin).sigmoid().log().mean()
+    assert whole.metrics["sft/loss"] == pytest.approx(by_hand.item(), rel=1e-6)
+    assert whole.metrics["sft/ahead"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
+    assert found.metrics == pytest.approx(whole.metrics, abs=1e-6)
+    torch.testing.assert_close(weights(one.policy), weights(other.policy), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,17 @@
+"""What a preference teaches: pure functions of the scores of the better and of the worse answer."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignbench.core.batches import PerRollout
+
+
+def bradley_terry(chosen: PerRollout, rejected: PerRollout, margin: PerRollout | float = 0.0) -> Tensor:
+    """-log sigmoid(r_chosen - r_rejected - margin), [m], in fp32.
+
+        P(a beats b) = sigmoid(r_a - r_b)
+
+    The model is that of Bradley and Terry 1952; as the loss of a reward model Ouyang et al. 2022,
+    https://arxiv.org/abs/2203.02155; with a margin Touvron et al. 2023, https://arxiv.org/abs/2307.09288
+    """
+    return -logsigmoid(chosen.float() - rejected.float() - margin)
