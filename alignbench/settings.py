@@ -50,6 +50,8 @@ class Analysis:
     """The method that others are compared with; null is ppo where it is there."""
     margin: Positive | None = None
     """The difference that would be too small to matter, in units of the metric; null declares none."""
+    pairing: Literal["none", "seed"] = "none"
+    """Seed: runs are compared seed by seed, where the manifests show that seeds of methods shared their randomness."""
     allow: tuple[str, ...] = ()
     """Config keys beside algo.* that may differ between methods."""
     price_per_hour: NonNegative | None = None

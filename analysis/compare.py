@@ -8,7 +8,7 @@ import numpy as np
 
 from . import statistics
 from .metrics import Metric
-from .statistics import Estimate, Permutation, Welch
+from .statistics import Estimate, Paired, Permutation, Welch
 
 ALPHA, HALF = 0.05, 0.5
 
@@ -22,10 +22,12 @@ class Comparison:
     metric: Metric
     scores: tuple[tuple[float, ...], tuple[float, ...]]
     welch: Welch
+    paired: Paired | None
     inner: Estimate
     inner_percent: float
     cohens_d: Estimate
     hedges_g: Estimate
+    glass_delta: Estimate
     p_holm: float | None
     permutation: Permutation
     detectable_d: float | None
@@ -36,8 +38,13 @@ class Comparison:
 
     @property
     def difference(self) -> Estimate:
-        """The raw difference with the interval that decides."""
-        return self.welch.difference
+        """The raw difference with the interval that decides: Welch's, or that of the pairs where seeds are paired."""
+        return self.paired.difference if self.paired else self.welch.difference
+
+    @property
+    def test(self) -> Welch | Paired:
+        """The t-test that belongs to this interval."""
+        return self.paired or self.welch
 
     @property
     def n(self) -> tuple[int, int]:
@@ -58,11 +65,16 @@ class Comparison:
         return (-high, -low) if self.metric.better == "less" else (low, high)
 
     @property
+    def improvement(self) -> float | None:
+        """The share of all seed pairings in which the treatment is ahead, ties counted half."""
+        share = statistics.probability_of_improvement(*self.scores)
+        return 1 - share if share is not None and self.metric.better == "less" else share
+
+    @property
     def wins(self) -> tuple[float, int]:
         """In how many of all seed pairings the treatment is ahead, ties counted half."""
         pairs = self.n[0] * self.n[1]
-        share = statistics.probability_of_improvement(*self.scores) or 0.0
-        return (1 - share if self.metric.better == "less" else share) * pairs, pairs
+        return (self.improvement or 0.0) * pairs, pairs
 
     def seeds_for(self, difference: float) -> int | None:
         """Seeds per method to find a true difference of this size (metric units); None when it cannot be said."""
@@ -70,16 +82,22 @@ class Comparison:
 
     def seeds_for_d(self, d: float) -> int | None:
         """Seeds per method to find a true effect of this size."""
+        if self.paired and self.paired.sd and self.pooled_sd:
+            return statistics.pairs_needed(d * self.pooled_sd / self.paired.sd, ALPHA / self.family)
         return statistics.seeds_needed(d, ALPHA / self.family)
 
 
 def compare_all(
-    metric: Metric, scores: Mapping[str, Sequence[float]], arms: Sequence[str], margin: float | None = None
+    metric: Metric,
+    scores: Mapping[str, Sequence[float]],
+    arms: Sequence[str],
+    margin: float | None = None,
+    by_seed: bool = False,
 ) -> list[Comparison]:
     """Every pair of arms, the earlier one as baseline; Bonferroni-simultaneous intervals and Holm p-values."""
     pairs = list(combinations(arms, 2))
-    found = [compare(metric, scores, later, earlier, margin, len(pairs)) for earlier, later in pairs]
-    adjusted = statistics.holm([comparison.welch.p for comparison in found])
+    found = [compare(metric, scores, later, earlier, margin, len(pairs), by_seed) for earlier, later in pairs]
+    adjusted = statistics.holm([comparison.test.p for comparison in found])
     return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]
 
 
@@ -90,29 +108,45 @@ def compare(
     baseline: str,
     margin: float | None = None,
     family: int = 1,
+    by_seed: bool = False,
 ) -> Comparison:
     """One pair; `family` is the number of pairs that the intervals must hold for together.
 
     The inner interval is the half that holds most, or, with a margin, the one that must lie within it (90% for a pair).
+    With `by_seed` the scores of both methods stand in the order of the same seeds, and differences within seeds decide.
     """
     x, y = tuple(scores[treatment]), tuple(scores[baseline])
-    confidence = 1 - ALPHA / family
-    inner = HALF if margin is None else 1 - 2 * ALPHA / family
+    confidence, alpha = 1 - ALPHA / family, ALPHA / family
+    inner_level = HALF if margin is None else 1 - 2 * alpha
+    pairs = statistics.paired(x, y, confidence) if by_seed else None
+    inner = (statistics.paired if by_seed else statistics.welch)(x, y, inner_level).difference
+    shuffle, rng = statistics.sign_flip if by_seed else statistics.permutation, np.random.default_rng(0)
     return Comparison(
         treatment=treatment,
         baseline=baseline,
         metric=metric,
         scores=(x, y),
         welch=statistics.welch(x, y, confidence),
-        inner=statistics.welch(x, y, inner).difference,
-        inner_percent=100 * inner,
-        cohens_d=statistics.cohens_d(x, y, confidence),
-        hedges_g=statistics.hedges_g(x, y, confidence),
+        paired=pairs,
+        inner=inner,
+        inner_percent=100 * inner_level,
+        cohens_d=pairs.d_av if pairs else statistics.cohens_d(x, y, confidence),
+        hedges_g=pairs.g_av if pairs else statistics.hedges_g(x, y, confidence),
+        glass_delta=statistics.glass_delta(x, y, confidence),
         p_holm=None,
-        permutation=statistics.permutation(x, y, np.random.default_rng(0)),
-        detectable_d=statistics.minimum_detectable_d(len(x), len(y), ALPHA / family),
+        permutation=shuffle(x, y, rng),
+        detectable_d=_detectable_d(x, y, pairs, alpha),
         pooled_sd=statistics.pooled_sd(x, y),
-        equivalent=None if margin is None else statistics.is_equivalent(x, y, margin, ALPHA / family),
+        equivalent=None if margin is None else statistics.lies_within(inner, margin),
         margin=margin,
         family=family,
     )
+
+
+def _detectable_d(x: Sequence[float], y: Sequence[float], pairs: Paired | None, alpha: float) -> float | None:
+    """The smallest detectable effect on the scale of d; for pairs, from the spread of the differences."""
+    spread = statistics.pooled_sd(x, y)
+    if pairs is None:
+        return statistics.minimum_detectable_d(len(x), len(y), alpha)
+    smallest = statistics.minimum_detectable_d_z(len(x), alpha)
+    return None if smallest is None or not pairs.sd or not spread else smallest * pairs.sd / spread

@@ -29,6 +29,7 @@ class Declared:
     metric: str
     baseline: str
     margin: float | None
+    pairing: str
     allow: tuple[str, ...]
     price_per_hour: float | None
 
@@ -48,6 +49,7 @@ def declare(study: Study, options: Options) -> Declared:
         metric=_settle_metric(study, options.metric or section.get("metric")),
         baseline=baseline,
         margin=None if margin is None else float(margin),
+        pairing=section.get("pairing") or "none",
         allow=tuple(section.get("allow") or ()),
         price_per_hour=section.get("price_per_hour"),
     )

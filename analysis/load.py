@@ -74,8 +74,8 @@ class Study:
         return list(dict.fromkeys(run.seed for run in self.runs))
 
     def of(self, arm: str) -> list[Run]:
-        """The counted runs of one method, one per seed."""
-        return [run for run in self.runs if run.arm == arm and run.counted]
+        """The counted runs of one method, one per seed and in the order of the seeds."""
+        return sorted((run for run in self.runs if run.arm == arm and run.counted), key=lambda run: run.seed)
 
 
 def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> Study:

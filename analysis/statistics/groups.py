@@ -101,7 +101,11 @@ def probability_of_improvement(x: Numbers, y: Numbers) -> float | None:
 
 def is_equivalent(x: Numbers, y: Numbers, margin: float, alpha: float = 0.05) -> bool | None:
     """Two one-sided Welch tests (Schuirmann 1987): the 1 - 2 alpha interval lies inside +-margin."""
-    interval = welch(x, y, 1 - 2 * alpha).difference
+    return lies_within(welch(x, y, 1 - 2 * alpha).difference, margin)
+
+
+def lies_within(interval: Estimate, margin: float) -> bool | None:
+    """All of an interval lies inside +-margin; None where there is no interval."""
     if interval.low is None or interval.high is None:
         return None
     return -margin < interval.low and interval.high < margin
