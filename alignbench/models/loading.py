@@ -35,6 +35,13 @@ class Lora:
     targets: str | list[str] = "all-linear"
     """Names of the layers adapted, or all-linear."""
 
+    def config(self, **more: Any) -> Any:
+        """The same for peft, with what else it should know."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets, **more)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
@@ -110,18 +117,31 @@ class Pretrained:
             model = model.to(device)
         return model, self._text(model.config, tokenizer)
 
-    def _base(self, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Any]:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    def load_scalar(self, *, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Text]:
+        """The model with a head for one number in place of the one for tokens, on its device; and its text side.
+
+        `start` is a folder of all weights; the head is random where it has none, as a language model's.
+        """
+        _quiet()
+        model, tokenizer = self._base(texts, start, device, scalar=True)
+        if self.quantization == "nf4":
+            _keep_gradients(model)
+        model = model if self.quantization == "nf4" else model.to(device)
+        return model, self._text(model.config, tokenizer)
+
+    def _base(self, texts: Sequence[str], start: Path | None, device: str, scalar: bool = False) -> tuple[Any, Any]:
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
         source = str(start or self.source)
-        options: dict[str, Any] = {"dtype": self.torch_dtype(device)}
+        auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+        options: dict[str, Any] = {"dtype": self.torch_dtype(device)} | ({"num_labels": 1} if scalar else {})
         if self.attention != "auto":
             options["attn_implementation"] = self.attention
         if self.quantization == "nf4":
             options["quantization_config"] = self._nf4(device)
             options["device_map"] = {"": device}
         with _explained(source):
-            return AutoModelForCausalLM.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
+            return auto.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
 
     def torch_dtype(self, device: str) -> torch.dtype:
         """The dtype of the base weights on this device."""
@@ -141,7 +161,7 @@ class Pretrained:
             bnb_4bit_compute_dtype=self.torch_dtype(device))
 
     def _adapt(self, model: Any, start: Path | None, seed: int) -> Any:
-        from peft import LoraConfig, PeftModel, get_peft_model
+        from peft import PeftModel, get_peft_model
 
         assert self.lora is not None
         model.requires_grad_(False)
@@ -152,9 +172,7 @@ class Pretrained:
             return adapted
         with torch.random.fork_rng():
             torch.manual_seed(address(seed, "adapter"))
-            return get_peft_model(model, LoraConfig(
-                r=self.lora.rank, lora_alpha=self.lora.alpha, lora_dropout=self.lora.dropout,
-                target_modules=self.lora.targets, task_type="CAUSAL_LM"), adapter_name=TRAINED)
+            return get_peft_model(model, self.lora.config(task_type="CAUSAL_LM"), adapter_name=TRAINED)
 
     def _text(self, config: Any, tokenizer: Any) -> Text:
         context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
@@ -190,16 +208,16 @@ class Tiny(Pretrained):
         if self.path is not None:
             super().require()
 
-    def _base(self, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Any]:
-        from alignbench.models.tiny import tiny_model
+    def _base(self, texts: Sequence[str], start: Path | None, device: str, scalar: bool = False) -> tuple[Any, Any]:
+        from alignbench.models.tiny import tiny_model, with_scalar_head
 
         if start is not None or self.path is not None:
-            return super()._base(texts, start, device)
+            return super()._base(texts, start, device, scalar)
         tokenizer = self._tokenizer(texts)
         model = tiny_model(
             len(tokenizer), hidden=self.hidden, layers=self.layers, heads=self.heads, intermediate=self.intermediate,
             context=self.context, seed=self.seed)
-        return model.to(self.torch_dtype(device)), tokenizer
+        return (with_scalar_head(model) if scalar else model).to(self.torch_dtype(device)), tokenizer
 
     def text(self, texts: Sequence[str]) -> Text:
         """The tokenizer that `load` makes from the same texts."""

@@ -82,14 +82,9 @@ class CausalPolicy:
         """While it is open, the policy answers as the frozen reference does; it may be opened inside itself."""
         return nullcontext() if self._is_reference else self._as_reference()
 
-    @contextmanager
-    def training(self) -> Iterator[None]:
+    def training(self) -> AbstractContextManager[None]:
         """While it is open, dropout acts, as supervised fine-tuning may want; reinforcement learning never opens it."""
-        self.model.train()
-        try:
-            yield
-        finally:
-            self.model.eval()
+        return training(self.model)
 
     def state(self) -> dict[str, Tensor]:
         """The trained weights, on the CPU."""
@@ -153,6 +148,16 @@ class CausalPolicy:
         ours = self._head(self._hidden(ids)[0]).float()
         theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
         return bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())))
+
+
+@contextmanager
+def training(model: Any) -> Iterator[None]:
+    """While it is open, the model's dropout acts."""
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
 
 
 def is_adapted(model: Any) -> bool:

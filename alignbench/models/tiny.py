@@ -36,3 +36,14 @@ def tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "tiny model"))
         return LlamaForCausalLM(config)
+
+
+def with_scalar_head(model: Any) -> Any:
+    """The same weights under a head for one number, which is random, in place of the one for tokens."""
+    from transformers import LlamaForSequenceClassification
+
+    model.config.num_labels = 1
+    with torch.random.fork_rng(devices=[]):
+        headed = LlamaForSequenceClassification(model.config)
+    headed.model.load_state_dict(model.model.state_dict())
+    return headed

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -46,6 +47,15 @@ def make_model(name: str, **changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(config)
+
+
+def make_scoring(name: str, **changes):
+    """The model of that name with a head for one number, its weights always the same."""
+    config = CONFIGS[name]()
+    config.update({"num_labels": 1, **changes})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForSequenceClassification.from_config(config)
 
 
 def make_text(pad_is_eos: bool = False) -> Text:
