@@ -1,0 +1,194 @@
+"""The judgement of a study: every pair of methods tallied, with a second judge and people where there are any."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from alignbench.core.judging import Judge
+
+from ..load import Study
+from ..statistics import Estimate
+from . import shutdown, winrate
+from .cache import Cache, opened
+from .choose import Panel
+from .game import INVALID, UNASKED
+from .pairs import Pair, Pairing, make_pairs
+from .people import Label, People, ask_people, read_labels
+from .session import Say, Session, Verdicts
+from .tally import Games, Tally, ranking, shares, strict, tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondOpinion:
+    """What another judge said of the same pairs, and how far the two agree."""
+
+    tally: Tally
+    agreement: float | None
+    kappa: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Two methods, judged, and what the first judge took for it."""
+
+    tally: Tally
+    calls: int
+    dollars: float
+    ranked: Estimate | None
+    second: SecondOpinion | None
+    people: People | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """What one judge took: calls, dollars, the models that answered, and when the model leaves."""
+
+    judge: Judge
+    calls: int
+    dollars: float
+    models: tuple[str, ...]
+    shutdown_date: str | None
+    stopped: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """All that was judged; `reason` says why there is nothing."""
+
+    judge: Judge
+    matches: tuple[Match, ...] = ()
+    bills: tuple[Bill, ...] = ()
+    prompts: int = 0
+    available: int = 0
+    unpaired: int = 0
+    relatives: tuple[str, ...] = ()
+    leaving: tuple[str, ...] = ()
+    reason: str | None = None
+
+    @property
+    def dollars(self) -> float:
+        """Of all judges together."""
+        return sum(bill.dollars for bill in self.bills)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why not everything was judged."""
+        return next((bill.stopped for bill in self.bills if bill.stopped), None)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where judges sit: the cache, somebody to talk to, and today's date."""
+
+    cache: Cache
+    say: Say
+    today: date = field(default_factory=lambda: datetime.now(UTC).date())
+
+    def hear(self, judge: Judge, pairs: Sequence[Pair]) -> Verdicts:
+        """Every verdict of one judge."""
+        check: Callable[[str | None], None] = lambda told: shutdown.refuse_if_gone(judge, told, self.today)  # noqa: E731
+        return Session(judge, pairs, self.cache, self.say).run(check)
+
+
+def judge_study(study: Study, arms: list[str], panel: Panel, say: Say) -> Judgement:
+    """Let the judges compare every pair of methods; `arms` in the order of the report, the baseline first.
+
+    Raises UserError where nothing could be judged and the remedy is known: a missing key, a model that has left.
+    """
+    pairing = make_pairs(study, arms, panel.judge.max_prompts)
+    if not pairing.pairs:
+        return Judgement(judge=panel.judge, reason="no seed has an eval.jsonl from two methods")
+    labels = read_labels(Path(panel.judge.human_labels)) if panel.judge.human_labels else None
+    with opened(study.output_dir) as cache:
+        bench = Bench(cache, say)
+        heard = [(judge, bench.hear(judge, pairing.pairs)) for judge in (panel.judge, panel.second) if judge]
+    leaving = [shutdown.warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
+    return Judgement(
+        judge=panel.judge,
+        matches=tuple(_matches(pairing, arms, [verdicts for _, verdicts in heard], labels)),
+        bills=tuple(_bill(judge, verdicts) for judge, verdicts in heard),
+        prompts=pairing.prompts,
+        available=pairing.available,
+        unpaired=pairing.unpaired,
+        relatives=tuple(relatives(study, panel.judge)),
+        leaving=tuple(text for text in leaving if text),
+    )
+
+
+def _bill(judge: Judge, verdicts: Verdicts) -> Bill:
+    return Bill(
+        judge=judge,
+        calls=int(verdicts.calls.sum()),
+        dollars=float(verdicts.dollars.sum()),
+        models=verdicts.models,
+        shutdown_date=verdicts.shutdown_date,
+        stopped=verdicts.stopped,
+    )
+
+
+def relatives(study: Study, judge: Judge) -> list[str]:
+    """Policies of the judge's own family."""
+    names = {str((run.config.get("model") or {}).get("name") or run.model) for run in study.runs}
+    return sorted(name for name in names if any(word.lower() in name.lower() for word in judge.family))
+
+
+def _matches(
+    pairing: Pairing, arms: list[str], heard: list[Verdicts], labels: dict[Label, str] | None
+) -> list[Match]:
+    places = _places(pairing.pairs)
+    names = [(later, earlier) for earlier, later in combinations(arms, 2) if (later, earlier) in places]
+    prompts = np.unique([pair.prompt_id for pair in pairing.pairs], return_inverse=True)[1]
+    played = [[_games(pairing.pairs, prompts, places[name], name, verdicts) for name in names] for verdicts in heard]
+    ranked = ranking(played[0], [arm for arm in arms if any(arm in name for name in names)])
+    return [
+        Match(
+            tally=tally(games),
+            calls=int(heard[0].calls[places[name]].sum()),
+            dollars=float(heard[0].dollars[places[name]].sum()),
+            ranked=ranked.get(name),
+            second=_second(games, played[1][i]) if len(played) > 1 else None,
+            people=None if labels is None else _people(labels, pairing.pairs, places[name], games),
+        )
+        for i, (name, games) in enumerate(zip(names, played[0], strict=True))
+    ]
+
+
+def _places(pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
+    """Where in the list the pairs of each two methods stand."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, pair in enumerate(pairs):
+        found.setdefault((pair.treatment, pair.baseline), []).append(i)
+    return {name: np.array(rows) for name, rows in found.items()}
+
+
+def _games(
+    pairs: Sequence[Pair], prompts: np.ndarray, rows: np.ndarray, name: tuple[str, str], verdicts: Verdicts
+) -> Games:
+    chosen = [pairs[i] for i in rows]
+    return Games(
+        treatment=name[0],
+        baseline=name[1],
+        games=verdicts.games[rows],
+        prompts=prompts[rows],
+        lengths=np.array([[len(answer) for answer in pair.answers] for pair in chosen]),
+        identical=np.array([pair.identical for pair in chosen]),
+        cut=verdicts.cut[rows],
+        troubles=tuple(verdicts.troubles[i] for i in rows),
+    )
+
+
+def _second(games: Games, others: Games) -> SecondOpinion:
+    one, other = strict(games.games), strict(others.games)
+    both = ~np.isin(one, (INVALID, UNASKED)) & ~np.isin(other, (INVALID, UNASKED)) & ~games.identical
+    agreement, kappa = winrate.kappa(one[both], other[both])
+    return SecondOpinion(tally=tally(others), agreement=agreement, kappa=kappa)
+
+
+def _people(labels: dict[Label, str], pairs: Sequence[Pair], rows: np.ndarray, games: Games) -> People:
+    results = strict(games.games)
+    valid = ~np.isin(results, (INVALID, UNASKED))
+    return ask_people(labels, [pairs[i] for i in rows[valid]], shares(results[valid]))

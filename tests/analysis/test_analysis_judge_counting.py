@@ -1,0 +1,188 @@
+"""From games to numbers: a truth table, values by hand, and what has no number."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from analysis.judge import winrate
+from analysis.judge.game import INVALID, LOSS, TIE, UNASKED, WIN
+from analysis.judge.tally import Games, ranking, strict, tally
+
+KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNASKED}
+
+
+def played(words: str, prompts=None, lengths=None, names=("grpo", "ppo")) -> Games:
+    """Games written as `wl tt`: with the treatment shown first, and second."""
+    games = np.array([[KINDS[letter] for letter in word] for word in words.split()], dtype=np.int8).reshape(-1, 2)
+    n = len(games)
+    return Games(
+        treatment=names[0], baseline=names[1], games=games,
+        prompts=np.arange(n) if prompts is None else np.array(prompts),
+        lengths=np.full((n, 2), 100.0) if lengths is None else np.array(lengths, float),
+        identical=np.zeros(n, dtype=bool), cut=np.zeros(n, dtype=bool),
+        troubles=tuple("refusal" if "i" in word else "" for word in words.split()),
+    )
+
+
+TRUTH = {
+    "ww": WIN, "ll": LOSS, "tt": TIE, "wl": TIE, "lw": TIE, "wt": TIE, "tw": TIE, "lt": TIE, "tl": TIE,
+    "wi": INVALID, "iw": INVALID, "ti": INVALID, "it": INVALID, "li": INVALID, "il": INVALID, "ii": INVALID,
+    "wu": UNASKED, "uw": UNASKED, "tu": UNASKED, "ut": UNASKED, "lu": UNASKED, "ul": UNASKED, "uu": UNASKED,
+    "iu": INVALID, "ui": INVALID,
+}
+
+
+def test_the_truth_table_of_two_orders():
+    words = ["".join(pair) for pair in product("wtliu", repeat=2)]
+    assert set(words) == set(TRUTH)
+    assert dict(zip(words, strict(played(" ".join(words)).games).tolist(), strict=True)) == TRUTH
+
+
+def test_a_small_table_by_hand():
+    # 4 wins, 3 ties (one won by what was shown first, one by what was shown second, one tie in both), 2 losses
+    found = tally(played("ww ww ww ww wl lw tt ll ll"))
+    assert (found.win, found.tie, found.loss, found.invalid, found.unjudged) == (4, 3, 2, 0, 0)
+    assert found.score.value == pytest.approx(5.5 / 9)
+    low, high = sm.stats.proportion_confint(5.5, 9, method="wilson")
+    assert (found.score.low, found.score.high) == pytest.approx((low, high))
+    assert (found.first, found.second, found.order_p) == (1, 1, 1.0)
+    assert found.shown_first.value == pytest.approx(5.5 / 9)  # 5 wins, a tie, 3 losses
+    assert found.consistency.value == pytest.approx(7 / 9)
+    assert found.sign_p == pytest.approx(stats.binomtest(4, 6).pvalue)
+    assert found.mean_of_orders.value == found.score.value  # they differ only where the judge itself says tie once
+
+
+def test_a_tie_in_one_order_is_half_a_point_strictly_and_three_quarters_over_both():
+    found = tally(played("wt tw ll tl"))
+    assert (found.win, found.tie, found.loss) == (0, 3, 1)
+    assert found.score.value == pytest.approx(1.5 / 4)
+    assert found.mean_of_orders.value == pytest.approx((0.75 + 0.75 + 0 + 0.25) / 4)
+    assert found.shown_first.value == pytest.approx((1 + 0.5 + 0 + 0.5) / 4)
+    assert found.shown_second.value == pytest.approx((0.5 + 1 + 0 + 0) / 4)
+
+
+def test_invalid_pairs_are_counted_bounded_and_too_many_take_the_score_away():
+    few = tally(played(" ".join(["ww"] * 60 + ["ll"] * 37 + ["wi"] * 3)))
+    assert (few.invalid, few.judged, few.troubles) == (3, 97, {"refusal": 3})
+    assert few.score.value == pytest.approx(60 / 97)
+    assert few.bounds == pytest.approx((0.60, 0.63))
+    many = tally(played(" ".join(["ww"] * 60 + ["ll"] * 34 + ["ii"] * 6)))
+    assert (many.score.value, many.score.reason) == (None, "too_many_invalid")
+    assert many.bounds == pytest.approx((0.60, 0.66))
+
+
+def test_pairs_that_were_not_asked_are_no_ties():
+    found = tally(played("ww uw uu ll"))
+    assert (found.judged, found.unjudged, found.score.value) == (2, 2, 0.5)
+
+
+def test_the_interval_is_clustered_by_prompt():
+    # 40 prompts with 3 seeds that agree: the error is that of 40 numbers, not of 120
+    words = " ".join(["ww"] * 75 + ["ll"] * 45)
+    found = tally(played(words, prompts=np.repeat(np.arange(40), 3)))
+    values = np.repeat([1.0] * 25 + [0.0] * 15, 3)
+    fit = sm.OLS(values, np.ones(120)).fit(
+        cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(40), 3), "use_correction": False})
+    half = stats.t.ppf(0.975, 39) * fit.bse[0] * np.sqrt(40 / 39)
+    assert (found.score.low, found.score.high) == pytest.approx((0.625 - half, 0.625 + half))
+    assert found.sign_p == pytest.approx(stats.binomtest(25, 40).pvalue)  # prompts, not rows
+    alone = tally(played(words))
+    assert found.score.high - found.score.low > 1.6 * (alone.score.high - alone.score.low)
+
+
+def test_everything_won_has_an_interval_and_no_slope():
+    found = tally(played(" ".join(["ww"] * 50), lengths=[[100 + i, 100] for i in range(50)]))
+    assert found.score.value == 1.0
+    assert (found.score.low, found.score.high) == pytest.approx(sm.stats.proportion_confint(50, 50, method="wilson"))
+    assert (found.length_controlled.value, found.length_controlled.reason) == (None, "all_the_same")
+    assert found.order_p is None
+
+
+def test_nothing_judged_has_no_number():
+    found = tally(played("uu uu"))
+    assert (found.score.value, found.score.reason) == (None, "nothing_judged")
+    assert found.bounds is None
+    assert found.mean_chars is None
+    assert found.sign_p is None
+    assert found.e_value == 1.0
+    assert found.tie_rate == found.invalid_rate == 0.0
+
+
+def test_e_values_by_hand():
+    # B(5/2, 1/2) / B(1/2, 1/2) * 4 = (3/8) * 4; B(3/2, 3/2) / B(1/2, 1/2) * 4 = (1/8) * 4
+    assert winrate.e_value(0, 0) == pytest.approx(1)
+    assert winrate.e_value(2, 0) == pytest.approx(1.5)
+    assert winrate.e_value(1, 1) == pytest.approx(0.5)
+    assert (winrate.e_value(8, 3) + winrate.e_value(7, 4)) / 2 == pytest.approx(winrate.e_value(7, 3))  # a fair game
+    assert winrate.e_value(5000, 0) < float("inf")
+
+
+def test_looking_after_every_prompt_rarely_finds_what_is_not_there():
+    rng = np.random.default_rng(3)
+    steps = rng.random((1000, 200)) < 0.5
+    wins = steps.cumsum(axis=1)
+    table = np.array([[winrate.e_value(w, n - w) if 0 <= w <= n else 0 for w in range(201)] for n in range(201)])
+    alarms = table[np.arange(1, 201), wins].max(axis=1) >= winrate.EVIDENCE
+    assert alarms.mean() <= 0.05
+
+
+def test_length_control_takes_out_what_length_alone_explains():
+    # equally good answers, the treatment's longer, and a judge that likes length
+    rng = np.random.default_rng(5)
+    gaps = rng.normal(100, 100, 4000)
+    wins = rng.random(4000) < 1 / (1 + np.exp(-np.tanh(gaps / gaps.std())))
+    lengths = np.column_stack([1000 + gaps, np.full(4000, 1000.0)])
+    found = tally(played(" ".join(np.where(wins, "ww", "ll")), lengths=lengths))
+    assert found.score.low > 0.55
+    assert found.length_controlled.low < 0.5 < found.length_controlled.high
+    same = tally(played(" ".join(np.where(wins, "ww", "ll"))))
+    assert same.length_controlled.reason == "no_length_difference"
+    assert tally(played("ww ll ww")).length_controlled.reason == "few_prompts"
+
+
+def test_kappa_by_hand():
+    # agreement 0.7; chance 0.5 * 0.6 + 0.5 * 0.4 = 0.5
+    one = np.array([1] * 5 + [0] * 5)
+    other = np.array([1, 1, 1, 1, 0, 1, 1, 0, 0, 0])
+    assert winrate.kappa(one, other) == pytest.approx((0.7, 0.4))
+    assert winrate.kappa(np.ones(4), np.ones(4)) == (1.0, None)
+    assert winrate.kappa(np.zeros(0), np.zeros(0)) == (None, None)
+
+
+def test_three_methods_are_ranked_together():
+    # a beats b 3:1, b beats c 3:1, a beats c 9:1: log-odds log 3 each, which is what the model can fit exactly
+    def match(one, other, wins, losses):
+        return played(" ".join(["ww"] * wins + ["ll"] * losses), names=(one, other))
+
+    matches = [match("b", "a", 10, 30), match("c", "b", 10, 30), match("c", "a", 4, 36)]
+    found = ranking(matches, ["a", "b", "c"])
+    assert found["b", "a"].value == pytest.approx(0.25)
+    assert found["c", "a"].value == pytest.approx(0.1)
+    assert found["c", "a"].low < 0.1 < found["c", "a"].high < 0.3
+    assert ranking(matches[:1], ["a", "b"]) == {}
+    swept = [match("b", "a", 0, 40), match("c", "b", 10, 30), match("c", "a", 0, 40)]
+    assert {estimate.reason for estimate in ranking(swept, ["a", "b", "c"]).values()} == {"separated"}
+
+
+def test_people_correct_a_judge_that_is_wrong_by_a_constant():
+    # the judge says 0.2 more than people do, everywhere: people's mean over all is 0.5 - 0.2
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.1, 0.5, 2000)
+    judged = truth + 0.2
+    found = winrate.corrected_by_people(judged[:50], truth[:50], judged[50:])
+    assert found.low < truth.mean() < found.high
+    assert found.high - found.low < 0.03  # 50 labels alone would give 0.065
+    few = winrate.corrected_by_people(judged[:5], truth[:5], judged[5:])
+    assert (few.value, few.reason) == (None, "few_labels")
+
+
+def test_a_judge_of_no_use_leaves_people_alone():
+    rng = np.random.default_rng(1)
+    people, noise = rng.random(100), rng.random(1000)
+    found = winrate.corrected_by_people(1 - people, people, noise)  # it says the opposite
+    assert found.value == pytest.approx(people.mean())
+    same = winrate.corrected_by_people(np.ones(20), np.ones(20), np.ones(50))
+    assert (same.value, same.low, same.reason) == (1.0, None, "all_the_same")
