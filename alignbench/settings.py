@@ -19,6 +19,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.knobs import NonNegative, Positive, Size
 from alignbench.engine.invariants import Invariants
 from alignbench.phases.evaluate import Evaluate
+from alignbench.phases.reward_model import RewardModelTraining
 from alignbench.phases.rl import RL
 from alignbench.phases.sft import SFT
 
@@ -84,6 +85,7 @@ class Job:
     hardware: Any
     judge: Any
     sft: SFT
+    reward_model: RewardModelTraining
     rl: RL
     eval: Evaluate
     invariants: Invariants

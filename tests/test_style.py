@@ -15,7 +15,7 @@ MODULES = sorted(
 )
 MEASURING = [path for path in MODULES if path.parent.name in ("engine", "phases")]
 
-METRIC = re.compile(r"""["']((?:train|rollout|rewards|group_stats|budget|cost|eval|final|sft)/\w+)["']""")
+METRIC = re.compile(r"""["']((?:train|rollout|rewards|group_stats|budget|cost|eval|final|sft|reward_model)/\w+)["']""")
 TREE_LINE = re.compile(r"^(?P<indent>[ │├└─]*)(?P<name>[\w.]+(?:\.py|/))(?: {2,}(?P<caption>\S.*))?$")
 
 

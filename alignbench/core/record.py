@@ -108,6 +108,23 @@ FINAL: Final = (
 PASS_AT: Final = "final/pass_at_"
 """Followed by k, when `eval.samples` asks for it."""
 
+# `accuracy` and `lead` are of the training pairs of a step; the rest is told once, of validation and test pairs.
+REWARD_MODEL: Final = (
+    "reward_model/loss",
+    "reward_model/accuracy",
+    "reward_model/lead",
+    "reward_model/learning_rate",
+    "reward_model/grad_norm",
+    "reward_model/tokens",
+    "reward_model/test_accuracy",
+    "reward_model/test_loss",
+    "reward_model/ece",
+    "reward_model/temperature",
+    "reward_model/validation_accuracy",
+    "reward_model/score_mean",
+    "reward_model/score_std",
+)
+
 SFT: Final = ("sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens", "sft/perplexity")
 
 LOWER_IS_BETTER: Final = ("eval/kl", "final/kl", "eval/perplexity", "final/perplexity", SECONDS, PEAK_MEMORY)

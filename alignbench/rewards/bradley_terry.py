@@ -1,0 +1,64 @@
+"""A reward model's score: what it learned of people's preferences, on a known scale."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from alignbench.core.batches import Rollouts, Row, Scores
+from alignbench.core.contracts import ScoreModel
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Count
+from alignbench.engine import score
+from alignbench.rewards.fingerprint import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class BradleyTerry:
+    """The score of a frozen reward model; it needs that model before it can score.
+
+        score = (r / temperature - mean) / std
+
+    Temperature, mean and standard deviation are those the model got on validation pairs.
+    """
+
+    path: str | None = None
+    """A folder with a trained reward model; null trains one for the study."""
+    standardise: bool = True
+    """Mean 0 and deviation 1 over validation answers, so that a KL coefficient means the same for another model."""
+    microbatch_size: Count = 32
+    """Rollouts scored at once."""
+
+    def with_model(self, model: ScoreModel) -> "Judged":
+        """The scorer that asks this model."""
+        return Judged(reward=self, model=model)
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise UserError, before anything is trained, when a row could not be scored."""
+        for row in rows:
+            if not isinstance(row.get("prompt"), str):
+                raise UserError(f"reward=bradley_terry needs a prompt; row {row['id']} has {', '.join(row)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The scorer that asks a reward model."""
+
+    reward: BradleyTerry
+    model: ScoreModel
+
+    def __call__(self, rollouts: Rollouts) -> Scores:
+        """Scores of the policy's own tokens; the component `reward_model` is the model's score as it is."""
+        raw, scale = score.judge(self.model, rollouts, self.reward.microbatch_size), self.model.calibration
+        total = raw / scale.temperature
+        if self.reward.standardise:
+            total = (total - scale.mean) / scale.std
+        return Scores(total=total, components={"reward_model": raw})
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise UserError when a row could not be scored."""
+        self.reward.check(rows)
+
+    def fingerprint(self) -> str:
+        """The sha256 of the knobs, the source and the weights."""
+        rules = fingerprint(replace(self.reward, path=None), Judged)
+        return hashlib.sha256(f"{rules} {self.model.fingerprint()}".encode()).hexdigest()
