@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig
 
 from alignbench.core.batches import sequences
 from alignbench.core.errors import InvariantBroken, UserError
@@ -12,8 +14,9 @@ from alignbench.core.record import REWARD_MODEL
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW
 from alignbench.engine.score import judge
-from alignbench.models.loading import Tiny
+from alignbench.models.loading import Lora, Pretrained, Tiny, save
 from alignbench.models.reward_model import trained, untrained
+from alignbench.models.tiny import tiny_tokenizer
 from alignbench.phases.reward_model import Comparisons, Preference, RewardModelTraining, Verdicts, numbers
 
 SOURCE = Tiny(hidden=32, layers=1, heads=2, intermediate=48, vocabulary=280, context=40)
@@ -44,6 +47,58 @@ def turned(*which):
 
 def weights(model):
     return [p.detach().clone() for _, p in model.trainable()]
+
+
+# --- kinds of models ----------------------------------------------------------------------------------------------
+
+def folder_of(model, pad_is_eos, folder):
+    """A model of random weights on disk with a tokenizer that has, or has not, a padding token of its own."""
+    tokenizer = tiny_tokenizer(TEXTS, 280)
+    if pad_is_eos:
+        tokenizer.pad_token = tokenizer.eos_token
+    sizes = {"vocab_size": 280, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "max_position_embeddings": 40, "initializer_range": 0.1,
+             "bos_token_id": None, "eos_token_id": 1, "pad_token_id": tokenizer.pad_token_id}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(model(**sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def llama(pad_is_eos, folder):
+    """All weights, as the SFT model left them."""
+    return Pretrained(name="llama", path=folder_of(LlamaConfig, pad_is_eos, folder / "base")), folder / "base"
+
+
+def gemma_in_four_bits(pad_is_eos, folder):
+    """A base in four bits, and an SFT adapter that is not the base any more."""
+    base = folder_of(partial(GemmaConfig, head_dim=16, num_key_value_heads=2), pad_is_eos, folder / "base")
+    source = Pretrained(name="gemma", path=base, quantization="nf4", lora=Lora(rank=4))
+    language, text = source.load(texts=(), start=None, device="cpu", seed=0)
+    with torch.no_grad():
+        for name in [name for name, _ in language.named_parameters() if "lora_B" in name]:
+            language.get_parameter(name).add_(0.05)
+    save(language, text, folder / "sft")
+    return source, folder / "sft"
+
+
+@pytest.mark.parametrize("pad_is_eos", [False, True], ids=["pad", "pad is eos"])
+@pytest.mark.parametrize("kind", [llama, gemma_in_four_bits])
+def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_is_eos, tmp_path):
+    source, start = kind(pad_is_eos, tmp_path)
+    lora = Lora(rank=8, alpha=16.0) if source.lora else None
+    model = untrained(source, texts=(), start=start, lora=lora, device="cpu", seed=0)
+    assert (model.text.pad == model.text.eos) == pad_is_eos
+    reports = run(model)
+    card = TRAINING.examine(model, ROWS, ROWS, 8)
+    assert card["accuracy"] == 1
+    assert reports[-1].metrics["reward_model/loss"] < 0.3
+    model.save(tmp_path / "reward", card)
+    again = trained(source, tmp_path / "reward", texts=(), device="cpu")
+    both = TRAINING.comparisons(ROWS, again.text).take(range(6)).both
+    for size in (1, 12):
+        torch.testing.assert_close(judge(again, both, size), judge(model, both, 12), atol=1e-5, rtol=0)
 
 
 # --- learning -----------------------------------------------------------------------------------------------------
