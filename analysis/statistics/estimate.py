@@ -46,14 +46,14 @@ def mean(numbers: Numbers) -> float | None:
 def interquartile_mean(numbers: Numbers, confidence: float = 0.95) -> Estimate:
     """The mean without the lowest and the highest quarter, and its interval (Tukey and McLaughlin 1963).
 
-    Below 4 numbers nothing would be left out; below 8 the interval would rest on fewer than 4.
+    Below 4 numbers nothing would be left out; below 10 the interval holds too seldom (docs/honesty.md).
     """
     reason = "n<4" if len(numbers) < 4 else missing_reason(numbers)
     if reason:
         return Estimate(value=None, reason=reason)
     center = float(stats.trim_mean(numbers, 0.25))
-    if len(numbers) < 8 or is_constant(numbers):
-        return Estimate(value=center, reason="n<8" if len(numbers) < 8 else "zero_pooled_variance")
+    if len(numbers) < 10 or is_constant(numbers):
+        return Estimate(value=center, reason="n<10" if len(numbers) < 10 else "zero_pooled_variance")
     low, high = stats.mstats.trimmed_mean_ci(np.asarray(numbers), limits=(0.25, 0.25), alpha=1 - confidence)
     return Estimate(value=center, low=float(low), high=float(high))
 

@@ -1,6 +1,6 @@
 """Runs compared seed by seed: for seeds that shared their randomness, declared before and shown by the manifests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, sqrt
 
 import numpy as np
@@ -54,6 +54,7 @@ def paired(x: Numbers, y: Numbers, confidence: float = 0.95) -> Paired:
     sd = float(gaps.std(ddof=1))
     t, half = center / sd * sqrt(n), float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / sqrt(n)
     ends = noncentral.limits(t, n - 1, confidence)
+    d_av = _in_units(t, ends, sd / spread / sqrt(n))
     both_vary = not is_constant(x) and not is_constant(y)
     return Paired(
         difference=Estimate(value=center, low=center - half, high=center + half),
@@ -61,8 +62,8 @@ def paired(x: Numbers, y: Numbers, confidence: float = 0.95) -> Paired:
         df=n - 1,
         p=float(2 * stats.t.sf(abs(t), n - 1)),
         d_z=_in_units(t, ends, 1 / sqrt(n)),
-        d_av=_in_units(t, ends, sd / spread / sqrt(n)),
-        g_av=_in_units(t, ends, sd / spread / sqrt(n) * small_sample_factor(2 * n - 2)),
+        d_av=d_av,
+        g_av=replace(d_av, value=small_sample_factor(2 * n - 2) * center / spread),
         correlation=float(np.corrcoef(x, y)[0, 1]) if both_vary else None,
         sd=sd,
     )

@@ -71,15 +71,15 @@ def test_probability_that_the_difference_is_above_zero():
 
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
-    """Of 0, 2, 3, 4, 5, 6, 7, 99 the middle four; their winsorized sd over (8 - 4) gives the interval."""
-    numbers = [0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 99.0]
+    """Of 12 numbers the middle six; their winsorized sd over the half that is left gives the interval."""
+    numbers = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 99.0]
     known = statistics.interquartile_mean(numbers)
-    assert known.value == 4.5
-    spread = np.std([3, 3, 3, 4, 5, 6, 6, 6], ddof=1)
-    assert known.high - 4.5 == pytest.approx(stats.t.ppf(0.975, 3) * spread / (0.5 * sqrt(8)), rel=1e-6)
+    assert known.value == 5.5
+    spread = np.std([3, 3, 3, 3, 4, 5, 6, 7, 8, 8, 8, 8], ddof=1)
+    assert known.high - 5.5 == pytest.approx(stats.t.ppf(0.975, 5) * spread / (0.5 * sqrt(12)), rel=1e-6)
     assert statistics.interquartile_mean([1.0, 2.0, 3.0]).reason == "n<4"
     assert statistics.interquartile_mean([1.0, 2.0, 3.0, 9.0]).value == 2.5
-    assert statistics.interquartile_mean([1.0, 2.0, 3.0, 9.0]).reason == "n<8"
+    assert statistics.interquartile_mean([1.0, 2.0, 3.0, 9.0]).reason == "n<10"
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.lists(st.integers(0, 9), min_size=1, max_size=6))
