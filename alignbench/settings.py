@@ -57,6 +57,8 @@ class Analysis:
     """Config keys beside algo.* that may differ between methods."""
     price_per_hour: NonNegative | None = None
     """Dollars for an hour of this machine; null leaves prices out."""
+    expected_memory_gb: dict[str, list[NonNegative]] | None = None
+    """The least and the most peak memory expected of a method, such as {ppo: [4, 5]}; null expects nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

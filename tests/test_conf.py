@@ -25,7 +25,7 @@ def load(path: Path) -> dict:
             merged = merge(merged, load(path.with_name(f"{entry}.yaml")))
             continue
         for group, option in entry.items():
-            if option is not None:
+            if option is not None and not group.startswith("override "):
                 merged = merge(merged, {group: load(path.parent / group / f"{option}.yaml")})
     return merge(merged, node)
 

@@ -1,6 +1,6 @@
 """What a policy, a sampler, a scorer, a dataset and an algorithm must do, so that none needs to know another."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -247,4 +247,8 @@ class Dataset(Protocol):
 
     def quality(self, row: Row, answer: str) -> float | None:
         """The true quality of an answer to a prompt; None where nobody knows it."""
+        ...
+
+    def notes(self) -> Mapping[str, int]:
+        """What became of the source's rows, in words and by count: what was dropped and why."""
         ...

@@ -66,45 +66,64 @@ BUDGET: Final = (PROMPTS, COMPLETIONS, TOKENS, OPTIMIZER_STEPS, FLOPS)
 SECONDS: Final = "cost/seconds"
 PEAK_MEMORY: Final = "cost/peak_memory_bytes"
 TRACKING_SECONDS: Final = "cost/tracking_seconds"
+EVALUATION_SECONDS: Final = "cost/evaluation_seconds"
 COST: Final = (
     SECONDS,
     "cost/rollout_seconds",
     "cost/score_seconds",
     "cost/update_seconds",
     TRACKING_SECONDS,
+    EVALUATION_SECONDS,
     PEAK_MEMORY,
 )
 COST_PREFIX: Final = "cost/"
 
 # Measured on validation prompts every `eval.every` steps, step 0 (the SFT start) and the last one included.
 EVAL_ACCURACY: Final = "eval/accuracy"
+EVAL_GOLD: Final = "eval/gold"
+"""The true quality, where the data knows it; the reward is a proxy of it."""
 EVAL: Final = (
     EVAL_ACCURACY,
     "eval/accuracy_flexible",
+    EVAL_GOLD,
     "eval/avg_reward",
     "eval/avg_response_length",
     "eval/truncated_fraction",
+    "eval/empty_fraction",
+    "eval/repeated_fraction",
     "eval/kl",
+    "eval/kl_token",
     "eval/perplexity",
 )
 
 # Measured once on test prompts when training ended; `start_` is the same for the policy RL began with.
 FINAL_ACCURACY: Final = "final/accuracy"
 START_ACCURACY: Final = "final/start_accuracy"
+FINAL_GOLD: Final = "final/gold"
+START_GOLD: Final = "final/start_gold"
 FINAL: Final = (
     FINAL_ACCURACY,
     "final/accuracy_flexible",
+    FINAL_GOLD,
     "final/avg_reward",
     "final/avg_response_length",
     "final/truncated_fraction",
+    "final/empty_fraction",
+    "final/repeated_fraction",
     "final/kl",
+    "final/kl_token",
     "final/perplexity",
     START_ACCURACY,
     "final/start_accuracy_flexible",
+    START_GOLD,
     "final/start_avg_reward",
     "final/start_avg_response_length",
     "final/start_truncated_fraction",
+    "final/start_empty_fraction",
+    "final/start_repeated_fraction",
 )
+STRATUM: Final = "stratum/"
+"""After `eval/`, `final/` or `final/start_`: followed by the stratum's name and the mark."""
 PASS_AT: Final = "final/pass_at_"
 """Followed by k, when `eval.samples` asks for it."""
 
@@ -127,4 +146,7 @@ REWARD_MODEL: Final = (
 
 SFT: Final = ("sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens", "sft/perplexity")
 
-LOWER_IS_BETTER: Final = ("eval/kl", "final/kl", "eval/perplexity", "final/perplexity", SECONDS, PEAK_MEMORY)
+LOWER_IS_BETTER: Final = (
+    "eval/kl", "final/kl", "eval/kl_token", "final/kl_token", "eval/perplexity", "final/perplexity", SECONDS,
+    PEAK_MEMORY,
+)

@@ -1,7 +1,7 @@
 """Short word problems made on the spot, where showing the work pays."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
@@ -76,6 +76,10 @@ class Arithmetic:
     def quality(self, row: Row, answer: str) -> float | None:
         """Nobody knows more than whether the number is right: None."""
         return None
+
+    def notes(self) -> Mapping[str, int]:
+        """Nothing is left out."""
+        return {}
 
     def _rows(self, split: str, rows: int) -> tuple[Row, ...]:
         return tuple(self._row(f"{split}-{i}", p) for i, p in enumerate(_draw(self.seed, split, rows)))

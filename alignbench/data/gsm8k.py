@@ -1,7 +1,7 @@
 """Grade-school word problems (Cobbe et al. 2021), from the hub or a local file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,6 +66,10 @@ class GSM8K:
     def quality(self, row: Row, answer: str) -> float | None:
         """Nobody knows more than whether the number is right: None."""
         return None
+
+    def notes(self) -> Mapping[str, int]:
+        """Nothing is left out."""
+        return {}
 
     @cached_property
     def _splits(self) -> dict[str, tuple[Row, ...]]:

@@ -1,7 +1,7 @@
 """Which of two reviews is better? Generated preferences whose true quality is known."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -80,6 +80,10 @@ class PreferencesToy:
     def quality(self, row: Row, answer: str) -> float | None:
         """The true quality of a review of the row's topic, from 4 down."""
         return reviews.quality(row["topic"], answer)
+
+    def notes(self) -> Mapping[str, int]:
+        """Nothing is left out."""
+        return {}
 
     @staticmethod
     def _size(split: str, sizes: dict[str, int]) -> int:

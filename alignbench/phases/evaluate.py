@@ -1,9 +1,9 @@
 """Policy -> one row per prompt, and the numbers: accuracy, reward, length, KL to the reference, perplexity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb, exp
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,17 +16,24 @@ from alignbench.engine.score import read
 from alignbench.engine.supervise import negative_log_likelihood
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
+from alignbench.phases.degenerate import is_empty, is_repeated
 from alignbench.phases.sft import Demonstrations
 
 Numbers = dict[str, float]
+Answers = list[dict[str, Any]]
+Quality = Callable[[Row, str], float | None]
+"""The true quality of an answer to a row's prompt, where it is known."""
+TOLD_BY_STRATUM = ("avg_reward", "gold", "accuracy", "avg_response_length")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """When and how a policy is measured; marks are of greedy answers, so the same policy always gets the same."""
+    """When and how a policy is measured; the same policy always gets the same marks."""
 
     every: Count = 20
     """Steps between measurements on validation prompts; the first and the last step are always measured."""
+    decoding: Literal["greedy", "sampled"] = "greedy"
+    """Whether marks are of the most likely answer to each prompt, or of one drawn at the temperature below."""
     max_new_tokens: Count | None = None
     """Where an answer is cut; null takes rl.max_new_tokens."""
     perplexity_rows: Size = 256
@@ -36,15 +43,24 @@ class Evaluate:
     pass_at: tuple[Count, ...] = (1, 4)
     """The k of pass@k, each at most `samples`."""
     temperature: Positive = 1.0
-    """Temperature of those draws."""
+    """Temperature of the answers that are drawn."""
     seed: Size = 0
-    """Seed of those draws, the same for all runs."""
+    """Seed of what is drawn, the same for all runs."""
+    select: Literal["last", "perplexity", "avg_reward", "accuracy"] = "last"
+    """Which weights a run ends with: the last ones, or those with the best of this mark on validation prompts."""
+    max_kl: Positive | None = None
+    """Weights whose KL to the reference, in nats a token, was above this are not selected; null lets all be."""
 
     def __post_init__(self) -> None:
         if self.samples and not self.pass_at:
             raise UserError(f"samples={self.samples} are drawn for pass@k: say for which k with pass_at=[1]")
         if self.samples and max(self.pass_at) > self.samples:
             raise UserError(f"pass_at={list(self.pass_at)} needs samples={max(self.pass_at)} or more")
+        if self.select == "last" and self.max_kl is not None:
+            raise UserError(f"max_kl={self.max_kl:g} would not be read by select=last: choose a mark to select "
+                            "by, such as select=perplexity, or set max_kl=null")
+        if self.select == "perplexity" and not self.perplexity_rows:
+            raise UserError("select=perplexity needs perplexity_rows=1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +69,31 @@ class Examiner:
 
     policy: CausalPolicy
     scorer: Scorer
+    quality: Quality
     settings: Evaluate
     max_new_tokens: int
     batch_size: int
     microbatch_size: int
     max_prompt_tokens: int
-    perplexity_rows: Sequence[Row]
+    held_out: Demonstrations | None
+    """What perplexity is measured on; None leaves it out."""
 
-    def measure(self, rows: Sequence[Row], prefix: str) -> tuple[list[dict[str, Any]], Numbers]:
-        """Greedy answers to the prompts, one row each, and the means over them, each named after `prefix`."""
-        answers: list[dict[str, Any]] = []
-        for rollouts in self._answers(rows, 1, temperature=0.0):
+    def measure(self, rows: Sequence[Row], prefix: str) -> tuple[Answers, Numbers]:
+        """One answer to each prompt, a row each, and the means over them, each named after `prefix`.
+
+        Where rows have a `stratum`, rewards are told for each of these too.
+        """
+        greedy = self.settings.decoding == "greedy"
+        answers: Answers = []
+        for rollouts in self._answers(rows, 1, temperature=0.0 if greedy else self.settings.temperature):
             answers += self._rows(rollouts)
-        numbers = {
-            "avg_reward": mean(a["scores"]["total"] for a in answers),
-            "avg_response_length": mean(a["tokens"] for a in answers),
-            "truncated_fraction": mean(a["truncated"] for a in answers),
-        }
-        if all(a["correct"] is not None for a in answers):
-            numbers["accuracy"] = mean(a["correct"] for a in answers)
-            numbers["accuracy_flexible"] = mean(a["scores"]["correct_flexible"] for a in answers)
-        elif self.settings.samples:
+        numbers = means(answers)
+        if "accuracy" not in numbers and self.settings.samples:
             raise UserError("eval.samples is for pass@k, and this reward does not say which answers are correct: set "
                             "eval.samples=0, or use reward=exact_match")
+        for stratum in sorted({a["stratum"] for a in answers if a["stratum"] is not None}):
+            inside = means([a for a in answers if a["stratum"] == stratum])
+            numbers |= {f"stratum/{stratum}/{mark}": inside[mark] for mark in TOLD_BY_STRATUM if mark in inside}
         return answers, {f"{prefix}{name}": value for name, value in numbers.items()}
 
     @torch.no_grad()
@@ -83,16 +101,17 @@ class Examiner:
         """How far the policy is from its reference, and from the held-out demonstrations.
 
         `kl` is KL(pi || ref) of a whole answer in nats: the mean of log(pi / ref) over one answer drawn for each prompt
-        at the temperature of training. Greedy answers would not estimate it.
+        at the temperature of training, and `kl_token` that of a token. Greedy answers would not estimate it.
         """
-        numbers, gaps = dict[str, float](), list[float]()
+        numbers, gaps, tokens = dict[str, float](), list[float](), 0
         for rollouts in self._answers(rows, 1, temperature=self.policy.temperature):
             with self.policy.reference():
                 reference = read(self.policy, rollouts, self.microbatch_size).logprobs
             gaps += (read(self.policy, rollouts, self.microbatch_size).logprobs - reference).sum(1).tolist()
-        numbers[f"{prefix}kl"] = mean(gaps)
-        if self.perplexity_rows:
-            numbers[f"{prefix}perplexity"] = self._perplexity()
+            tokens += int(rollouts.mask.sum())
+        numbers |= {f"{prefix}kl": mean(gaps), f"{prefix}kl_token": sum(gaps) / tokens}
+        if self.held_out is not None:
+            numbers[f"{prefix}perplexity"] = self._perplexity(self.held_out)
         return numbers
 
     def pass_at(self, rows: Sequence[Row], prefix: str) -> Numbers:
@@ -114,24 +133,28 @@ class Examiner:
         for prompts in once(rows, text.prompt, self.batch_size, text.pad, self.max_prompt_tokens):
             yield sampler(prompts, samples, self.settings.seed)
 
-    def _rows(self, rollouts: Rollouts) -> list[dict[str, Any]]:
+    def _rows(self, rollouts: Rollouts) -> Answers:
         scores = self.scorer(rollouts)
         correct = scores.components.get("correct_strict")
         return [
             {
                 "prompt_id": str(row["id"]), "prompt": row["prompt"], "response": rollouts.texts[i],
-                "reference": row.get("reference"),
-                "scores": {"total": float(scores.total[i]), **{k: float(v[i]) for k, v in scores.components.items()}},
+                "reference": row.get("reference"), "stratum": row.get("stratum"),
+                "scores": {"total": float(scores.total[i]), **{k: float(v[i]) for k, v in scores.components.items()},
+                           **self._gold(row, rollouts.texts[i])},
                 "correct": None if correct is None else bool(correct[i]),
                 "tokens": int(rollouts.mask[i].sum()), "truncated": bool(rollouts.truncated[i]),
             }
             for i, row in enumerate(rollouts.rows)
         ]
 
+    def _gold(self, row: Row, answer: str) -> dict[str, float]:
+        known = self.quality(row, answer)
+        return {} if known is None else {"gold": known}
+
     @torch.no_grad()
-    def _perplexity(self) -> float:
+    def _perplexity(self, examples: Demonstrations) -> float:
         """exp of the mean negative log-likelihood of a token of the held-out demonstrations."""
-        examples = Demonstrations(self.perplexity_rows, self.policy.text)
         total, count = 0.0, 0
         for start in range(0, len(examples.tokens), self.batch_size):
             rows = range(start, min(start + self.batch_size, len(examples.tokens)))
@@ -139,6 +162,23 @@ class Examiner:
             total += float(negative_log_likelihood(read(self.policy, batch, self.microbatch_size), batch).sum())
             count += int(batch.mask.sum())
         return exp(min(total / max(count, 1), 700.0))
+
+
+def means(answers: Answers) -> Numbers:
+    """What these answers are like on average."""
+    numbers = {
+        "avg_reward": mean(a["scores"]["total"] for a in answers),
+        "avg_response_length": mean(a["tokens"] for a in answers),
+        "truncated_fraction": mean(a["truncated"] for a in answers),
+        "empty_fraction": mean(is_empty(a["response"]) for a in answers),
+        "repeated_fraction": mean(is_repeated(a["response"]) for a in answers),
+    }
+    if all("gold" in a["scores"] for a in answers):
+        numbers["gold"] = mean(a["scores"]["gold"] for a in answers)
+    if all(a["correct"] is not None for a in answers):
+        numbers["accuracy"] = mean(a["correct"] for a in answers)
+        numbers["accuracy_flexible"] = mean(a["scores"]["correct_flexible"] for a in answers)
+    return numbers
 
 
 def mean(values: Any) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from alignbench.core.contracts import Algorithm, PromptStream, Scorer
 from alignbench.core.errors import UserError
@@ -14,6 +14,7 @@ from alignbench.engine.state import RunState, StepReport
 from alignbench.engine.update import Update
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
+from alignbench.phases.select import Best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class RL:
     """Answers drawn in a step; prompts = rollouts / group size, so that methods spend the same."""
     max_prompt_tokens: Count = 1024
     """Prompts may not be longer; they are never cut."""
+    too_long: Literal["error", "drop"] = "error"
+    """Whether a longer prompt ends the run, or is left out and counted."""
     max_new_tokens: Count = 32
     """Where an answer is cut."""
     temperature: Positive = 1.0
@@ -82,13 +85,14 @@ class RL:
         return state.step >= self.steps or state.steering.stop
 
 
-def snapshot(state: RunState, policy: CausalPolicy, adamw: Any) -> dict[str, Any]:
+def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: Best) -> dict[str, Any]:
     """All that a run needs to go on exactly."""
-    return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict()}
+    return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict(), "best": best.state()}
 
 
-def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any) -> RunState:
+def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any, best: Best) -> RunState:
     """Put a snapshot back."""
     policy.load(saved["policy"])
     adamw.load_state_dict(saved["optimizer"])
+    best.load(saved["best"])
     return RunState.from_dict(saved["state"])

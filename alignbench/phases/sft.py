@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -32,14 +33,24 @@ class SFT:
     """Optimizer steps."""
     batch_size: Count = 64
     """Demonstrations in a step."""
+    format: Literal["response", "genrm"] = "response"
+    """What is imitated: the answers, or verdicts on them such as "Score: 8.0/10. ..."; those need scored answers."""
+    max_tokens: Count | None = None
+    """The longest demonstration, prompt and completion; null is the model's context."""
+    too_long: Literal["error", "drop"] = "error"
+    """Whether a longer one ends the run, or is left out and counted."""
     optimizer: AdamW = field(default_factory=AdamW)
     """How weights are changed."""
+
+    def examples(self, rows: Sequence[Row], text: Text) -> "Demonstrations":
+        """The rows as tokens. Raises UserError when none is left, or for one that is too long."""
+        return Demonstrations(rows, text, min(self.max_tokens or text.context, text.context), self.too_long)
 
     def run(
         self, policy: CausalPolicy, rows: Sequence[Row], microbatch_size: int, invariants: Invariants
     ) -> Iterator[StepReport]:
         """Train the policy; one report for each step."""
-        examples = Demonstrations(rows, policy.text)
+        examples = self.examples(rows, policy.text)
         weights = [parameter for _, parameter in policy.policy_parameters()]
         learning = Supervised(
             model=policy, objective=Imitation(policy),
@@ -57,16 +68,25 @@ class SFT:
 class Demonstrations:
     """Prompts and completions, tokenised once, in an order addressed by seed and step."""
 
-    def __init__(self, rows: Sequence[Row], text: Text) -> None:
+    def __init__(self, rows: Sequence[Row], text: Text, limit: int, too_long: Literal["error", "drop"]) -> None:
         if not rows:
             raise UserError("there are no demonstrations to imitate: choose data that has some, or sft.enabled=false")
         self.pad = text.pad
-        self.tokens = [(text.prompt(row["prompt"]), text.completion(row["completion"])) for row in rows]
-        for row, (prompt, completion) in zip(rows, self.tokens, strict=True):
-            if len(prompt) + len(completion) > text.context:
+        self.tokens = []
+        for row in rows:
+            prompt, completion = text.prompt(row["prompt"]), text.completion(row["completion"])
+            if len(prompt) + len(completion) <= limit:
+                self.tokens.append((prompt, completion))
+            elif too_long == "error":
                 raise UserError(
-                    f"demonstration {row['id']} has {len(prompt)} + {len(completion)} tokens, more than the model's "
-                    f"context of {text.context}: remove it or take a model with a longer context")
+                    f"demonstration {row['id']} has {len(prompt)} + {len(completion)} tokens, more than {limit}, the "
+                    "smaller of sft.max_tokens and the model's context: leave such rows out with sft.too_long=drop, or "
+                    "raise the limit")
+        self.dropped = len(rows) - len(self.tokens)
+        """How many were too long."""
+        if not self.tokens:
+            raise UserError(f"each of the {len(rows)} demonstrations has more than {limit} tokens: raise "
+                            "sft.max_tokens, or take a model with a longer context")
 
     def batch(self, seed: int, step: int, size: int) -> Sequences:
         """The demonstrations of a step: epochs without repetition, reshuffled each time."""

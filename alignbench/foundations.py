@@ -1,0 +1,181 @@
+"""What all runs of a study stand on: the SFT model and the reward model, made by the first that needs them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.core import record
+from alignbench.core.contracts import LearnedScorer, Scorer
+from alignbench.data.splits import fingerprint
+from alignbench.engine.state import RunState
+from alignbench.material import Material
+from alignbench.models import loading
+from alignbench.models import reward_model as reward_models
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.text import Text
+from alignbench.phases import reward_model as preferring
+from alignbench.phases import sft
+from alignbench.phases.follow import Display, ledger, write_down
+from alignbench.settings import Identity, Job, flatten
+from alignbench.store.artifacts import Artifact, ArtifactStore, key
+from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.tracker import Tracker
+
+MODEL, COST = "model", "cost.json"
+SHOWN_SFT = {"sft/loss": "loss"}
+SHOWN_REWARD_MODEL = {"reward_model/loss": "loss", "reward_model/accuracy": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Foundations:
+    """The shared artifacts of one run's study."""
+
+    job: Job
+    config: dict[str, Any]
+    identity: Identity
+    material: Material
+
+    @property
+    def store(self) -> ArtifactStore:
+        """Where they are kept."""
+        return ArtifactStore(Path(self.job.output_dir) / "artifacts")
+
+    # --- the start of every policy --------------------------------------------------------------------------------
+
+    def sft_key(self) -> str | None:
+        """The name of the SFT model; None when there is none."""
+        return key("sft", self._sft_ingredients()) if self.job.sft.enabled else None
+
+    def sft(self, display: Display) -> Artifact | None:
+        """The SFT model; None when policies start from the model as it is."""
+        return self._make("sft", self._sft_ingredients(), self._train_sft, display) if self.job.sft.enabled else None
+
+    def _train_sft(self, name: str, folder: Path, display: Display) -> RunState:
+        job, state = self.job, RunState()
+        model, text = self.load(None, job.sft.seed)
+        policy = CausalPolicy(model, text)
+        reports = job.sft.run(policy, self.material.demonstrations, job.hardware.microbatch_size, job.invariants)
+        with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
+            for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
+                state = report.state
+        loading.save(policy.model, policy.text, folder / MODEL)
+        return state
+
+    def _sft_ingredients(self) -> dict[str, Any]:
+        return {
+            "config": {"sft": self.config["sft"], "model": self.config["model"]},
+            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
+            "parents": [],
+            "data": fingerprint(self.material.demonstrations),
+            "code": {"sft": sft.VERSION},
+        }
+
+    # --- the judge of every answer --------------------------------------------------------------------------------
+
+    def reward_model_key(self, start: str | None) -> str | None:
+        """The name of the reward model over an SFT model of that name; None when none is trained."""
+        return key("reward_model", self._preference_ingredients(start)) if self.material.trains_reward_model else None
+
+    def reward_model(self, start: Artifact | None, display: Display) -> Artifact | None:
+        """The reward model, frozen; None when the reward needs none, or has one of its own."""
+        if not self.material.trains_reward_model:
+            return None
+
+        def train(name: str, folder: Path, display: Display) -> RunState:
+            return self._train_reward_model(start, name, folder, display)
+
+        return self._make("reward_model", self._preference_ingredients(start and start.key), train, display)
+
+    def scorer(self, judge: Artifact | None, text: Text) -> Scorer:
+        """The reward, with its model where it needs one."""
+        reward = self.job.reward
+        if not isinstance(reward, LearnedScorer):
+            return reward
+        folder = judge.path / MODEL if judge else Path(reward.path)
+        model = reward_models.trained(
+            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved())
+        return reward.with_model(reward_models.reading(model, text))
+
+    def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
+        job, settings, state = self.job, self.job.reward_model, RunState()
+        pairs, size = self.material.comparisons, job.hardware.microbatch_size
+        trunk = start.path / MODEL if start and settings.start == "sft" else None
+        model = reward_models.untrained(
+            job.model, texts=self.material.texts, start=trunk, lora=settings.lora,
+            device=job.hardware.resolved(), seed=settings.seed)
+        reports = settings.run(model, pairs["train"], size, job.invariants)
+        with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
+            shown = display.watch(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
+            for report in write_down(shown, tracker, "reward_model"):
+                state = report.state
+            told = settings.examine(model, pairs["validation"], pairs["test"], size)
+            tracker.record("reward_model", state.step, preferring.numbers(told))
+        display.say(f"reward model: {told['accuracy']:.1%} of {told['pairs']} held-out pairs ranked right, calibration "
+                    f"error {told['ece']:.3f} at temperature {told['temperature']:.3g}")
+        for complaint in settings.check(told):
+            display.say(f"warning: {complaint}")
+        model.save(folder / MODEL, told)
+        return state
+
+    def _preference_ingredients(self, start: str | None) -> dict[str, Any]:
+        data = {split: fingerprint(rows) for split, rows in self.material.comparisons.items()}
+        return {
+            "config": {"reward_model": self.config["reward_model"], "model": self.config["model"]},
+            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
+            "parents": [start] if start and self.job.reward_model.start == "sft" else [],
+            "data": data,
+            "code": {"reward_model": preferring.VERSION},
+        }
+
+    # --- what both need ---------------------------------------------------------------------------------------------
+
+    def load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
+        """The language model on its device, from that folder or from its base."""
+        device = self.job.hardware.resolved()
+        return self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
+
+    def tracker(
+        self, folder: Path, phase: str, resume_after: int | None, name: str | None = None, seed: int | None = None
+    ) -> Tracker:
+        """The logbook of a phase."""
+        job, who = self.job, self.identity
+        tags = {record.STUDY: who.study, record.METHOD: who.method if phase == "rl" else phase, record.MODEL: who.model,
+                record.SEED: str(who.seed if seed is None else seed), record.PHASE: phase, record.KEY: name or who.key,
+                record.RUN_DIR: str(folder.resolve())}
+        return Tracker.open(
+            folder, uri=job.tracking.uri, output_dir=Path(job.output_dir), experiment=job.tracking.experiment,
+            run_name=name or who.run_dir.name, tags=tags, params=flatten(self.config), enabled=job.tracking.enabled,
+            resume_after=resume_after)
+
+    def _make(self, phase: str, ingredients: dict[str, Any], train: "Train", display: Display) -> Artifact:
+        name = key(phase, ingredients)
+
+        def build(folder: Path) -> None:
+            spent = ledger(train(name, folder, display))
+            wanted = (record.SECONDS, record.TOKENS, record.PEAK_MEMORY)
+            write_whole(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in wanted}, indent=2))
+
+        artifact, made = self.store.make(name, ingredients, build)
+        if not made:
+            display.say(f"{phase}: {name} is there already")
+        return artifact
+
+    def _artifact_tracker(self, name: str, phase: str, seed: int) -> Tracker:
+        journal = make_folder(Path(self.job.output_dir) / "artifacts" / f"{name}.tracking")
+        return self.tracker(journal, phase, None, name=name, seed=seed)
+
+
+Train = Callable[[str, Path, Display], RunState]
+"""Fills an artifact's folder, given its name; returns the state training ended in."""
+
+
+def cost(artifact: Artifact) -> dict[str, float]:
+    """What making it took: seconds, tokens, peak_memory_bytes."""
+    return json.loads((artifact.path / COST).read_text())
+
+
+def card(artifact: Artifact) -> dict[str, Any]:
+    """How well a reward model tells chosen from rejected."""
+    return json.loads((artifact.path / MODEL / reward_models.CARD).read_text())
