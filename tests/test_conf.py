@@ -99,16 +99,56 @@ def test_every_option_composes_and_builds(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
     node = yaml.safe_load(path.read_text())
+    chosen = {k.removeprefix("override /"): v for entry in node.pop("defaults", []) for k, v in entry.items()}
     swept = node["hydra"]["sweeper"]["params"]
     assert node["hydra"]["mode"] == "MULTIRUN"
     assert path.read_text().startswith("# @package _global_\n")
-    own = [f"{key}={value}" for key, value in flatten({k: v for k, v in node.items() if k != "hydra"}).items()]
+    own = [f"{group}={option}" for group, option in chosen.items()] + [f"{key}={value}" for key, value in flatten({k: v for k, v in node.items() if k != "hydra"}).items()]
     for method in str(swept.get("algo", "grpo")).split(","):
         assert build(resolve(config(f"algo={method}", *own))).study == path.stem
 
 
+METHODS = ("ppo", "grpo")
+
+
+@of_each(sorted((CONF / "preset").glob("*.yaml")))
+@pytest.mark.parametrize("algo", METHODS)
+def test_every_preset_builds_with_every_method_it_speaks_of(path: Path, algo: str) -> None:
+    job = build(resolve(config(f"preset={path.stem}", f"algo={algo}")))
+    assert job.names.method == algo
+    own = CONF / "preset" / "method" / f"{path.stem}_{algo}.yaml"
+    assert path.read_text().startswith("# @package _global_\n")
+    assert own.read_text().startswith("# @package _global_\n")
+
+
+def test_what_a_preset_says_of_a_method_belongs_to_a_preset() -> None:
+    names = {path.stem for path in (CONF / "preset" / "method").glob("*.yaml")}
+    assert names == {f"{path.stem}_{algo}" for path in (CONF / "preset").glob("*.yaml") for algo in METHODS}
+
+
+def test_the_numbers_of_the_gemma_preset() -> None:
+    ppo, grpo = (build(resolve(config("preset=gemma_ultrafeedback", f"algo={algo}"))) for algo in METHODS)
+    for job in (ppo, grpo):
+        assert (job.names.model, job.names.data, job.names.reward) == ("gemma2b", "ultrafeedback", "bradley_terry")
+        assert (job.model.name, job.model.quantization, job.model.lora.rank) == ("google/gemma-2b-it", "nf4", 16)
+        assert (job.sft.steps, job.sft.batch_size, job.sft.format, job.sft.optimizer.learning_rate) == (
+            1800, 16, "response", 2e-4)
+        assert (job.reward_model.lora.rank, job.reward_model.lora.alpha, job.reward_model.batch_size) == (8, 16.0, 8)
+        assert (job.reward_model.optimizer.learning_rate, job.reward_model.min_accuracy) == (1e-4, 0.7)
+        assert (job.rl.steps, job.rl.epochs, job.rl.optimizer.learning_rate) == (800, 1, 5e-6)
+        assert job.rl.optimizer.max_grad_norm == 0.5
+        assert (job.eval.every, job.eval.select, job.data.test_rows) == (50, "perplexity", 300)
+        assert (job.algo.kl.values, job.algo.kl.action, job.algo.kl.placement) == ((0.05, 0.02, 0.01), "lr", "none")
+        assert (job.algo.clip_low, job.algo.clip_high) == (0.2, 0.2)
+    assert (grpo.algo.group_size, grpo.algo.scale_by_std, grpo.algo.normalizer.alpha) == (6, False, 0.99)
+    ema = grpo.algo.normalizer
+    assert (ema.mean, ema.std, ema.low, ema.high) == (3.0, 1.0, 1.0, 5.0)
+    assert (ppo.algo.lam, ppo.algo.gamma, ppo.algo.value_coef, ppo.algo.entropy_coef) == (0.95, 0.99, 1.0, 0.01)
+    assert ppo.algo.normalizer is None
+
+
 def test_no_two_options_of_a_group_are_the_same() -> None:
-    for group in {path.parent.name for path in OPTIONS}:
+    for group in {path.parent.name for path in OPTIONS} - {"preset"}:
         nodes = [yaml.safe_dump(load(path)) for path in OPTIONS if path.parent.name == group]
         assert len(set(nodes)) == len(nodes), group
 
