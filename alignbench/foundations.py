@@ -8,12 +8,16 @@ from typing import Any
 
 from alignbench.core import record
 from alignbench.core.contracts import LearnedScorer, Scorer
+from alignbench.core.errors import UserError
 from alignbench.data.splits import fingerprint
 from alignbench.engine.state import RunState
 from alignbench.material import Material
+from alignbench.models import critic as critics
 from alignbench.models import loading
 from alignbench.models import reward_model as reward_models
+from alignbench.models.critic import ValueFunction
 from alignbench.models.policy import CausalPolicy
+from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
 from alignbench.phases import reward_model as preferring
 from alignbench.phases import sft
@@ -88,15 +92,36 @@ class Foundations:
 
         return self._make("reward_model", self._preference_ingredients(start and start.key), train, display)
 
-    def scorer(self, judge: Artifact | None, text: Text) -> Scorer:
-        """The reward, with its model where it needs one."""
+    def judge(self, made: Artifact | None) -> RewardModel | None:
+        """The reward model, loaded; None when the reward needs none."""
         reward = self.job.reward
         if not isinstance(reward, LearnedScorer):
-            return reward
-        folder = judge.path / MODEL if judge else Path(reward.path)
-        model = reward_models.trained(
+            return None
+        folder = made.path / MODEL if made else Path(reward.path)
+        return reward_models.trained(
             self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved())
-        return reward.with_model(reward_models.reading(model, text))
+
+    def scorer(self, judge: RewardModel | None, text: Text) -> Scorer:
+        """The reward, with its model where it needs one."""
+        return self.job.reward if judge is None else self.job.reward.with_model(reward_models.reading(judge, text))
+
+    def critic(self, model: Any, text: Text, judge: RewardModel | None) -> ValueFunction | None:
+        """What foresees the rewards of a policy with that model; None where the algorithm keeps no critic."""
+        settings, seed = self.job.algo.critic, self.job.seed
+        if settings is None or settings.start == "zero" or judge is None:
+            return settings and critics.make(model, settings, seed=seed)
+        if reward_models.reading(judge, text) is not judge:
+            raise UserError("algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
+                            "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model")
+        scale = self.job.reward.scale(judge.calibration)
+        return critics.make(model, settings, seed=seed, judge=judge.model, scale=scale)
+
+    def check(self) -> None:
+        """Raise UserError when the critic is to start from a reward model that is not there."""
+        critic = self.job.algo.critic
+        if critic and critic.start == "reward_model" and not isinstance(self.job.reward, LearnedScorer):
+            raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
+                            "set reward=bradley_terry, or algo.critic.start=zero")
 
     def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
         job, settings, state = self.job, self.job.reward_model, RunState()

@@ -20,6 +20,7 @@ from alignbench.foundations import Foundations, card, cost
 from alignbench.material import Material
 from alignbench.models import loading
 from alignbench.models.policy import CausalPolicy
+from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
 from alignbench.phases.evaluate import Examiner
 from alignbench.phases.follow import Display, keep_samples, ledger, write_down
@@ -83,6 +84,7 @@ class Pipeline:
         self.job.rl.prompts_per_step(self.job.algo)
         self.job.model.require()
         self.job.hardware.prepare()
+        self.base.check()
         self.material.check()
 
     def show_plan(self) -> None:
@@ -112,11 +114,12 @@ class Pipeline:
         """Every phase, in order."""
         write_whole(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         start = self.base.sft(display)
-        judge = self.base.reward_model(start, display)
+        preferences = self.base.reward_model(start, display)
+        judge = self.base.judge(preferences)
         policy = self.load_policy(start, judge)
         scorer = self.base.scorer(judge, policy.text)
         stream = self.prompts(policy.text)
-        made = {name: artifact for name, artifact in (("sft", start), ("reward_model", judge)) if artifact}
+        made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
         checkpoints = Checkpoints(diary.folder / "checkpoints")
@@ -138,11 +141,11 @@ class Pipeline:
 
     # --- reinforcement learning -----------------------------------------------------------------------------------
 
-    def load_policy(self, start: Artifact | None, judge: Artifact | None) -> CausalPolicy:
+    def load_policy(self, start: Artifact | None, judge: RewardModel | None) -> CausalPolicy:
         """The policy that reinforcement learning begins with; its reference is what it is now."""
-        job = self.job
-        model, text = self.base.load(start.path / "model" if start else None, job.seed)
-        policy = CausalPolicy(model, text, temperature=job.rl.temperature, critic=job.algo.critic, seed=job.seed)
+        model, text = self.base.load(start.path / "model" if start else None, self.job.seed)
+        critic = self.base.critic(model, text, judge)
+        policy = CausalPolicy(model, text, temperature=self.job.rl.temperature, critic=critic)
         policy.freeze_reference()
         return policy
 

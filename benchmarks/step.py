@@ -17,6 +17,7 @@ from alignbench.data.arithmetic import Arithmetic
 from alignbench.data.stream import PromptStream
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.state import RunState
+from alignbench.models import critic as critics
 from alignbench.models.loading import Tiny
 from alignbench.models.policy import CausalPolicy
 from alignbench.phases.follow import write_down
@@ -34,7 +35,8 @@ def measure(algorithm: GRPO | PPO, microbatch_size: int, threads: int) -> dict[s
     data = Arithmetic(train_rows=1000, demonstration_rows=3000)
     texts = [row["prompt"] + row["completion"] for row in data.demonstrations()]
     model, text = Tiny(dtype="float32").load(texts=texts, start=None, device="cpu", seed=0)
-    policy = CausalPolicy(model, text, critic=algorithm.critic)
+    critic = algorithm.critic and critics.make(model, algorithm.critic, seed=0)
+    policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
     rl = RL()
     stream = PromptStream(data.prompts("train"), text.prompt, rl.prompts_per_step(algorithm), 0, text.pad, 256)

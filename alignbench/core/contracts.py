@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.nn import Parameter
@@ -20,6 +20,7 @@ from alignbench.core.batches import (
     Scores,
     Sequences,
 )
+from alignbench.core.errors import UserError
 from alignbench.core.knobs import Positive, Size
 
 
@@ -87,12 +88,21 @@ class Normalizer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Critic:
-    """A value head on the policy's trunk."""
+    """The value function: a head, and what the head sits on."""
 
+    trunk: Literal["shared", "separate"] = "shared"
+    """The policy's own trunk, or one beside it: a copy of all weights, or an adapter where the policy trains one."""
+    start: Literal["zero", "reward_model"] = "zero"
+    """Every value at first: 0, or what the reward model would give the text so far."""
     hidden: Size = 128
     """Units of its hidden layer; 0 is a linear head."""
     learning_rate: Positive = 1e-3
     """Its own learning rate: it starts from zero while the trunk starts trained."""
+
+    def __post_init__(self) -> None:
+        if self.start == "reward_model" and (self.trunk != "separate" or self.hidden):
+            raise UserError("start=reward_model takes over the reward model's trunk and its linear head: set "
+                            "algo.critic.trunk=separate and algo.critic.hidden=0 too")
 
 
 @runtime_checkable
@@ -216,6 +226,10 @@ class ScoreModel(Protocol):
 @runtime_checkable
 class LearnedScorer(Protocol):
     """A reward that needs the reward model of its study before it can score."""
+
+    def scale(self, known: Calibration) -> Calibration:
+        """How it brings a model's scores, of which this is known, to its own: (score / temperature - mean) / std."""
+        ...
 
     def with_model(self, model: ScoreModel) -> Scorer:
         """The scorer that asks this model."""

@@ -15,7 +15,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.hub import MODEL_REMEDY, require_hub
 from alignbench.core.knobs import Count, Fraction, Positive
 from alignbench.core.seeds import address
-from alignbench.models.policy import FROZEN, TRAINED, is_adapted
+from alignbench.models.adapters import FROZEN, TRAINED, is_adapted
 from alignbench.models.text import Text
 
 MIB = 1 << 20

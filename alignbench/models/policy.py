@@ -9,23 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from alignbench.core.batches import Forward, Sequences
-from alignbench.core.contracts import Critic
-from alignbench.core.seeds import address
+from alignbench.models.adapters import CRITIC, FROZEN, acting, is_adapted
+from alignbench.models.critic import ValueFunction
 from alignbench.models.logprobs import token_logprobs
 from alignbench.models.text import Text
-
-TRAINED, FROZEN = "default", "reference"
-"""Names of the adapter being trained and of the frozen copy it started from."""
 
 
 class CausalPolicy:
     """Reads sequences without padding before or between tokens, so that no mask and no position id can be wrong."""
 
     def __init__(
-        self, model: Any, text: Text, *, temperature: float = 1.0, critic: Critic | None = None, seed: int = 0
+        self, model: Any, text: Text, *, temperature: float = 1.0, critic: ValueFunction | None = None
     ) -> None:
-        """`seed` draws the critic's first weights."""
-        self.model, self.text, self.temperature = model, text, temperature
+        """`critic` was made for this model."""
+        self.model, self.text, self.temperature, self.critic = model, text, temperature, critic
         self.model.eval()
         self.inner = model.get_base_model() if is_adapted(model) else model
         self.decoder, self.lm_head = self.inner.get_decoder(), self.inner.get_output_embeddings()
@@ -34,7 +31,6 @@ class CausalPolicy:
         self.flops_per_token = 2 * sum(p.numel() for p in self.inner.parameters())
         self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         self._head_is_exact = self._check_head()
-        self.value_head = value_head(self.hidden_size, critic.hidden, seed).to(self.device) if critic else None
         self._frozen: CausalPolicy | None = None
         self._is_reference = False
 
@@ -44,15 +40,18 @@ class CausalPolicy:
         return self.inner.get_input_embeddings().weight.device
 
     def __call__(self, batch: Sequences) -> Forward:
-        """Log-probabilities, entropies and values of the response tokens, [n, t]."""
-        ids, at = right_padded(batch, self.text.pad)
-        hidden = self._hidden(ids.to(self.device))
+        """Log-probabilities, entropies and values of the response tokens, [n, t]; the reference has no values."""
+        ids, at = (part.to(self.device) for part in right_padded(batch, self.text.pad))
         mask = batch.mask.to(self.device)
-        before = hidden[torch.arange(len(mask), device=self.device)[:, None], at.to(self.device)][mask]
+        rows = torch.arange(len(mask), device=self.device)[:, None]
+        before = self._hidden(ids)[rows, at][mask]
         logprobs, entropy = token_logprobs(
             before, batch.responses.to(self.device)[mask], self._head, vocabulary=self.vocabulary,
             temperature=self.temperature, never=self.text.never)
-        values = None if self.value_head is None else self.value_head(before[:, : self.hidden_size].float())[:, 0]
+        values = None
+        if self.critic is not None and not self._is_reference:
+            own = self.critic.trunk
+            values = self.critic(before[:, : self.hidden_size] if own is None else own(ids)[rows, at][mask])
         return Forward(
             logprobs=scatter(logprobs, mask), entropy=scatter(entropy, mask),
             values=None if values is None else scatter(values, mask))
@@ -63,13 +62,14 @@ class CausalPolicy:
         yield from self.critic_parameters()
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is trainable in the language model."""
-        yield from ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+        """What is trainable in the language model, but for the critic's own adapter on it."""
+        yield from ((name, p) for name, p in self.model.named_parameters()
+                    if p.requires_grad and f".{CRITIC}." not in name)
 
     def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is trainable in the value head."""
-        if self.value_head is not None:
-            yield from ((f"value_head.{name}", p) for name, p in self.value_head.named_parameters())
+        """What is trained for the values alone."""
+        if self.critic is not None:
+            yield from self.critic.parameters()
 
     def freeze_reference(self) -> None:
         """Remember the policy as it is now: a frozen adapter beside the trained one, or a frozen copy of the model."""
@@ -107,25 +107,17 @@ class CausalPolicy:
 
     def _frozen_weights(self) -> AbstractContextManager[Any]:
         if is_adapted(self.model):
-            return self._other_adapter() if FROZEN in self.model.peft_config else self.model.disable_adapter()
+            return acting(self.model, *({FROZEN} & self.model.peft_config.keys()))
         return nullcontext() if self._frozen is None else self._swapped(self._frozen)
 
     @contextmanager
-    def _other_adapter(self) -> Iterator[None]:
-        self.model.set_adapter(FROZEN, inference_mode=True)
-        try:
-            yield
-        finally:
-            self.model.set_adapter(TRAINED)
-
-    @contextmanager
     def _swapped(self, other: "CausalPolicy") -> Iterator[None]:
-        mine = (self.model, self.inner, self.decoder, self.lm_head, self.value_head)
+        mine = self.model, self.inner, self.decoder, self.lm_head
         self.model, self.inner, self.decoder, self.lm_head = other.model, other.inner, other.decoder, other.lm_head
         try:
             yield
         finally:
-            self.model, self.inner, self.decoder, self.lm_head, self.value_head = mine
+            self.model, self.inner, self.decoder, self.lm_head = mine
 
     def _hidden(self, ids: Tensor) -> Tensor:
         """The last hidden state of each position, [n, l, h]; then the logits where the head has rules of its own."""
@@ -158,22 +150,6 @@ def training(model: Any) -> Iterator[None]:
         yield
     finally:
         model.eval()
-
-
-def is_adapted(model: Any) -> bool:
-    """Whether the model carries a peft adapter."""
-    return hasattr(model, "peft_config")
-
-
-def value_head(width: int, hidden: int, seed: int) -> nn.Sequential:
-    """h -> V(s): its last layer starts at zero, so that every value does."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(address(seed, "critic"))
-        last = nn.Linear(hidden or width, 1)
-        head = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last) if hidden else nn.Sequential(last)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return head
 
 
 def right_padded(batch: Sequences, pad: int) -> tuple[Tensor, Tensor]:

@@ -16,12 +16,11 @@ from alignbench.core.batches import Rollouts, Sequences, sequences
 from alignbench.core.contracts import Calibration, ScoreModel
 from alignbench.core.errors import UserError
 from alignbench.core.seeds import address, derive
+from alignbench.models.adapters import SFT, TRAINED, is_adapted
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.policy import TRAINED, is_adapted, right_padded, training
+from alignbench.models.policy import right_padded, training
 from alignbench.models.text import Text
 
-SFT = "sft"
-"""Name of the adapter of the SFT model, frozen under the trained one."""
 CARD = "reward_model.json"
 
 

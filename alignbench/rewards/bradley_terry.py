@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from alignbench.core.batches import Rollouts, Row, Scores
-from alignbench.core.contracts import ScoreModel
+from alignbench.core.contracts import Calibration, ScoreModel
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count
 from alignbench.engine import score
@@ -32,6 +32,10 @@ class BradleyTerry:
         """The scorer that asks this model."""
         return Judged(reward=self, model=model)
 
+    def scale(self, known: Calibration) -> Calibration:
+        """How it brings a model's scores, of which this is known, to its own."""
+        return known if self.standardise else Calibration(temperature=known.temperature)
+
     def check(self, rows: Sequence[Row]) -> None:
         """Raise UserError, before anything is trained, when a row could not be scored."""
         for row in rows:
@@ -48,11 +52,9 @@ class Judged:
 
     def __call__(self, rollouts: Rollouts) -> Scores:
         """Scores of the policy's own tokens; the component `reward_model` is the model's score as it is."""
-        raw, scale = score.judge(self.model, rollouts, self.reward.microbatch_size), self.model.calibration
-        total = raw / scale.temperature
-        if self.reward.standardise:
-            total = (total - scale.mean) / scale.std
-        return Scores(total=total, components={"reward_model": raw})
+        raw = score.judge(self.model, rollouts, self.reward.microbatch_size)
+        scale = self.reward.scale(self.model.calibration)
+        return Scores(total=(raw / scale.temperature - scale.mean) / scale.std, components={"reward_model": raw})
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raise UserError when a row could not be scored."""

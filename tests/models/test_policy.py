@@ -18,10 +18,15 @@ from small_models import (
 )
 
 from alignbench.core.contracts import Critic
+from alignbench.models import critic as critics
 from alignbench.models.policy import CausalPolicy
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 PAIRS = list(zip(PROMPTS, RESPONSES, strict=True))
+
+
+def with_critic(model, text, critic):
+    return CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
 
 
 @torch.no_grad()
@@ -102,7 +107,7 @@ def test_log_probabilities_are_those_of_the_sampling_temperature(text, temperatu
 
 
 def test_a_model_in_bfloat16_answers_in_float32(text):
-    policy = CausalPolicy(make_model("llama").bfloat16(), text, critic=Critic())
+    policy = with_critic(make_model("llama").bfloat16(), text, Critic())
     now = policy(batch())
     assert now.logprobs.dtype == now.entropy.dtype == now.values.dtype == torch.float32
     for row, (prompt, response) in zip(now.logprobs, PAIRS, strict=True):
@@ -132,7 +137,7 @@ class Loud(type(make_model("llama"))):
 @pytest.mark.parametrize("critic", [None, Critic(hidden=4)])
 def test_a_head_with_rules_of_its_own_is_read_from_the_logits(text, critic):
     model = Loud(make_model("llama").config)
-    policy = CausalPolicy(model, text, critic=critic)
+    policy = with_critic(model, text, critic)
     now = policy(batch())
     for row, (prompt, response) in zip(now.logprobs, PAIRS, strict=True):
         by_hand = logprobs_by_hand(model, prompt, response).float()
@@ -144,9 +149,9 @@ def test_a_head_with_rules_of_its_own_is_read_from_the_logits(text, critic):
 def test_the_critic_sees_the_same_states_on_either_way(text):
     plain, loud = make_model("llama"), Loud(make_model("llama").config)
     loud.load_state_dict(plain.state_dict())
-    policies = [CausalPolicy(model, text, critic=Critic(hidden=0)) for model in (plain, loud)]
+    policies = [with_critic(model, text, Critic(hidden=0)) for model in (plain, loud)]
     for policy in policies:
-        torch.nn.init.constant_(policy.value_head[0].weight, 0.1)
+        torch.nn.init.constant_(policy.critic.head[0].weight, 0.1)
     one, other = (policy(batch()).values for policy in policies)
     assert one.abs().max() > 0
     torch.testing.assert_close(one, other, **CLOSE)
@@ -154,9 +159,9 @@ def test_the_critic_sees_the_same_states_on_either_way(text):
 
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_values_start_at_zero_and_can_learn(text, hidden):
-    policy = CausalPolicy(make_model("llama"), text, critic=Critic(hidden=hidden))
+    policy = with_critic(make_model("llama"), text, Critic(hidden=hidden))
     values = policy(batch()).values
     assert (values == 0).all()
     (values - 1).square().sum().backward()
-    assert policy.value_head[-1].weight.grad.abs().max() > 0
+    assert policy.critic.head[-1].weight.grad.abs().max() > 0
     assert {name for name, _ in policy.critic_parameters()} < {name for name, _ in policy.trainable()}

@@ -1,0 +1,172 @@
+"""The critic of PPO: a value head on the policy's trunk, or on weights or an adapter of its own."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from alignbench.core.contracts import Calibration, Critic
+from alignbench.core.errors import UserError
+from alignbench.core.seeds import address
+from alignbench.models.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_adapted
+
+
+class Trunk(Protocol):
+    """Reads tokens [n, l] into hidden states [n, l, h]."""
+
+    def __call__(self, ids: Tensor) -> Tensor: ...
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and value of all that is the critic's alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class ValueFunction:
+    """V(s) = head(hidden state); the hidden states are the policy's where the critic has no trunk of its own."""
+
+    head: nn.Sequential
+    trunk: Trunk | None = None
+    flops_per_token: int = 0
+    """Floating-point operations of its own trunk for a token, forward; 0 without one."""
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """The value [m] at each hidden state [m, h], fp32."""
+        return self.head(hidden.float())[:, 0]
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and value of everything that is trained for the values alone."""
+        yield from ((f"value_head.{name}", p) for name, p in self.head.named_parameters())
+        if self.trunk is not None:
+            yield from self.trunk.parameters()
+
+
+@dataclass(frozen=True)
+class OwnWeights:
+    """A whole trunk that is the critic's."""
+
+    decoder: Any
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        return self.decoder(input_ids=ids, use_cache=False).last_hidden_state
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from ((f"{CRITIC}.{name}", p) for name, p in self.decoder.named_parameters())
+
+
+@dataclass(frozen=True)
+class OwnAdapter:
+    """An adapter on the policy's base that acts for the critic alone, upon the SFT model's where there is one."""
+
+    model: Any
+    under: tuple[str, ...]
+    """The frozen adapters that act beneath it."""
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        with acting(self.model, *self.under, CRITIC):
+            return self.model.get_base_model().get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from ((name, p) for name, p in self.model.named_parameters() if f".{CRITIC}." in name)
+
+
+def make(
+    model: Any, settings: Critic, *, seed: int, judge: Any = None, scale: Calibration | None = None
+) -> ValueFunction:
+    """The critic of a policy with this language model, which may get an adapter more; `seed` draws first weights.
+
+    `judge` is a model with a linear head `score`, and `scale` what its scores are brought to before they are trained
+    on: start=reward_model needs the first, and makes a value what the text would get if it ended before the token.
+    Raises UserError when that model does not fit upon the policy's.
+    """
+    assert settings.start == "zero" or judge is not None, "there is no reward model to start from"
+    inner = model.get_base_model() if is_adapted(model) else model
+    embeddings = inner.get_input_embeddings()
+    judge = judge if settings.start == "reward_model" else None
+    if judge is None:
+        head = value_head(embeddings.embedding_dim, settings.hidden, seed)
+    else:
+        head = _scoring_head(judge, scale or Calibration())
+    head = head.to(embeddings.weight.device)
+    if settings.trunk == "shared":
+        return ValueFunction(head)
+    if is_adapted(model):
+        return ValueFunction(head, _own_adapter(model, judge, seed), flops_per_token=_flops(inner))
+    own = _own_weights(model, judge)
+    return ValueFunction(head, own, flops_per_token=_flops(own.decoder))
+
+
+def value_head(width: int, hidden: int, seed: int) -> nn.Sequential:
+    """h -> V(s): its last layer starts at zero, so that every value does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(address(seed, "critic"))
+        last = nn.Linear(hidden or width, 1)
+        head = nn.Sequential(nn.Linear(width, hidden), nn.Tanh(), last) if hidden else nn.Sequential(last)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return head
+
+
+@torch.no_grad()
+def _scoring_head(judge: Any, scale: Calibration) -> nn.Sequential:
+    """h -> (score / temperature - mean) / std, which a linear layer can say."""
+    weight = judge.score.weight.float()
+    layer = nn.Linear(weight.shape[1], 1)
+    layer.weight.copy_(weight / (scale.temperature * scale.std))
+    layer.bias.fill_(-scale.mean / scale.std)
+    return nn.Sequential(layer)
+
+
+def _own_weights(model: Any, judge: Any) -> OwnWeights:
+    if judge is None:
+        decoder = copy.deepcopy(model.get_decoder())
+    else:
+        judge = copy.deepcopy(judge)
+        decoder = (judge.merge_and_unload() if is_adapted(judge) else judge).base_model
+    return OwnWeights(decoder.eval().requires_grad_(True))
+
+
+def _own_adapter(model: Any, judge: Any, seed: int) -> OwnAdapter:
+    """An adapter of the policy's shape that changes nothing yet, or the reward model's."""
+    if judge is not None and not is_adapted(judge):
+        raise UserError("algo.critic.start=reward_model: all weights of the reward model were trained, but upon the "
+                        "policy's base only an adapter can act. Use a reward model with an adapter, or set "
+                        "algo.critic.start=zero")
+    shape = copy.deepcopy((model if judge is None else judge).peft_config[TRAINED])
+    shape.modules_to_save, shape.inference_mode = None, False
+    with torch.random.fork_rng():
+        torch.manual_seed(address(seed, "critic adapter"))
+        model.add_adapter(CRITIC, shape)
+    if judge is not None:
+        _take_over(model, judge)
+    under = FROZEN in model.peft_config and (judge is None or SFT in judge.peft_config)
+    own = OwnAdapter(model, (FROZEN,) if under else ())
+    for _, parameter in own.parameters():
+        parameter.requires_grad_(True)
+    return own
+
+
+@torch.no_grad()
+def _take_over(model: Any, judge: Any) -> None:
+    """Give the critic the weights of the reward model's adapter; what lies under both must be the same."""
+    mine, theirs = _adapter(model, CRITIC), _adapter(judge, TRAINED)
+    below, expected = _adapter(model, FROZEN), _adapter(judge, SFT)
+    same = all(name in below and torch.equal(below[name], weight) for name, weight in expected.items())
+    if mine.keys() != theirs.keys() or not same:
+        raise UserError("algo.critic.start=reward_model: the reward model was not trained upon the policy's base and "
+                        "SFT model. Let the study train it (reward.path=null), or set algo.critic.start=zero")
+    for name, weight in theirs.items():
+        mine[name].copy_(weight)
+
+
+def _adapter(model: Any, name: str) -> dict[str, Tensor]:
+    """The weights of that adapter by their place; the head of a reward model is none of them."""
+    return {place.replace(f".{name}.", "."): weight for place, weight in model.named_parameters()
+            if f".{name}." in place and ".modules_to_save." not in place}
+
+
+def _flops(module: Any) -> int:
+    return 2 * sum(p.numel() for p in module.parameters())
