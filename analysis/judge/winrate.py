@@ -5,13 +5,14 @@ from math import exp, log, sqrt
 
 import numpy as np
 from scipy import special, stats
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from .. import statistics
 from ..statistics import Estimate
 
 FEW_PROMPTS = 30  # below it the normal-theory interval of a share is not to be trusted
 FEW_LABELS = 10  # prompts labelled by people below which nothing is corrected by them
-STEEP = 15.0  # log-odds beyond which a logistic fit has run away: some side won everything
 EVIDENCE = 20.0  # an e-value of 1 / 0.05
 
 
@@ -65,13 +66,15 @@ def length_controlled(values: np.ndarray, gaps: np.ndarray, prompts: np.ndarray)
         return Estimate(value=None, reason="all_the_same")
     if np.ptp(gaps) == 0:
         return Estimate(value=None, reason="no_length_difference")
-    design = np.column_stack([np.ones(len(gaps)), np.tanh(gaps / gaps.std())])
+    scaled = np.tanh(gaps / gaps.std())
+    won, lost = scaled[values > 0], scaled[values < 1]
+    if not (won.min() < lost.max() and lost.min() < won.max()):
+        return Estimate(value=None, reason="separated")
+    design = np.column_stack([np.ones(len(gaps)), scaled])
     fit = sm.GLM(values, design, family=sm.families.Binomial()).fit(
         cov_type="cluster", cov_kwds={"groups": np.unique(prompts, return_inverse=True)[1]}
     )
     theta, error = float(fit.params[0]), float(fit.bse[0])
-    if not (np.isfinite(error) and abs(theta) < STEEP):
-        return Estimate(value=None, reason="separated")
     half = float(stats.t.ppf(0.975, len(np.unique(prompts)) - 1)) * error
     return Estimate(value=_logistic(theta), low=_logistic(theta - half), high=_logistic(theta + half))
 
@@ -87,14 +90,19 @@ def strengths(
 
     if len(np.unique(prompts)) < FEW_PROMPTS:
         return "few_prompts"
+    if np.ptp(values) == 0:
+        return "all_the_same"
+    winners = np.concatenate([first[values > 0], second[values < 1]])
+    losers = np.concatenate([second[values > 0], first[values < 1]])
+    beaten = coo_array((np.ones(len(winners)), (winners, losers)), shape=(count, count))
+    if connected_components(beaten, connection="strong")[0] > 1:
+        return "separated"  # some methods never lost to the others, or never met them: their strength has no limit
     design = np.zeros((len(values), count))
     rows = np.arange(len(values))
     design[rows, first], design[rows, second] = 1.0, -1.0
     fit = sm.GLM(values, design[:, 1:], family=sm.families.Binomial()).fit(
         cov_type="cluster", cov_kwds={"groups": np.unique(prompts, return_inverse=True)[1]}
     )
-    if not np.isfinite(fit.bse).all() or np.abs(fit.params).max() > STEEP:
-        return "separated"
     strength, covariance = np.zeros(count), np.zeros((count, count))
     strength[1:], covariance[1:, 1:] = fit.params, fit.cov_params()
     return strength, covariance

@@ -163,8 +163,28 @@ def test_three_methods_are_ranked_together():
     assert found["c", "a"].value == pytest.approx(0.1)
     assert found["c", "a"].low < 0.1 < found["c", "a"].high < 0.3
     assert ranking(matches[:1], ["a", "b"]) == {}
-    swept = [match("b", "a", 0, 40), match("c", "b", 10, 30), match("c", "a", 0, 40)]
-    assert {estimate.reason for estimate in ranking(swept, ["a", "b", "c"]).values()} == {"separated"}
+
+
+def reasons(matches, methods="abc"):
+    return {estimate.reason for estimate in ranking(matches, list(methods)).values()}
+
+
+def test_a_ranking_that_has_no_end_is_not_given():
+    def match(one, other, word, count=40):
+        return played(" ".join([word] * count), names=(one, other))
+
+    mixed = played(" ".join(["ww"] * 20 + ["ll"] * 20), names=("c", "b"))
+    assert reasons([match("b", "a", "ll"), mixed, match("c", "a", "ll")]) == {"separated"}  # a never lost
+    assert reasons([match("b", "a", "uu"), mixed, match("c", "a", "uu")]) == {"separated"}  # nobody met a
+    assert reasons([match("b", "a", "tt"), match("c", "b", "tt"), match("c", "a", "tt")]) == {"all_the_same"}
+    assert reasons([match("b", "a", "ww", 9), match("c", "b", "ll", 9), match("c", "a", "tt", 9)]) == {"few_prompts"}
+    assert reasons([match("b", "a", "uu"), match("c", "b", "uu"), match("c", "a", "uu")]) == {"few_prompts"}
+
+
+def test_a_length_that_tells_winner_from_loser_has_no_slope():
+    lengths = [[100 + i, 100] for i in range(-20, 20)]
+    assert tally(played(" ".join(["ll"] * 20 + ["ww"] * 20), lengths=lengths)).length_controlled.reason == "separated"
+    assert tally(played(" ".join(["ll"] * 21 + ["ww"] * 18 + ["ll"]), lengths=lengths)).length_controlled.value
 
 
 def test_people_correct_a_judge_that_is_wrong_by_a_constant():
