@@ -23,10 +23,27 @@ def panel(
     width: float, height: float, *, left: float = 36, right: float = 58, top: float = 26, bottom: float = 36
 ) -> tuple[Figure, Axes]:
     """An empty chart of this many units: horizontal grid lines, a bottom axis, no frame."""
+    figure = _sheet(width, height)
+    return figure, _axes(figure, left, bottom, width - left - right, height - top - bottom)
+
+
+def twin_panel(width: float, height: float, *, left: float = 36, right: float = 58) -> tuple[Figure, Axes, Axes]:
+    """Two charts of this height, one above the other, over one x-axis."""
+    whole = 2 * height - 10
+    figure = _sheet(width, whole)
+    across, up = width - left - right, height - 52
+    return figure, _axes(figure, left, whole - 26 - up, across, up), _axes(figure, left, 36, across, up)
+
+
+def _sheet(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     figure.patch.set_visible(False)
-    box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
-    axes = figure.add_axes(box)
+    return figure
+
+
+def _axes(figure: Figure, left: float, bottom: float, across: float, up: float) -> Axes:
+    width, height = figure.get_size_inches() * 72
+    axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
     axes.patch.set_visible(False)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
@@ -34,7 +51,7 @@ def panel(
     axes.tick_params(axis="x", length=4, color=LIGHT["line"], labelcolor=LIGHT["muted"], labelsize=11, pad=3)
     axes.tick_params(axis="y", length=0, labelcolor=LIGHT["muted"], labelsize=11, pad=4)
     axes.set_axisbelow(True)
-    return figure, axes
+    return axes
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:

@@ -9,7 +9,7 @@ from .arms import Arm
 from .compare import Comparison
 from .fairness import Fairness
 from .load import Study
-from .metrics import Metric, counted, is_share, listed, method_label
+from .metrics import Metric, counted, is_share, listed, method_label, signed
 
 Level = Literal["stops the verdict", "limits the verdict", "note"]
 LEVELS: tuple[Level, ...] = ("stops the verdict", "limits the verdict", "note")
@@ -34,10 +34,12 @@ def cautions(
     fairness: Fairness,
     unfinished: Sequence[str],
     prompts: int | None,
+    gamed: Sequence[Caution] = (),
 ) -> list[Caution]:
-    """All warnings of a study, worst first."""
+    """All warnings of a study, worst first; `gamed` are the signs that the reward was gamed."""
     found = [
         *(Caution("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
+        *gamed,
         *_few_seeds(pairs),
         *_no_spread(arms),
         *_unequal_spread(pairs),
@@ -121,11 +123,19 @@ def _unequal_spread(pairs: Sequence[Comparison]) -> list[Caution]:
                     "limits the verdict",
                     f"The seeds of {method_label(pair.treatment)} and "
                     f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
-                    "times); d and g, which pool the two, say little.",
+                    f"times); d and g, which pool the two, say little.{_in_spreads_of_baseline(pair)}",
                     "seeds spread unequally",
                 )
             )
     return found
+
+
+def _in_spreads_of_baseline(pair: Comparison) -> str:
+    delta = pair.glass_delta
+    if delta.value is None or delta.low is None or delta.high is None:
+        return ""
+    interval = f"{signed(delta.value, 2)} ({signed(delta.low, 2)} to {signed(delta.high, 2)})"
+    return f" In units of the spread of {method_label(pair.baseline)} alone the difference is {interval}."
 
 
 def _spread(scores: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from alignbench.core import record
 
 from . import marks
+from .answers import Change
 from .arms import Arm
 from .compare import Comparison
 from .costs import GIB, Cost
@@ -15,6 +16,8 @@ from .findings import Findings
 from .learning import learning_lines, x_axis
 from .load import Run
 from .metrics import MINUS, REASONS, Metric, counted, metric_named, signed, significant
+from .overoptimization import SeedFall
+from .phases import GB, PhaseCost
 from .statistics import Estimate
 from .verdict import subtraction, toward
 
@@ -31,6 +34,12 @@ def ends(metric: Metric, estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"no interval: {REASONS.get(estimate.reason or '', estimate.reason or '')}"
     return f"{metric.signed(estimate.low)} to {metric.signed(estimate.high)}"
+
+
+def difference(metric: Metric, estimate: Estimate) -> str:
+    """+0.4 points (-3.1 to +3.9), or without the interval that does not exist."""
+    interval = f" ({ends(metric, estimate)})" if estimate.value is not None else ""
+    return f"{metric.difference(estimate.value)}{interval}"
 
 
 def standard(estimate: Estimate) -> str:
@@ -170,6 +179,35 @@ def run_costs(run: Run) -> list[str]:
         significant(seconds),
         significant(None if memory is None else memory / GIB),
     ]
+
+
+def changed(change: Change, arm: Arm) -> str:
+    """46.0 to 106.2: a trait of the answers before RL and at the end."""
+    start, end = change.start[arm.name], change.end[arm.name]
+    if end is None:
+        return "n/a"
+    text = change.metric.level(end)
+    return text if start is None else f"{change.metric.level(start)} \N{RIGHTWARDS ARROW} {text}"
+
+
+def seed_cells(seed: SeedFall) -> list[str]:
+    """Gold: start, peak of the others, end, fall; the proxy: at that peak, at the end, its rise."""
+    return [fixed(number) for number in (*seed.gold, seed.fall, *seed.proxy, seed.rise)]
+
+
+def phase_cells(cost: PhaseCost) -> list[str]:
+    """Seconds, tokens and peak memory of a phase."""
+    memory = cost.peak_memory_bytes
+    return [significant(cost.seconds), significant(cost.tokens), significant(None if memory is None else memory / GIB)]
+
+
+def expectation(cost: PhaseCost) -> str:
+    """4.31 GB; expected 4 to 5 GB: as expected."""
+    if cost.expected_gb is None or cost.peak_memory_bytes is None:
+        return "no expectation declared" if cost.expected_gb is None else "n/a"
+    low, high = (f"{end:g}" for end in cost.expected_gb)
+    span = low if low == high else f"{low} to {high}"
+    return f"{cost.peak_memory_bytes / GB:.2f} GB measured, {span} GB expected: {cost.verdict}"
 
 
 def cost_mean(cost: Cost, arm: Arm) -> str:

@@ -9,6 +9,9 @@ from alignbench.core.errors import UserError
 
 from .load import Study
 
+DEFAULTS = ("final/gold", record.FINAL_ACCURACY, "final/avg_reward")
+"""What decides where nothing was declared: the first that a finished run measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -32,6 +35,7 @@ class Declared:
     pairing: str
     allow: tuple[str, ...]
     price_per_hour: float | None
+    expected_memory_gb: dict[str, tuple[float, float]]
 
 
 def declare(study: Study, options: Options) -> Declared:
@@ -52,14 +56,15 @@ def declare(study: Study, options: Options) -> Declared:
         pairing=section.get("pairing") or "none",
         allow=tuple(section.get("allow") or ()),
         price_per_hour=section.get("price_per_hour"),
+        expected_memory_gb={arm: (low, high) for arm, (low, high) in (section.get("expected_memory_gb") or {}).items()},
     )
 
 
 def _settle_metric(study: Study, asked: str | None) -> str:
-    """The metric asked for; else accuracy, or the reward where it does not say which answers are correct."""
+    """The metric asked for; else true quality where it is known, else accuracy, else the reward."""
     finished = [run for run in study.runs if run.status == "finished"]
-    has_accuracy = not finished or any(record.FINAL_ACCURACY in run.metrics for run in finished)
-    name = asked or (record.FINAL_ACCURACY if has_accuracy else "final/avg_reward")
+    measured = (name for name in DEFAULTS if any(name in run.metrics for run in finished))
+    name = asked or next(measured, DEFAULTS[-1] if finished else record.FINAL_ACCURACY)
     if finished and not any(name in run.metrics for run in finished):
         there = sorted({metric for run in finished for metric in run.metrics if metric.startswith("final/")})
         raise UserError(

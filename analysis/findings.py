@@ -5,15 +5,24 @@ from dataclasses import dataclass
 
 from alignbench.core import record
 
+from .answers import Change, changes
 from .arms import Arm, arm_of, no_number
 from .cautions import Caution, cautions
 from .compare import Comparison, compare, compare_all
 from .costs import Cost, costs
 from .declared import Declared, Options, declare
 from .fairness import Fairness, judge_fairness
+from .limits import pairing_cautions, prompt_cautions
 from .load import Study, load_study
 from .metrics import Metric, listed, metric_named
+from .overoptimization import OverOptimization, over_optimization
+from .pairing import Pairing, settle_pairing
+from .phases import PhaseCost, phase_costs
+from .prompts import ByPrompt, by_prompt
+from .reward_hacking import signs
+from .reward_model import RewardModel, reward_models
 from .samples import Samples, pick_samples
+from .strata import PREFIX, Stratum, strata
 from .verdict import State, Verdict, decide, pair_state
 from .what_if import WhatIf, what_if
 
@@ -28,7 +37,15 @@ class Findings:
     arms: tuple[Arm, ...]
     pairs: tuple[Comparison, ...]
     exploratory: tuple[Comparison, ...]
+    pairing: Pairing
+    by_prompt: tuple[ByPrompt, ...]
+    no_prompts: str | None
+    changes: tuple[Change, ...]
+    strata: tuple[Stratum, ...]
+    over_optimization: tuple[OverOptimization, ...]
+    reward_models: tuple[RewardModel, ...]
     costs: tuple[Cost, ...]
+    phases: tuple[PhaseCost, ...]
     fairness: Fairness
     unfinished: tuple[str, ...]
     troubled: frozenset[str]
@@ -81,8 +98,10 @@ def find(options: Options) -> Findings:
     arms = tuple(arm_of(study, name, place, metric) for place, name in enumerate(study.arms))
     order = sorted(study.arms, key=lambda name: name != declared.baseline)
     scores = {arm.name: arm.scores for arm in arms}
-    pairs = tuple(compare_all(metric, scores, order, declared.margin))
-    exploratory = tuple(explore(study, declared, order, max(1, len(pairs))))
+    pairing = settle_pairing(study, declared.pairing)
+    pairs = tuple(compare_all(metric, scores, order, declared.margin, pairing.holds))
+    exploratory = tuple(explore(study, declared, order, max(1, len(pairs)), pairing.holds))
+    each, no_prompts = by_prompt(study, metric, pairs)
     fairness = judge_fairness(study, declared.allow)
     judged = [(run, no_number(run, metric)) for arm in arms for run in arm.runs]
     problems = tuple(text for _, text in judged if text)
@@ -96,6 +115,11 @@ def find(options: Options) -> Findings:
         unfinished=problems,
         violations=fairness.violations,
     )
+    drifts = over_optimization(study, declared.margin if metric.name == "final/gold" else None)
+    gamed = signs(study, arms, drifts)
+    limits = [*pairing_cautions(pairing), *prompt_cautions(() if problems else each)]
+    fresh = None if each else _prompts(study)
+    warned = cautions(study, metric, arms, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
     return Findings(
         study=study,
         declared=declared,
@@ -103,13 +127,21 @@ def find(options: Options) -> Findings:
         arms=arms,
         pairs=pairs,
         exploratory=exploratory,
+        pairing=pairing,
+        by_prompt=each,
+        no_prompts=no_prompts,
+        changes=changes(study),
+        strata=strata(study, declared.baseline),
+        over_optimization=drifts,
+        reward_models=reward_models(study),
         costs=tuple(costs(study, declared)),
+        phases=phase_costs(study, declared.expected_memory_gb),
         fairness=fairness,
         unfinished=problems,
         troubled=troubled,
         what_if=tuple(what_if(arms, metric, order, troubled)),
         verdict=verdict,
-        cautions=tuple(cautions(study, metric, arms, pairs, exploratory, fairness, problems, _prompts(study))),
+        cautions=tuple(warned),
         samples=pick_samples(study),
         task=_task(study),
         prompts=_prompts(study),
@@ -117,7 +149,9 @@ def find(options: Options) -> Findings:
     )
 
 
-def explore(study: Study, declared: Declared, order: Sequence[str], family: int) -> list[Comparison]:
+def explore(
+    study: Study, declared: Declared, order: Sequence[str], family: int, by_seed: bool = False
+) -> list[Comparison]:
     """The other final metrics against the baseline, at the level of the headline; they decide nothing."""
     found = []
     for name in secondary_metrics(study, declared.metric):
@@ -127,14 +161,15 @@ def explore(study: Study, declared: Declared, order: Sequence[str], family: int)
         }
         if all(scores.values()):
             metric = metric_named(name)
-            found += [compare(metric, scores, arm, order[0], family=family) for arm in order[1:]]
+            pairs = by_seed and {len(row) for row in scores.values()} == {len(study.seeds)}
+            found += [compare(metric, scores, arm, order[0], family=family, by_seed=pairs) for arm in order[1:]]
     return found
 
 
 def secondary_metrics(study: Study, headline: str) -> list[str]:
     """Final metrics beside the headline, known ones first."""
     there = {name for run in study.runs for name in run.metrics if name.startswith("final/")}
-    there = {name for name in there if not name.startswith("final/start_") and name != headline}
+    there = {name for name in there if not name.startswith(("final/start_", PREFIX)) and name != headline}
     known = [name for name in record.FINAL if name in there]
     return [
         *sorted(name for name in there if name.startswith(record.PASS_AT)),

@@ -1,6 +1,6 @@
 """Which charts a report holds, section by section."""
 
-from . import differences, figures, seeds
+from . import differences, figures, pair_charts, proxies, seeds
 from .arms import Arm
 from .figures import Chart
 from .findings import Findings
@@ -18,6 +18,8 @@ def draw(findings: Findings) -> Gallery:
         "verdict": _present(differences.difference_chart(findings)),
         "seeds": _present(seeds.seeds_chart(findings)),
         "learning": learning_charts(findings),
+        "proxy": proxies.proxy_charts(findings),
+        "pairs": pair_charts.pair_charts(findings),
         "kl": kl_charts(findings),
         "cost": _present(*(figures.cost_chart(findings, key) for key in ("tokens", "seconds", "peak_memory_bytes"))),
     }
@@ -82,11 +84,11 @@ def _curves(findings: Findings, name: str, title: str, metric: str, scale: float
 
 
 def kl_charts(findings: Findings) -> list[Chart]:
-    """Reward against KL, answer length over training, and the lengths of the final answers."""
+    """Reward against KL where gold does not show more, answer length over training, and the lengths at the end."""
     study = findings.study
     charts: list[Chart] = []
     gain, price = first_known(study, ("eval/avg_reward", "rewards/mean")), kl_metric(study)
-    if gain and price:
+    if gain and price and not findings.over_optimization:
         paths = {arm.name: gain_paths(study.of(arm.name), gain, price, 1.0) for arm in findings.arms}
         if all(paths.values()):
             title = "validation reward" if gain.startswith("eval/") else "training reward"

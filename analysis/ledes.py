@@ -6,7 +6,10 @@ from .compare import Comparison
 from .findings import Findings
 from .gallery import Gallery
 from .metrics import counted, listed, method_label
+from .reward_hacking import over_optimization_sentence
+from .reward_model import RewardModel
 from .sentences import at_what_cost, which
+from .statistics import Estimate
 from .verdict import interval
 
 
@@ -64,6 +67,50 @@ def learning_lede(findings: Findings, gallery: Gallery) -> str:
     if gains:
         return f"From the SFT start to the end of training: {', '.join(gains)} (not tested)."
     return f"At the end: {', '.join(f'{name} {findings.metric.level(value)}' for name, value in ends.items())}."
+
+
+def proxy_sentences(findings: Findings) -> list[str]:
+    """Under 'Did true quality follow the reward?', one for each method."""
+    return [over_optimization_sentence(finding) for finding in findings.over_optimization]
+
+
+def reward_model_lede(model: RewardModel) -> str:
+    """Under 'How good was the reward model?'."""
+    parts = []
+    if model.accuracy:
+        parts.append(f"It ranks {share_text(model.accuracy)} of {model.pairs:,} held-out pairs as their labels do.")
+    if len(model.by_margin) > 1:
+        low, high = model.by_margin[0], model.by_margin[-1]
+        parts.append(
+            f"By margin: {share_text(low.accuracy)} of the pairs with {low.label}, "
+            f"{share_text(high.accuracy)} of those with {high.label}."
+        )
+    ece, temperature = model.calibration["ece"], model.calibration["temperature"]
+    if ece is not None:
+        mended = "" if temperature in (None, 1.0) else f", after dividing the scores by {temperature:.2f}"
+        parts.append(
+            f"Its probabilities are off by {100 * ece:.1f} points on average (expected calibration error{mended})."
+        )
+    return " ".join(parts) or "n/a: it was not measured on held-out pairs."
+
+
+def share_text(share: Estimate) -> str:
+    """86.8% (85.2 to 88.3)."""
+    value, low, high = (100 * (number or 0.0) for number in (share.value, share.low, share.high))
+    return f"{value:.1f}% ({low:.1f} to {high:.1f})"
+
+
+def strata_lede(findings: Findings) -> str:
+    """Under 'Is it the same for every kind of prompt?'."""
+    names = list(dict.fromkeys(row.name for row in findings.strata))
+    clear = [
+        f"{row.metric.label} on {row.name} ({method_label(arm)} {row.metric.difference(estimate.value)})"
+        for row in findings.strata
+        for arm, estimate in row.differences.items()
+        if estimate.low is not None and estimate.high is not None and not estimate.low <= 0 <= estimate.high
+    ]
+    found = f"Beyond chance, each looked at alone: {listed(clear)}." if clear else "No difference is beyond chance."
+    return f"{counted(len(names), 'stratum').replace('stratums', 'strata')}: {listed(names)}. {found}"
 
 
 def kl_lede(findings: Findings) -> str:

@@ -13,6 +13,10 @@ REASONS = {
     "not_finite": "a seed gave no finite number",
     "zero_pooled_variance": "identical across seeds",
     "not_positive": "a value is zero or below",
+    "constant_difference": "the same difference in every seed",
+    "zero_baseline_variance": "the baseline is identical across seeds",
+    "n<4": "fewer than 4 seeds",
+    "n<10": "fewer than 10 seeds",
 }
 
 
@@ -109,6 +113,8 @@ _SHORT = {
     "answers cut at the limit": "cut answers",
     "KL from the SFT model": "KL",
     "accuracy, lenient reading": "lenient accuracy",
+    "empty answers": "empty",
+    "repetitive answers": "repetitive",
 }
 _KNOWN: dict[str, tuple[str, str, Better, int]] = {
     "accuracy_flexible": ("accuracy, lenient reading", "", "more", 1),
@@ -118,6 +124,9 @@ _KNOWN: dict[str, tuple[str, str, Better, int]] = {
     "truncated_fraction": ("answers cut at the limit", "", "less", 1),
     "kl": ("KL from the SFT model", "nats", "less", 2),
     "perplexity": ("perplexity", "", "less", 2),
+    "gold": ("gold reward", "", "more", 2),
+    "empty_fraction": ("empty answers", "", "less", 1),
+    "repeated_fraction": ("repetitive answers", "", "less", 1),
 }
 
 

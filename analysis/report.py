@@ -6,12 +6,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from . import cells, ledes, marks, sentences
+from . import cells, ledes, marks, prompts, sentences
 from .canvas import standalone
 from .findings import Findings
 from .gallery import Gallery, draw
 from .learning import FROM_SEEDS
+from .limits import pairing_note
 from .metrics import REASONS, counted, metric_named
+from .overoptimization import MATTERS
 from .samples import visible
 from .summary import as_json
 from .theme import method_color, stylesheet
@@ -23,7 +25,10 @@ SECTIONS = (
     ("warnings", "Warnings"),
     ("effect", "Difference"),
     ("seeds", "Seeds"),
+    ("strata", "Strata"),
     ("learning", "Learning"),
+    ("proxy", "Proxy and gold"),
+    ("rewardmodel", "Reward model"),
     ("kl", "KL and length"),
     ("cost", "Cost"),
     ("fairness", "Fairness"),
@@ -46,7 +51,7 @@ def write_report(findings: Findings) -> Path:
         (home / "figures" / f"{chart.name}.svg").write_text(standalone(chart.svg))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: name == "report.html",
+        autoescape=lambda name: name is not None and name.endswith(".html"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -55,6 +60,16 @@ def write_report(findings: Findings) -> Path:
     for name in ("report.html", "report.md"):
         (home / name).write_text(environment.get_template(name).render(page).lstrip() + "\n", encoding="utf-8")
     return home / "report.html"
+
+
+def absent(findings: Findings) -> set[str]:
+    """Sections that speak of something this study does not have."""
+    there = {
+        "strata": findings.strata,
+        "proxy": findings.over_optimization,
+        "rewardmodel": findings.reward_models,
+    }
+    return {anchor for anchor, found in there.items() if not found}
 
 
 def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
@@ -69,10 +84,13 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "say": sentences,
         "lede": ledes,
         "cell": cells,
+        "by": prompts,
+        "pairing_note": pairing_note(findings.pairing, findings.pairs),
         "gallery": gallery,
         "palette": Markup(stylesheet()),
         "css": Markup((TEMPLATES / "report.css").read_text()),
-        "sections": SECTIONS,
+        "sections": [(anchor, label) for anchor, label in SECTIONS if anchor not in absent(findings)],
+        "matters": MATTERS,
         "symbol": SYMBOLS[findings.verdict.state],
         "pill": sentences.PILLS[findings.verdict.state],
         "several": several,

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -17,6 +18,10 @@ RULES: tuple[tuple[str, Callable[[list[bool]], bool]], ...] = (
 )
 
 
+Table = dict[str, dict[str, Any]]
+"""The answers of one run by prompt."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What one method wrote."""
@@ -26,6 +31,7 @@ class Answer:
     correct: bool | None
     tokens: int | None
     reward: float | None
+    gold: float | None
     truncated: bool
 
 
@@ -62,10 +68,8 @@ def pick_samples(study: Study) -> Samples:
 def _pick(runs: list[Run]) -> list[Sample]:
     tables = [{str(row["prompt_id"]): row for row in run.answers} for run in runs]
     shared = [prompt for prompt in tables[0] if all(prompt in table for table in tables)]
-    if any(tables[i][prompt].get("correct") is None for prompt in shared for i in range(len(runs))):
-        return [
-            _sample("first prompt of the held-out set (answers are not right or wrong here)", shared[0], runs, tables)
-        ]
+    if any(table[prompt].get("correct") is None for prompt in shared for table in tables):
+        return [_sample(rule, prompt, runs, tables) for rule, prompt in _neither_right_nor_wrong(shared, tables)]
     found = []
     for rule, holds in RULES:
         match = next((p for p in shared if holds([bool(table[p]["correct"]) for table in tables])), None)
@@ -74,7 +78,19 @@ def _pick(runs: list[Run]) -> list[Sample]:
     return found
 
 
-def _sample(rule: str, prompt: str, runs: list[Run], tables: list[dict[str, dict[str, Any]]]) -> Sample:
+def _neither_right_nor_wrong(shared: list[str], tables: list[Table]) -> list[tuple[str, str]]:
+    """The first prompt; where gold is known also those with the best and the worst answers by the mean over methods."""
+    golds = {prompt: [(table[prompt].get("scores") or {}).get("gold") for table in tables] for prompt in shared}
+    known = {prompt: mean([float(gold or 0.0) for gold in row]) for prompt, row in golds.items() if None not in row}
+    first = [("first prompt of the held-out set (answers are not right or wrong here)", shared[0])]
+    if not known:
+        return first
+    best, worst = max(known, key=lambda prompt: known[prompt]), min(known, key=lambda prompt: known[prompt])
+    named = [*first, ("prompt with the highest mean gold", best), ("prompt with the lowest mean gold", worst)]
+    return [pair for place, pair in enumerate(named) if pair[1] not in [prompt for _, prompt in named[:place]]]
+
+
+def _sample(rule: str, prompt: str, runs: list[Run], tables: list[Table]) -> Sample:
     rows = [table[prompt] for table in tables]
     answers = tuple(_answer(run, row) for run, row in zip(runs, rows, strict=True))
     return Sample(rule, prompt, _text(rows[0]["prompt"]), _text(rows[0].get("reference")), answers)
@@ -82,9 +98,15 @@ def _sample(rule: str, prompt: str, runs: list[Run], tables: list[dict[str, dict
 
 def _answer(run: Run, row: dict[str, Any]) -> Answer:
     scores = row.get("scores") or {}
-    reward = scores.get("reward", scores.get("score", next(iter(scores.values()), None)))
+    reward = scores.get("total", scores.get("reward", next(iter(scores.values()), None)))
     return Answer(
-        run.arm, _text(row["response"]), row.get("correct"), row.get("tokens"), reward, bool(row.get("truncated"))
+        arm=run.arm,
+        text=_text(row["response"]),
+        correct=row.get("correct"),
+        tokens=row.get("tokens"),
+        reward=reward,
+        gold=scores.get("gold"),
+        truncated=bool(row.get("truncated")),
     )
 
 

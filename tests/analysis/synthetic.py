@@ -35,6 +35,12 @@ class Fake:
     key: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    more: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Metrics by step, written beside the others."""
+    drop: tuple[str, ...] = ()
+    """Metrics with one of these words in their name are not written."""
+    row: Callable[[int], dict[str, Any]] = lambda index: {}
+    """What an answer has beside, or instead of, the usual."""
     response: Callable[[int], str] = lambda index: f"38 * {index} = {38 * index}"
 
     def __post_init__(self) -> None:
@@ -81,7 +87,9 @@ def curves(fake: Fake) -> dict[int, dict[str, float]]:
             "final/truncated_fraction": abs(0.012 + 0.003 * jitter[2]),
             "final/pass_at_4": 0.76 + 0.01 * jitter[3],
         }
-    return steps
+    for step, row in fake.more.items():
+        steps.setdefault(step, {}).update(row)
+    return {step: {n: v for n, v in row.items() if not any(w in n for w in fake.drop)} for step, row in steps.items()}
 
 
 def config_of(fake: Fake) -> dict[str, Any]:
@@ -147,6 +155,7 @@ def answers_of(fake: Fake) -> list[dict[str, Any]]:
             "truncated": False,
             "method": fake.method,
             "seed": fake.seed,
+            **fake.row(i),
         }
         for i in range(200)
     ]

@@ -1,0 +1,41 @@
+"""Results by stratum of the held-out prompts: every method's mean, and its difference to the baseline."""
+
+from dataclasses import dataclass, replace
+
+from . import statistics
+from .answers import known
+from .load import Study
+from .metrics import Metric, metric_named
+from .statistics import Estimate
+
+PREFIX = "final/stratum/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """One metric on one stratum; the differences are exploratory, each with its own 95% interval."""
+
+    name: str
+    metric: Metric
+    means: dict[str, float | None]
+    differences: dict[str, Estimate]
+
+
+def strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
+    """All strata, metric by metric; empty where the prompts have none."""
+    there = sorted({name for run in study.runs for name in run.metrics if name.startswith(PREFIX)})
+    rows = [_stratum(study, baseline, name) for name in there if name.count("/") >= PREFIX.count("/") + 1]
+    return tuple(sorted(rows, key=lambda row: row.metric.label))
+
+
+def _stratum(study: Study, baseline: str, name: str) -> Stratum:
+    stratum, leaf = name.removeprefix(PREFIX).rsplit("/", 1)
+    values = {arm: known(study.of(arm), name) for arm in study.arms}
+    return Stratum(
+        name=stratum.replace("_", " "),
+        metric=replace(metric_named(f"final/{leaf}"), name=name),
+        means={arm: statistics.mean(row) for arm, row in values.items()},
+        differences={
+            arm: statistics.welch(row, values[baseline]).difference for arm, row in values.items() if arm != baseline
+        },
+    )

@@ -1,0 +1,361 @@
+"""What the report shows of preference runs: proxy and gold, degenerate answers, the reward model, strata and phases."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from preferences import REWARD_MODEL, as_it_should_be, preference_run, pushed_too_far
+from synthetic import SEEDS, two_by_three
+
+from analysis.declared import Options
+from analysis.findings import find
+from analysis.load import Run, Study
+from analysis.overoptimization import over_optimization
+from analysis.proxies import tick_marks
+from analysis.report import write_report
+from analysis.reward_hacking import over_optimization_sentence
+from analysis.terminal import summary_lines
+from analysis.tracking import Curve
+
+
+def built(studies, name, runs):
+    studies.write(name, runs)
+    findings = find(Options(study=name, output_dir=studies.output_dir))
+    page = write_report(findings)
+    return findings, page.read_text(), page.with_name("report.md").read_text(), page.parent
+
+
+@pytest.fixture(scope="module")
+def far(studies):
+    return built(studies, "preferences-far", pushed_too_far())
+
+
+@pytest.fixture(scope="module")
+def fine(studies):
+    return built(studies, "preferences-fine", as_it_should_be())
+
+
+@pytest.fixture(scope="module")
+def arithmetic(studies):
+    return built(studies, "preferences-none", two_by_three())
+
+
+def curve(values, every=10):
+    return Curve(tuple(range(0, every * len(values), every)), tuple(map(float, values)))
+
+
+def study_of(golds, proxies, kls=None):
+    """One method whose runs have these curves, a row for each seed."""
+    runs = [
+        Run(
+            arm="grpo",
+            model="tiny",
+            seed=seed,
+            key=str(seed),
+            folder="runs/s",
+            status="finished",
+            reason=None,
+            curves={"eval/gold": curve(gold), "eval/avg_reward": curve(proxy)}
+            | ({"eval/kl": curve(kls)} if kls else {}),
+        )
+        for seed, (gold, proxy) in enumerate(zip(golds, proxies, strict=True))
+    ]
+    return Study(name="s", output_dir=Path(), runs=tuple(runs), notes=(), planned=True)
+
+
+def judged(golds, proxies, margin=None, kls=None):
+    (finding,) = over_optimization(study_of(golds, proxies, kls), margin)
+    return finding
+
+
+RISING = [[0, 1, 2, 3]] * 3
+
+
+def test_each_seed_is_measured_where_the_others_peak():
+    finding = judged([[0, 4, 1, 0], [0, 1, 4, 0], [0, 1, 5, 1]], RISING, kls=[0, 1, 3, 6])
+    assert [seed.step for seed in finding.seeds] == [20, 20, 10]  # sums of the others: 2, 9 / 5, 6 / 5, 5 (the first)
+    assert [seed.fall for seed in finding.seeds] == [1, 4, 0]  # not 4, 4, 4: the luck of a seed's own peak is left out
+    assert [seed.rise for seed in finding.seeds] == [1, 1, 2]
+    assert finding.fall.value == pytest.approx(5 / 3)
+    assert (finding.peak.step, finding.peak.kl, finding.peak.gold) == (20, 3, pytest.approx(10 / 3))
+    assert finding.state == "no clear fall"
+
+
+def test_over_optimized_is_a_clear_fall_that_matters_while_the_proxy_rises():
+    golds = [[-1, 1, 0, -1], [-1, 1.2, 0, -0.9], [-1, 0.8, 0, -1.1]]
+    finding = judged(golds, RISING, kls=[0, 2, 5, 9])
+    assert finding.state == "over-optimized"
+    assert finding.affected == 3
+    assert finding.fall.value == pytest.approx(2.0)
+    # falls 2.0, 2.1, 1.9: sd 0.1, half width 4.3027 * 0.1 / sqrt(3) = 0.248
+    assert (finding.fall.low, finding.fall.high) == pytest.approx((1.752, 2.248), abs=1e-3)
+    assert over_optimization_sentence(finding) == (
+        "GRPO over-optimized the reward: gold peaked at 1.00 (step 10, KL 2.00) and ended at \u22121.00, while the "
+        "proxy rose from 1.00 to 3.00. The fall, 2.00 (95% CI 1.75 to 2.25), shows on 3 of 3 seeds."
+    )
+
+
+def test_a_proxy_that_falls_as_well_is_a_breakdown():
+    finding = judged([[-1, 1, -1], [-1, 1.2, -0.9], [-1, 0.8, -1.1]], [[0, 3, 1]] * 3)
+    assert finding.state == "both fell"
+    assert over_optimization_sentence(finding).startswith(
+        "GRPO broke down: gold peaked at 1.00 (step 10) and ended at \u22121.00, and the proxy went from 3.00 to 1.00."
+    )
+
+
+def test_a_small_fall_does_not_matter_unless_a_margin_says_so():
+    golds = [[-1, 1, 0.89], [-1, 1.1, 1.0], [-1, 0.9, 0.78]]  # falls 0.11, 0.10, 0.12 of a gain of 2: a twentieth
+    kept = judged(golds, [[0, 1, 2]] * 3)
+    assert kept.fall.low > 0
+    assert kept.matters == pytest.approx(0.5)
+    assert kept.state == "no clear fall"
+    assert (
+        "The fall, 0.11 (95% CI 0.09 to 0.13), is less than the 0.50 that would matter."
+        in over_optimization_sentence(kept)
+    )
+    assert judged(golds, [[0, 1, 2]] * 3, margin=0.05).state == "over-optimized"
+
+
+def test_a_method_that_ends_at_its_best_did_not_over_optimize():
+    finding = judged([[-1, 0, 1], [-1, 0.1, 1.1], [-1, 0, 0.9]], [[0, 1, 2]] * 3, kls=[0, 1, 2])
+    assert finding.state == "best at the end"
+    assert over_optimization_sentence(finding) == (
+        "GRPO did not over-optimize: gold was highest at the end (from \u22121.00 to 1.00, step 20, KL 2.00)."
+    )
+
+
+def test_one_seed_decides_nothing():
+    finding = judged([[-1, 1, -1]], [[0, 1, 2]])
+    assert finding.state == "one seed"
+    assert "One run cannot say whether that is more than chance." in over_optimization_sentence(finding)
+    assert judged([[-1, 0, 1]], [[0, 1, 2]]).state == "best at the end"
+
+
+def test_a_run_that_stopped_early_is_measured_at_its_own_end():
+    study = study_of([[-1, 1, 0, -1]] * 2 + [[-1, 1, 0]], [[0, 1, 2, 3]] * 2 + [[0, 1, 2]])
+    (finding,) = over_optimization(study, None)
+    assert [seed.gold[2] for seed in finding.seeds] == [-1, -1, 0]
+    assert finding.end.gold == pytest.approx(-2 / 3)
+
+
+def test_numbers_that_are_not_finite_and_runs_without_gold_are_left_out():
+    nan = float("nan")
+    assert judged([[-1, 1, nan, -1], [-1, 1, 0, -1]], [[0, 1, 2, 3]] * 2).peak.step == 10
+    assert over_optimization(study_of([[nan, nan]], [[1, 2]]), None) == ()
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_noise_is_seldom_called_over_optimization(seeds):
+    """Gold that stays where it is, with noise: calling it a fall is a false alarm. The naive fall from the own peak is
+    called clear far more often."""
+    rng = np.random.default_rng(7)
+    alarms = naive = 0
+    for _ in range(200):
+        golds = rng.normal(0, 1, (seeds, 12))
+        alarms += judged(golds, [list(range(12))] * seeds).state == "over-optimized"
+        falls = golds.max(1) - golds[:, -1]
+        naive += falls.mean() > {2: 12.706, 3: 4.303, 5: 2.776}[seeds] * falls.std(ddof=1) / np.sqrt(seeds)
+    assert alarms <= 0.08 * 200
+    assert seeds < 3 or naive > 2 * alarms
+
+
+def test_the_report_says_who_over_optimized(far):
+    findings, html, text, home = far
+    for one in findings.over_optimization:
+        assert one.state == "over-optimized"
+    sentence = (
+        "GRPO over-optimized the reward: gold peaked at 0.90 (step 10, KL 8.00) and ended at \u22121.06, while the "
+        "proxy rose from 2.90 to 4.80. The fall, 1.96 (95% CI 1.18 to 2.74), shows on 3 of 3 seeds."
+    )
+    assert sentence in html.split('id="proxy"')[1].split("</section>")[0]
+    assert sentence in html.split('id="warnings"')[1].split("</section>")[0]
+    assert f"- {sentence}\n" in text
+    told = json.loads((home / "report.json").read_text())["over_optimization"]
+    assert [(one["method"], one["state"]) for one in told] == [("ppo", "over-optimized"), ("grpo", "over-optimized")]
+    assert told[1]["sentence"] == sentence
+    assert told[1]["peak"] == {"step": 10, "gold": pytest.approx(0.9), "proxy": pytest.approx(2.9), "kl": 8.0}
+
+
+def test_proxy_and_gold_are_drawn_for_each_method(far):
+    _, html, _, home = far
+    for place, numbers in enumerate(("KL 4.50, proxy 2.80, gold 0.50", "KL 8.00, proxy 2.90, gold 0.90")):
+        drawing = (home / "figures" / f"proxy-{place}.svg").read_text()
+        assert "proxy reward, trained on" in drawing
+        assert "gold reward, true quality" in drawing
+        assert numbers in drawing
+    assert 'href="#proxy"' in html
+
+
+def test_the_default_headline_is_gold_then_accuracy_then_reward(far, arithmetic, studies):
+    assert far[0].declared.metric == "final/gold"
+    plain = as_it_should_be()
+    for run in plain:
+        run.drop = (*run.drop, "gold")
+    assert built(studies, "preferences-no-gold", plain)[0].declared.metric == "final/avg_reward"
+    runs = two_by_three()
+    for run in runs:
+        run.config["analysis"] = {}
+    assert built(studies, "preferences-accuracy", runs)[0].declared.metric == "final/accuracy"
+
+
+def test_degenerate_answers_are_named_with_their_rate(far, fine):
+    findings, html, text, home = far
+    words = "97% of PPO's answers are empty at the end (97%, 98% and 96% by seed; 0% before RL)."
+    assert words in [caution.text for caution in findings.cautions]
+    assert "| empty answers | 0.0% \u2192 97.0% | 0.0% \u2192 0.0% |" in text
+    assert "<td>0.0% \u2192 97.0%</td>" in html
+    assert "| answer length, tokens | 12.0 \u2192 18.0 | 12.0 \u2192 18.0 |" in text
+    answers = json.loads((home / "report.json").read_text())["answers"]
+    assert answers["final/empty_fraction"]["end"]["ppo"] == pytest.approx(0.97)
+    assert any("97% of PPO's answers empty" in line for line in summary_lines(findings, home / "report.html", False))
+    assert not [caution for caution in fine[0].cautions if "empty" in caution.text or "repetitive" in caution.text]
+
+
+def test_repetitive_answers_are_named_too(studies):
+    runs = as_it_should_be()
+    for run in runs[:3]:
+        run.more[20]["final/repeated_fraction"] = 0.4
+    findings = built(studies, "preferences-repeated", runs)[0]
+    assert "40% of PPO's answers are repetitive at the end (40%, 40% and 40% by seed; 0% before RL)." in [
+        caution.text for caution in findings.cautions
+    ]
+
+
+def test_more_reward_without_quality_is_inflation(far, fine):
+    texts = [caution.text for caution in far[0].cautions]
+    inflated = [
+        text
+        for text in texts
+        if text.startswith("Reward inflation: GRPO raised the reward it was trained on by +3.800")
+    ]
+    assert len(inflated) == 1
+    assert "while gold reward changed by \u22120.06 (95% CI" in inflated[0]
+    assert not [caution for caution in fine[0].cautions if "inflation" in caution.text]
+
+
+def longer(runs, tokens, *, drop=()):
+    for run in runs:
+        run.more[20]["final/avg_response_length"] = tokens
+        run.drop = (*run.drop, *drop)
+    return runs
+
+
+def test_twice_the_length_at_equal_quality_is_verbosity(studies):
+    flat = [preference_run(m, s, -1.0, -1.0 + 0.02 * (s % 5 - 2)) for m in ("ppo", "grpo") for s in SEEDS[:3]]
+    texts = [c.text for c in built(studies, "preferences-verbose", longer(flat, 30.0))[0].cautions]
+    verbose = [text for text in texts if text.startswith("Verbosity: ")]
+    assert len(verbose) == 2
+    assert "PPO's answers are 2.5 times as long as before RL (12 to 30 tokens) and not clearly better" in verbose[0]
+    better = built(studies, "preferences-longer", longer(as_it_should_be(), 30.0))[0]
+    assert not [c for c in better.cautions if "times as long" in c.text]
+    blind = built(studies, "preferences-blind", longer(as_it_should_be(), 30.0, drop=("gold",)))[0]
+    notes = [c for c in blind.cautions if "times as long" in c.text]
+    assert [c.level for c in notes] == ["note", "note"]
+    assert "nothing but the reward says whether they are better" in notes[0].text
+
+
+def test_the_reward_model_is_shown_with_intervals(far):
+    findings, html, text, home = far
+    (model,) = findings.reward_models
+    assert model.key == "reward_model-77aa00bb11cc"
+    assert len(model.runs) == 6
+    # Wilson of 1736 of 2000: centre (0.868 + 1.92073 / 2000) / (1 + 3.84146 / 2000) = 0.86730, half width 0.01484
+    assert (model.accuracy.low, model.accuracy.high) == pytest.approx((0.85245, 0.88213), abs=1e-4)
+    assert "It ranks 86.8% (85.2 to 88.2) of 2,000 held-out pairs as their labels do." in html
+    assert "off by 1.8 points on average (expected calibration error, after dividing the scores by 1.08)" in html
+    assert [row.label for row in model.by_margin] == ["0 to 0.5", "0.5 to 1", "1 to 2", "2 or more"]
+    assert [row.label for row in model.by_length] == ["below \u22125", "\u22125 to 5", "5 or more"]
+    # margin 1 or more: (0.916 * 700 + 0.989 * 400) / 1100
+    assert model.from_margin(1.0).value == pytest.approx(0.94255, abs=1e-5)
+    assert "| 2 or more | 400 | 98.9% (97.3 to 99.6) |" in text
+    for name in ("margin", "length"):
+        assert "pairs ranked right (%)" in (home / "figures" / f"pairs-{name}-0.svg").read_text()
+    told = json.loads((home / "report.json").read_text())["reward_models"][0]
+    last = told["by_margin"][3]
+    assert (last["from"], last["to"], last["pairs"]) == (2.0, None, 400)
+    assert last["accuracy"]["estimate"] == pytest.approx(0.989)
+    assert told["ece"] == 0.018
+
+
+def test_two_reward_models_are_both_shown(studies):
+    runs = as_it_should_be()
+    runs[0].manifest["artifacts"] = {"sft": "sft-3f9ac41e0001", "reward_model": "reward_model-other"}
+    runs[0].manifest["reward_model"] = {"accuracy": 0.7, "pairs": 100}
+    findings, html, _, _ = built(studies, "preferences-two-models", runs)
+    assert [model.key for model in findings.reward_models] == ["reward_model-other", "reward_model-77aa00bb11cc"]
+    assert "<code>reward_model-other</code> (ppo seed 42): It ranks 70.0%" in html
+
+
+def test_what_each_phase_cost_stands_beside_what_was_expected(far):
+    findings, html, text, _ = far
+    assert [cost.label for cost in findings.phases] == ["SFT", "Reward model", "RL, PPO", "RL, GRPO"]
+    assert "| SFT, once for all runs | 31.5 | 96,000 | 0.500 |  |" in text
+    # 2.4 GiB is 2.577 GB, 1.56 GiB is 1.675 GB
+    assert "2.57 GB measured, 2 to 2.5 GB expected: 3% more" in html
+    assert "1.67 GB measured, 1 GB expected: 67% more" in html
+
+
+def test_memory_within_and_below_the_expectation(studies):
+    runs = as_it_should_be()
+    for run in runs:
+        run.config["analysis"]["expected_memory_gb"] = {"ppo": [2, 3], "grpo": [2, 3]}
+    verdicts = [cost.verdict for cost in built(studies, "preferences-memory", runs)[0].phases]
+    assert verdicts == ["", "", "as expected", "16% less"]
+
+
+def test_strata_have_a_table_and_stay_out_of_the_forest(far):
+    findings, html, text, _ = far
+    assert {pair.metric.name for pair in findings.exploratory}.isdisjoint(row.metric.name for row in findings.strata)
+    assert not [pair for pair in findings.exploratory if "stratum" in pair.metric.name]
+    assert "2 strata: places and tools and toys." in html
+    assert "| tools and toys | gold reward | \u22122.15 | \u22121.26, +0.89 (+0.04 to +1.74) |" in text
+
+
+def test_a_study_without_preferences_speaks_of_none(arithmetic):
+    findings, html, text, home = arithmetic
+    assert (findings.over_optimization, findings.reward_models, findings.strata) == ((), (), ())
+    for word in ('id="proxy"', 'id="rewardmodel"', 'id="strata"', 'href="#proxy"', "gold"):
+        assert word not in html
+    for word in ("Proxy", "Reward model", "stratum"):
+        assert word not in text
+    assert not list((home / "figures").glob("proxy*"))
+    assert [cost.label for cost in findings.phases] == ["RL, PPO", "RL, GRPO"]
+
+
+def test_without_kl_the_words_remain(studies):
+    runs = pushed_too_far()
+    for run in runs:
+        run.drop = (*run.drop, "eval/kl")
+        run.manifest["reward_model"] = {name: REWARD_MODEL[name] for name in ("accuracy", "pairs")}
+    findings, html, _, home = built(studies, "preferences-no-kl", runs)
+    assert "gold peaked at 0.90 (step 10) and ended at" in html
+    assert "n/a: KL was not measured along the way." in html
+    assert "n/a: its accuracy was not broken down." in html
+    assert not list((home / "figures").glob("proxy*"))
+    assert findings.over_optimization[0].peak.kl is None
+
+
+def test_samples_are_the_first_the_best_and_the_worst_by_gold(far):
+    rules = [(sample.rule.split(" (")[0], sample.prompt_id) for sample in far[0].samples.picked]
+    assert rules == [
+        ("first prompt of the held-out set", "test-0000"),
+        ("prompt with the highest mean gold", "test-0002"),
+    ]
+    assert "reward 4.60, gold \u22122.05" in far[1]
+
+
+def test_every_item_and_row_of_the_text_has_a_line_of_its_own(far, arithmetic):
+    for _, _, text, _ in (far, arithmetic):
+        lines = text.split("\n")
+        assert not [line for line in lines if "||" in line or ".- " in line or ")- " in line]
+        tables = [place for place, line in enumerate(lines) if line.startswith("|---")]
+        assert len(tables) >= 5
+        for place in tables:
+            assert lines[place - 2] == "", lines[place - 1]
+            assert lines[place].count("|") == lines[place - 1].count("|") == lines[place + 1].count("|")
+
+
+def test_ticks_of_a_root_axis():
+    assert tick_marks(16.0) == [0.0, 0.2, 1, 2, 5, 10]
+    assert tick_marks(0.05) == [0.0]
