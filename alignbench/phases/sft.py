@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from alignbench.core.batches import Row, Sequences, sequences
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Size
-from alignbench.core.seeds import derive
+from alignbench.core.seeds import in_epochs
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW, Optimizer
 from alignbench.engine.state import RunState, StepReport
@@ -59,10 +60,7 @@ class SFT:
             microbatch_size=microbatch_size, invariants=invariants)
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            for report in learning.run(RunState()):
-                yield report
-                if report.state.step >= self.steps:
-                    return
+            yield from islice(learning.run(RunState()), self.steps)
 
 
 class Demonstrations:
@@ -90,12 +88,8 @@ class Demonstrations:
 
     def batch(self, seed: int, step: int, size: int) -> Sequences:
         """The demonstrations of a step: epochs without repetition, reshuffled each time."""
-        positions = range(step * size, (step + 1) * size)
-        return self.take([self._order(seed, p // len(self.tokens))[p % len(self.tokens)] for p in positions])
+        return self.take(in_epochs(len(self.tokens), step, size, seed, "demonstrations"))
 
     def take(self, rows: Sequence[int]) -> Sequences:
         """The demonstrations of these numbers as one batch."""
         return sequences([self.tokens[i][0] for i in rows], [self.tokens[i][1] for i in rows], self.pad)
-
-    def _order(self, seed: int, epoch: int) -> list[int]:
-        return torch.randperm(len(self.tokens), generator=derive(seed, "demonstrations", epoch)).tolist()
