@@ -46,6 +46,16 @@ class Foundations:
         """Where they are kept."""
         return ArtifactStore(Path(self.job.output_dir) / "artifacts")
 
+    def check(self) -> None:
+        """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
+        start = self.sft_key()
+        if start and not self.store.get(start):
+            self.job.sft.examples(self.material.demonstrations, self.material.text)
+        judge = self.reward_model_key(start)
+        if judge and not self.store.get(judge):
+            for rows in self.material.comparisons.values():
+                self.job.reward_model.comparisons(rows, self.material.text)
+
     # --- the start of every policy --------------------------------------------------------------------------------
 
     def sft_key(self) -> str | None:

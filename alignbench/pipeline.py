@@ -86,6 +86,7 @@ class Pipeline:
         self.job.hardware.prepare()
         self.base.check()
         self.material.check()
+        self.base.check()
 
     def show_plan(self) -> None:
         """What would be done, in a few lines."""
