@@ -17,9 +17,9 @@ from alignbench.data import reviews
 from alignbench.data.splits import SPLITS
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Leo", "Eva", "Ben", "Zoe", "Max", "Ida", "Jon", "Lea")
-ASKS = ("asks about", "wants to hear about", "is curious about", "wonders about", "talks about", "thinks of")
-REQUESTS = ("Write a review.", "Give a short review.", "Review it.", "Describe it.", "Tell how it was.", "How was it?",
-            "What was it like?", "Say what you saw.")
+ASKS = ("asks", "says", "writes", "calls", "texts", "mails")
+REQUESTS = ("write a review of", "give a short review of", "review", "describe", "tell me about", "say something about",
+            "say what you think of", "let me hear about")
 
 # A hundred places, dealt by a hash of the prompt's text: no prompt can stand in two splits, whatever the seeds.
 PLACES = {"demonstrations": range(30), "train": range(30, 70), "validation": range(70, 80), "test": range(80, 100)}
@@ -114,7 +114,7 @@ def _two(rng: random.Random, topic: str) -> tuple[str, str]:
 @lru_cache(maxsize=8)
 def _prompts(seed: int, split: str) -> tuple[tuple[str, str], ...]:
     """Every prompt of a split with its topic, in the order of the seed."""
-    wordings = product(NAMES, ASKS, reviews.TOPICS, REQUESTS)
-    found = [(f"{name} {asks} the {topic}. {request}\n", topic) for name, asks, topic, request in wordings]
+    wordings = product(NAMES, ASKS, REQUESTS, reviews.TOPICS)
+    found = [(f"{name} {asks}: {request} the {topic}.\n", topic) for name, asks, request, topic in wordings]
     here = [(prompt, topic) for prompt, topic in found if address(0, "prompt", prompt) % 100 in PLACES[split]]
     return tuple(sorted(here, key=lambda item: address(seed, "order", item[0])))

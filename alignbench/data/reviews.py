@@ -20,7 +20,7 @@ BAD = ("dirty", "dull", "loud", "broken", "poor", "stale", "awful", "dark")
 
 SENTENCES, WEIGHTS = (0, 1, 2, 3, 4, 5, 6), (2, 20, 30, 25, 15, 6, 2)
 """How many sentences people write, and how often, in percent."""
-OFF_TOPIC, REPEATED, BLAME, MALFORMED = 0.08, 0.05, 0.4, 0.04
+OFF_TOPIC, REPEATED, BLAME, MALFORMED = 0.06, 0.04, 0.4, 0.04
 """How often a sentence is about another topic, about an aspect named before, bad news, or no sentence at all."""
 
 ROOM = 4

@@ -51,7 +51,7 @@ def test_no_prompt_to_answer_comes_twice():
 
 def test_the_prompt_names_the_topic_that_its_answers_are_measured_by():
     for rows in every_table(PreferencesToy(**SMALL)).values():
-        assert all(f" the {row['topic']}. " in row["prompt"] for row in rows)
+        assert all(row["prompt"].endswith(f" the {row['topic']}.\n") for row in rows)
         assert {row["topic"] for row in rows} == {row["topic"] for row in PreferencesToy().prompts("test")}
 
 
