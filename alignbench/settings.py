@@ -46,7 +46,8 @@ class Analysis:
     """What is declared before a study runs, and read by the report."""
 
     metric: str | None = None
-    """The one metric that decides; null is final/accuracy, or final/avg_reward where no answer is called correct."""
+    """The one metric that decides; null is final/gold where true quality is known, else final/accuracy, else
+    final/avg_reward."""
     baseline: str | None = None
     """The method that others are compared with; null is ppo where it is there."""
     margin: Positive | None = None
@@ -59,6 +60,11 @@ class Analysis:
     """Dollars for an hour of this machine; null leaves prices out."""
     expected_memory_gb: dict[str, list[NonNegative]] | None = None
     """The least and the most peak memory expected of a method, such as {ppo: [4, 5]}; null expects nothing."""
+
+    def __post_init__(self) -> None:
+        for method, span in (self.expected_memory_gb or {}).items():
+            if len(span) != 2 or span[0] > span[1]:
+                raise UserError(f"expected_memory_gb.{method}={span}: give the least and the most, such as [4, 5]")
 
 
 @dataclass(frozen=True, kw_only=True)

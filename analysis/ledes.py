@@ -82,8 +82,7 @@ def reward_model_lede(model: RewardModel) -> str:
     if len(model.by_margin) > 1:
         low, high = model.by_margin[0], model.by_margin[-1]
         parts.append(
-            f"By margin: {share_text(low.accuracy)} of the pairs with {low.label}, "
-            f"{share_text(high.accuracy)} of those with {high.label}."
+            f"By margin: {share_text(low.accuracy)} at {low.label}, {share_text(high.accuracy)} at {high.label}."
         )
     ece, temperature = model.calibration["ece"], model.calibration["temperature"]
     if ece is not None:
@@ -92,6 +91,20 @@ def reward_model_lede(model: RewardModel) -> str:
             f"Its probabilities are off by {100 * ece:.1f} points on average (expected calibration error{mended})."
         )
     return " ".join(parts) or "n/a: it was not measured on held-out pairs."
+
+
+def gates_text(model: RewardModel) -> str:
+    """The gates on validation pairs: at least 70.0% ranked right, reached 92.1%; ..."""
+    parts = [
+        f"{'at least' if gate.least else 'at most'} {_share(gate.limit, gate.least)} {gate.name}, "
+        f"{'reached' if gate.passed else 'missed with'} {_share(gate.measured, gate.least)}"
+        for gate in model.gates
+    ]
+    return f"Gates, on validation pairs: {'; '.join(parts)}." if parts else ""
+
+
+def _share(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f}%" if percent else f"{value:.3f}"
 
 
 def share_text(share: Estimate) -> str:

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from alignbench.core import record
+
 from . import statistics
 from .load import Run, Study
 from .statistics import Estimate
 from .tracking import Curve
 
-GOLD, PROXY, KL = "eval/gold", "eval/avg_reward", "eval/kl"
+GOLD, PROXY, KL = record.EVAL_GOLD, "eval/avg_reward", "eval/kl"
 MATTERS = 0.25
 """The share of the gain that a fall must take back to matter."""
 

@@ -18,7 +18,7 @@ def pair_charts(findings: Findings) -> list[Chart]:
     for place, model in enumerate(findings.reward_models):
         for name, title, bins in (
             ("margin", "margin", model.by_margin),
-            ("length", "length, chosen minus rejected", model.by_length),
+            ("length", "length of the chosen answer", model.by_length),
         ):
             if bins:
                 charts.append(_accuracy_chart(f"pairs-{name}-{place}", f"by {title}", bins, model))

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from alignbench.core import record
+
 from . import statistics
 from .answers import EMPTY, LENGTH, REPEATED, gain, known
 from .arms import Arm, start_name
@@ -17,7 +19,7 @@ DEGENERATE = 0.05
 VERBOSE = 2.0
 """Answers this many times as long as before RL are asked what they gained by it."""
 PROXY = "final/avg_reward"
-QUALITIES = ("final/gold", "final/accuracy")
+QUALITIES = (record.FINAL_GOLD, record.FINAL_ACCURACY)
 """What can tell better answers from more reward; the first that was measured before and after RL is asked."""
 
 

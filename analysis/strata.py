@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, replace
 
+from alignbench.core import record
+
 from . import statistics
 from .answers import known
 from .load import Study
 from .metrics import Metric, metric_named
 from .statistics import Estimate
 
-PREFIX = "final/stratum/"
+PREFIX = f"final/{record.STRATUM}"
+ORDER = ("gold", "accuracy", "avg_reward", "avg_response_length")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +26,14 @@ class Stratum:
 
 def strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
     """All strata, metric by metric; empty where the prompts have none."""
-    there = sorted({name for run in study.runs for name in run.metrics if name.startswith(PREFIX)})
-    rows = [_stratum(study, baseline, name) for name in there if name.count("/") >= PREFIX.count("/") + 1]
-    return tuple(sorted(rows, key=lambda row: row.metric.label))
+    there = {name for run in study.runs for name in run.metrics if name.startswith(PREFIX)}
+    return tuple(_stratum(study, baseline, name) for name in sorted(there, key=_place))
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Quality first, length last."""
+    leaf = name.rsplit("/", 1)[-1]
+    return (ORDER.index(leaf) if leaf in ORDER else len(ORDER), name)
 
 
 def _stratum(study: Study, baseline: str, name: str) -> Stratum:

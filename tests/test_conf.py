@@ -213,6 +213,14 @@ def test_a_value_out_of_range_is_refused_by_its_key(override: str) -> None:
         check(config(override))
 
 
+@pytest.mark.parametrize("span", ["[4]", "[5,4]", "[1,2,3]"])
+def test_an_expected_memory_has_a_least_and_a_most(span: str) -> None:
+    with pytest.raises(UserError, match=r"^in analysis: expected_memory_gb.ppo=.*give the least and the most"):
+        check(config(f"analysis.expected_memory_gb={{ppo:{span}}}"))
+    declared = build(resolve(config("analysis.expected_memory_gb={ppo:[4,5]}"))).analysis
+    assert declared.expected_memory_gb == {"ppo": [4, 5]}
+
+
 def test_a_section_that_is_off_can_be_given_whole_or_in_part() -> None:
     whole = build(resolve(config("model.lora={rank:4,alpha:8}"))).model.lora
     part = build(resolve(config("+model.lora.rank=4"))).model.lora

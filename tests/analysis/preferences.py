@@ -16,8 +16,11 @@ REWARD_MODEL = {
         [1.0, 2.0, 0.916, 700],
         [2.0, None, 0.989, 400],
     ],
-    "accuracy_by_length": [[None, -5.0, 0.8, 600], [-5.0, 5.0, 0.87, 800], [5.0, None, 0.93, 600]],
+    "accuracy_by_length": [[None, 0, 0.8, 600], [0, 1, 0.87, 800], [1, None, 0.93, 600]],
     "ece": 0.018,
+    "validation_accuracy": 0.872,
+    "validation_pairs": 2000,
+    "validation_ece": 0.021,
     "temperature": 1.08,
     "mean": 1.9,
     "std": 1.85,
@@ -93,7 +96,16 @@ def preference_run(
             "scores": {"total": proxy, "gold": end + 0.1 * (i % 3 - 1)},
         },
     }
-    return Fake(method, seed, 0.6, more=rows, manifest=manifest, config={"analysis": analysis}, **unknown, **changes)
+    return Fake(
+        method,
+        seed,
+        0.6,
+        more=rows,
+        manifest=manifest,
+        config={"analysis": analysis, "reward_model": {"min_accuracy": 0.7, "max_ece": 0.1}},
+        **unknown,
+        **changes,
+    )
 
 
 def pushed_too_far() -> list[Fake]:

@@ -265,7 +265,10 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert "It ranks 86.8% (85.2 to 88.2) of 2,000 held-out pairs as their labels do." in html
     assert "off by 1.8 points on average (expected calibration error, after dividing the scores by 1.08)" in html
     assert [row.label for row in model.by_margin] == ["0 to 0.5", "0.5 to 1", "1 to 2", "2 or more"]
-    assert [row.label for row in model.by_length] == ["below \u22125", "\u22125 to 5", "5 or more"]
+    assert [row.label for row in model.by_length] == ["shorter", "as long", "longer"]
+    gates = "at least 70.0% ranked right, reached 87.2%; at most 0.100 calibration error, reached 0.021."
+    assert f"Gates, on validation pairs: {gates}" in html
+    assert gates in text
     # margin 1 or more: (0.916 * 700 + 0.989 * 400) / 1100
     assert model.from_margin(1.0).value == pytest.approx(0.94255, abs=1e-5)
     assert "| 2 or more | 400 | 98.9% (97.3 to 99.6) |" in text
@@ -281,10 +284,14 @@ def test_the_reward_model_is_shown_with_intervals(far):
 def test_two_reward_models_are_both_shown(studies):
     runs = as_it_should_be()
     runs[0].manifest["artifacts"] = {"sft": "sft-3f9ac41e0001", "reward_model": "reward_model-other"}
-    runs[0].manifest["reward_model"] = {"accuracy": 0.7, "pairs": 100}
+    runs[0].manifest["reward_model"] = {
+        "accuracy": 0.65, "pairs": 100, "validation_accuracy": 0.66, "accuracy_by_length": [[-9, 3, 0.65, 100]]
+    }  # fmt: skip
     findings, html, _, _ = built(studies, "preferences-two-models", runs)
     assert [model.key for model in findings.reward_models] == ["reward_model-other", "reward_model-77aa00bb11cc"]
-    assert "<code>reward_model-other</code> (ppo seed 42): It ranks 70.0%" in html
+    assert "<code>reward_model-other</code> (ppo seed 42): It ranks 65.0%" in html
+    assert "at least 70.0% ranked right, missed with 66.0%." in html
+    assert findings.reward_models[0].by_length[0].label == "\u22129 to 3"
 
 
 def test_what_each_phase_cost_stands_beside_what_was_expected(far):
