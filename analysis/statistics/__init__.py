@@ -32,6 +32,7 @@ from .power import (
     pairs_needed,
     power,
     seeds_needed,
+    welch_power,
 )
 from .shares import McNemar, mcnemar, wilson
 
@@ -75,5 +76,6 @@ __all__ = [
     "smallest_sign_flip_p",
     "undefined_reason",
     "welch",
+    "welch_power",
     "wilson",
 ]

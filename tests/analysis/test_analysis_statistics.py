@@ -107,6 +107,23 @@ def test_permutation_is_exact_and_knows_its_floor():
     assert statistics.permutation([1.0, nan], [1.0, 2.0], RNG).p is None
 
 
+@pytest.mark.parametrize(("n_first", "n_second"), [(3, 3), (5, 5), (4, 6), (8, 7)])
+def test_permutation_agrees_with_another_library(n_first, n_second):
+    rng = np.random.default_rng(n_first)
+    x, y = rng.normal(0.8, 1, n_first).round(1), rng.normal(0, 1, n_second).round(1)
+    library = stats.permutation_test((x, y), lambda a, b: a.mean() - b.mean(), vectorized=False, n_resamples=np.inf)
+    assert statistics.permutation(list(x), list(y), RNG).p == pytest.approx(library.pvalue)
+
+
+def test_what_is_too_much_to_count_is_drawn():
+    """C(24, 12) is 2.7 million; for normal data the p of the t-test is close."""
+    data = np.random.default_rng(5)
+    x, y = list(data.normal(0.8, 1, 12)), list(data.normal(0, 1, 12))
+    ps = [statistics.permutation(x, y, np.random.default_rng(seed)).p for seed in (1, 1, 2)]
+    assert ps[0] == ps[1] != ps[2]
+    assert ps[0] == pytest.approx(stats.ttest_ind(x, y).pvalue, abs=0.01)
+
+
 def test_smallest_detectable_effect():
     assert statistics.minimum_detectable_d(3, 3) == pytest.approx(3.07, abs=5e-3)
     assert statistics.minimum_detectable_d(5, 5, alpha=0.05 / 6) == pytest.approx(2.83, abs=5e-3)
