@@ -163,6 +163,9 @@ class Learner(Protocol):
 class Policy(Learner, Protocol):
     """A causal language model, with a critic when asked for, and its frozen reference."""
 
+    critic_flops_per_token: int
+    """The same of a trunk that is the critic's own; 0 without one."""
+
     def __call__(self, batch: Sequences) -> Forward:
         """Log-probabilities, entropies and values of the response tokens of a batch, on its device."""
         ...

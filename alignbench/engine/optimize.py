@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
 
 from alignbench.core.knobs import Fraction, Momentum, NonNegative, Positive, Size
 
@@ -48,8 +49,11 @@ class AdamW:
 class Optimizer:
     """One AdamW over several groups of parameters, each with its own learning rate."""
 
-    def __init__(self, groups: list[tuple[Iterable[Parameter], float]], settings: AdamW, total_steps: int) -> None:
-        self.settings, self.total_steps = settings, total_steps
+    def __init__(
+        self, groups: list[tuple[Iterable[Parameter], float]], settings: AdamW, total_steps: int, *, apart: bool = False
+    ) -> None:
+        """`apart` clips the gradient of each group by itself, so that no group's step depends on another's loss."""
+        self.settings, self.total_steps, self.apart = settings, total_steps, apart
         self.rates = [rate for _, rate in groups]
         self.groups = [list(parameters) for parameters, _ in groups]
         self.parameters = [p for group in self.groups for p in group]
@@ -58,8 +62,9 @@ class Optimizer:
             betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay)
 
     def clip(self) -> float:
-        """Scale the gradient down to the allowed norm; returns the norm it had."""
-        return float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        """Scale the gradient down to the allowed norm; returns the norm it had, over all groups."""
+        parts = self.groups if self.apart else [self.parameters]
+        return math.hypot(*(float(clip_grad_norm_(part, self.settings.max_grad_norm)) for part in parts))
 
     def step(self, done: int, share: float = 1.0) -> float:
         """Change the weights by `share` of the schedule's rate, `done` steps having been made; returns the rate."""

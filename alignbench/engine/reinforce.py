@@ -80,5 +80,9 @@ class Engine:
             yield StepReport(state=state, metrics=metrics, warnings=(*warnings, *updated.warnings), scored=scored)
 
     def _flops(self, scored: Scored, epochs: float) -> float:
-        """One forward pass to sample, two to score, and for each epoch one forward and one backward, worth two."""
-        return self.policy.flops_per_token * float(scored.lengths().sum()) * (3 + 3 * epochs)
+        """One forward pass to sample, two to score, and for each epoch one forward and one backward, worth two.
+
+        A critic with a trunk of its own reads once to score and three times in each epoch.
+        """
+        own = self.policy.flops_per_token * (3 + 3 * epochs) + self.policy.critic_flops_per_token * (1 + 3 * epochs)
+        return own * float(scored.lengths().sum())

@@ -29,6 +29,7 @@ class CausalPolicy:
         self.vocabulary = self.lm_head.weight.shape[0]
         self.hidden_size = self.inner.get_input_embeddings().embedding_dim
         self.flops_per_token = 2 * sum(p.numel() for p in self.inner.parameters())
+        self.critic_flops_per_token = critic.flops_per_token if critic else 0
         self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         self._head_is_exact = self._check_head()
         self._frozen: CausalPolicy | None = None

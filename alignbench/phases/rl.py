@@ -63,9 +63,10 @@ class RL:
         groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
         if algorithm.critic is not None:
             groups.append(([p for _, p in policy.critic_parameters()], algorithm.critic.learning_rate))
+        apart = algorithm.critic is not None and algorithm.critic.trunk == "separate"
         total = self.steps * self.epochs * self.minibatches
         update = Update(
-            policy=policy, optimizer=Optimizer(groups, self.optimizer, total), algorithm=algorithm,
+            policy=policy, optimizer=Optimizer(groups, self.optimizer, total, apart=apart), algorithm=algorithm,
             epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,

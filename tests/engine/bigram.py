@@ -26,6 +26,7 @@ class Bigram:
     """Tables of logits and values, row = the token before; its reference is the table it began with."""
 
     flops_per_token = 10
+    critic_flops_per_token = 0
 
     def __init__(self, critic: bool = False, frozen: bool = False) -> None:
         draw = torch.Generator().manual_seed(0)

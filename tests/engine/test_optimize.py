@@ -56,6 +56,16 @@ def test_the_gradient_is_scaled_down_to_the_norm_over_all_groups():
     torch.testing.assert_close(optimizer.parameters[1].grad, torch.tensor([0.0, 0.4]), atol=1e-5, rtol=0)
 
 
+def test_groups_that_are_clipped_apart_do_not_feel_each_other():
+    optimizer = make(max_grad_norm=0.5)
+    optimizer.apart = True
+    optimizer.parameters[0].grad = torch.tensor([0.3, 0.0])
+    optimizer.parameters[1].grad = torch.tensor([3.0, 4.0])
+    assert optimizer.clip() == pytest.approx(25.09**0.5)
+    assert torch.equal(optimizer.parameters[0].grad, torch.tensor([0.3, 0.0]))
+    torch.testing.assert_close(optimizer.parameters[1].grad, torch.tensor([0.3, 0.4]), atol=1e-5, rtol=0)
+
+
 def test_decay_is_decoupled_from_the_gradient():
     optimizer = make(weight_decay=0.5, warmup_steps=0)
     for p in optimizer.parameters:

@@ -103,6 +103,15 @@ def test_the_budget_is_counted_exactly(method):
     assert state.seconds > 0
 
 
+def test_a_trunk_of_the_critics_own_is_counted():
+    running = engine(METHODS["PPO"](), epochs=3, minibatches=2)
+    running.policy.critic_flops_per_token = 4
+    report = steps(running, 1)[0]
+    tokens = int(report.scored.mask.sum()) + 2 * len(report.scored)
+    # 4 for each token once to score, and three times in each of three epochs; 10 as without it.
+    assert report.state.flops == tokens * (10 * (3 + 3 * 3) + 4 * (1 + 3 * 3))
+
+
 @every_method
 def test_every_number_has_a_name_in_the_record(method):
     found = set(steps(engine(METHODS[method]()), 1)[0].metrics)
