@@ -48,6 +48,10 @@ class Foundations:
 
     def check(self) -> None:
         """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
+        critic = self.job.algo.critic
+        if critic and critic.start == "reward_model" and not isinstance(self.job.reward, LearnedScorer):
+            raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
+                            "set reward=bradley_terry, or algo.critic.start=zero")
         start = self.sft_key()
         if start and not self.store.get(start):
             self.job.sft.examples(self.material.demonstrations, self.material.text)
@@ -125,13 +129,6 @@ class Foundations:
                             "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model")
         scale = self.job.reward.scale(judge.calibration)
         return critics.make(model, settings, seed=seed, judge=judge.model, scale=scale)
-
-    def check(self) -> None:
-        """Raise UserError when the critic is to start from a reward model that is not there."""
-        critic = self.job.algo.critic
-        if critic and critic.start == "reward_model" and not isinstance(self.job.reward, LearnedScorer):
-            raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
-                            "set reward=bradley_terry, or algo.critic.start=zero")
 
     def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
         job, settings, state = self.job, self.job.reward_model, RunState()

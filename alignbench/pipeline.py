@@ -84,7 +84,6 @@ class Pipeline:
         self.job.rl.prompts_per_step(self.job.algo)
         self.job.model.require()
         self.job.hardware.prepare()
-        self.base.check()
         self.material.check()
         self.base.check()
 
