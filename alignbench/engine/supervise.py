@@ -49,10 +49,12 @@ class Supervised(Generic[Batch]):
     """The batch of a step: a function of the step's number alone, so that a run can go on anywhere."""
     microbatch_size: int
     invariants: Invariants
+    notes: tuple[str, ...] = ()
+    """What somebody should know of what is learned from; told with the first report."""
 
     def run(self, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
-        pending = self.invariants.check_trainable(self.optimizer.groups)
+        pending = [*self.notes, *self.invariants.check_trainable(self.optimizer.groups)]
         while True:
             start = perf_counter()
             batch = self.batch_at(state.step)

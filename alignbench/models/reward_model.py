@@ -146,6 +146,7 @@ def trained(source: Pretrained, folder: Path, *, texts: Sequence[str], device: s
 
     An adapter needs the base it was trained on: that of `source`. Raises UserError when it is none of these.
     """
+    require(folder)
     if is_adapter(folder):
         from peft import PeftModel
 
@@ -155,7 +156,6 @@ def trained(source: Pretrained, folder: Path, *, texts: Sequence[str], device: s
         if is_adapter(folder / SFT):
             _under(model, folder / SFT)
     else:
-        _require_scores(folder)
         model, text = source.load_scalar(texts=texts, start=folder, device=device)
     model.requires_grad_(False)
     return RewardModel(model, text, _calibration(folder), _fingerprint(folder))
@@ -164,6 +164,21 @@ def trained(source: Pretrained, folder: Path, *, texts: Sequence[str], device: s
 def reading(model: RewardModel, text: Text) -> ScoreModel:
     """The model as it scores what a policy with this text side writes: token by token where tokens mean the same."""
     return model if _vocabulary(model.text) == _vocabulary(text) else Translated(model)
+
+
+def require(folder: Path) -> None:
+    """Raise UserError, before anything is loaded, when the folder holds no reward model."""
+    if is_adapter(folder):
+        return
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no reward model: give a folder with config.json or adapter_config.json, as "
+                        "written by save_pretrained") from error
+    kind, labels = (config.get("architectures") or ["unknown model"])[0], len(config.get("id2label") or "01")
+    if not kind.endswith("ForSequenceClassification") or labels != 1:
+        raise UserError(f"{folder} holds a {kind} without a head for one score: give a model saved by "
+                        "AutoModelForSequenceClassification with num_labels=1, or let the study train one")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -201,18 +216,6 @@ def _draw(head: nn.Linear, seed: int) -> None:
         std=(head.in_features + 1) ** -0.5, generator=derive(seed, "reward head"))
     with torch.no_grad():
         head.weight.copy_(first)
-
-
-def _require_scores(folder: Path) -> None:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no reward model: give a folder with config.json or adapter_config.json, as "
-                        "written by save_pretrained") from error
-    kind, labels = (config.get("architectures") or ["unknown model"])[0], len(config.get("id2label") or "01")
-    if not kind.endswith("ForSequenceClassification") or labels != 1:
-        raise UserError(f"{folder} holds a {kind} without a head for one score: give a model saved by "
-                        "AutoModelForSequenceClassification with num_labels=1, or let the study train one")
 
 
 def _calibration(folder: Path) -> Calibration | None:

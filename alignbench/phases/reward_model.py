@@ -76,7 +76,7 @@ class RewardModelTraining:
             model=model, objective=Preference(model),
             batch_at=lambda step: pairs.batch(self.seed, step, self.batch_size).to(model.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
-            microbatch_size=max(microbatch_size // 2, 1), invariants=invariants)
+            microbatch_size=max(microbatch_size // 2, 1), invariants=invariants, notes=pairs.notes)
         with model.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             yield from islice(learning.run(RunState()), self.steps)
@@ -180,6 +180,8 @@ class Comparisons:
                                 "nothing: set it to 0, or choose data with margins")
         self.dropped = len(rows) - len(self.tokens)
         """How many were too long."""
+        told = f"{self.dropped} of {len(rows)} pairs have more than {limit} tokens: left out"
+        self.notes = (told,) if self.dropped else ()
         if not self.tokens:
             raise UserError(f"each of the {len(rows)} pairs has more than {limit} tokens: raise "
                             "reward_model.max_tokens, or take a model with a longer context")

@@ -57,7 +57,7 @@ class SFT:
             model=policy, objective=Imitation(policy),
             batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
-            microbatch_size=microbatch_size, invariants=invariants)
+            microbatch_size=microbatch_size, invariants=invariants, notes=examples.notes)
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             yield from islice(learning.run(RunState()), self.steps)
@@ -80,8 +80,9 @@ class Demonstrations:
                     f"demonstration {row['id']} has {len(prompt)} + {len(completion)} tokens, more than {limit}, the "
                     "smaller of sft.max_tokens and the model's context: leave such rows out with sft.too_long=drop, or "
                     "raise the limit")
-        self.dropped = len(rows) - len(self.tokens)
-        """How many were too long."""
+        dropped = len(rows) - len(self.tokens)
+        told = f"{dropped} of {len(rows)} demonstrations have more than {limit} tokens: left out"
+        self.notes = (told,) if dropped else ()
         if not self.tokens:
             raise UserError(f"each of the {len(rows)} demonstrations has more than {limit} tokens: raise "
                             "sft.max_tokens, or take a model with a longer context")

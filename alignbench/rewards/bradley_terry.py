@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from alignbench.core.batches import Rollouts, Row, Scores
 from alignbench.core.contracts import Calibration, ScoreModel
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count
 from alignbench.engine import score
+from alignbench.models.reward_model import require
 from alignbench.rewards.fingerprint import fingerprint
 
 
@@ -37,7 +39,9 @@ class BradleyTerry:
         return known if self.standardise else Calibration(temperature=known.temperature)
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise UserError, before anything is trained, when a row could not be scored."""
+        """Raise UserError, before anything is trained, when `path` holds no reward model or a row has no prompt."""
+        if self.path is not None:
+            require(Path(self.path))
         for row in rows:
             if not isinstance(row.get("prompt"), str):
                 raise UserError(f"reward=bradley_terry needs a prompt; row {row['id']} has {', '.join(row)}")

@@ -71,6 +71,11 @@ def test_a_row_without_a_prompt_is_refused(model):
             scorer.check([{"id": 7, "text": "say red"}])
 
 
+def test_a_folder_without_a_reward_model_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} holds no reward model"):
+        BradleyTerry(path=str(tmp_path)).check([])
+
+
 def test_the_fingerprint_is_that_of_knobs_and_weights_and_not_of_the_folder(model):
     def fingerprint(weights="weights", **knobs):
         model._fingerprint = weights

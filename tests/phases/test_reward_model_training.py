@@ -199,6 +199,9 @@ def test_pairs_that_are_too_long_end_the_run_or_are_left_out_and_counted(model):
     assert (len(kept.tokens), len(kept.margins), kept.dropped) == (6, 6, 1)
     assert replace(TRAINING, too_long="drop").examine(model, [*ROWS, long], ROWS, 8)["dropped_pairs"] == {
         "validation": 1, "test": 0}
+    first, second = run(model, replace(TRAINING, too_long="drop", steps=2), [*ROWS, long])
+    assert first.warnings == ("1 of 7 pairs have more than 40 tokens: left out",)
+    assert second.warnings == ()
     with pytest.raises(UserError, match="each of the 6 pairs has more than 3 tokens"):
         replace(TRAINING, too_long="drop", max_tokens=3).comparisons(ROWS, model.text)
     with pytest.raises(UserError, match="no pairs to prefer by"):
