@@ -7,6 +7,7 @@ from pathlib import Path
 from alignbench.core.errors import UserError
 
 KEYS = ("study", "baseline", "output_dir", "tracking_uri", "metric", "margin", "judge")
+JUDGES = ("judge.", "second.")
 USAGE = """\
 Write the comparison report of a study.
 
@@ -14,13 +15,16 @@ Write the comparison report of a study.
 
   study=NAME          the study, as named when it was run
   baseline=ppo        the method that the others are compared with
-  metric=NAME         what decides (final/accuracy; final/avg_reward where nothing says what is correct)
+  metric=NAME         what decides (final/gold where true quality is known, else accuracy, else avg_reward)
   margin=0.02         differences within it do not matter, in units of the metric
   output_dir=outputs  where runs/, mlflow.db and reports/ are
   tracking_uri=URI    another MLflow store
-  judge=none          judging by a language model is not available in this version
+  judge=gpt4o_mini    let a language model compare the answers, two by two: an option of conf/judge
+                      (none, gpt4o_mini, gpt6_luna, openai_compatible)
+  judge.KEY=VALUE     a key of that option, such as judge.max_dollars=1 or judge.mode=cache_only
+  second.KEY=VALUE    the same for the second judge that judge.second=OPTION names
 
-baseline, metric and margin default to what the runs declared under `analysis`.
+baseline, metric and margin default to what the runs declared under `analysis`, the judge to their `judge`.
 Writes <output_dir>/reports/NAME/report.html, report.md, report.json and figures/.
 Exit code: 0 complete, 2 wrong input, 3 a planned run has no result, 4 not comparable.
 """
@@ -37,6 +41,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"analysis: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what a judge said is kept, the same command goes on\n")
+        return 130
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
@@ -44,15 +51,11 @@ def _read(words: Sequence[str]) -> dict[str, str]:
     known: dict[str, str] = {}
     for word in words:
         key, equals, value = word.lstrip("-").partition("=")
-        if key not in KEYS or not equals:
+        if not equals or (key not in KEYS and not key.startswith(JUDGES)):
             raise UserError(f"{word!r} is not understood; use key=value with one of {', '.join(KEYS)} (see --help).")
         known[key] = value
     if not known.get("study"):
         raise UserError("say which study: python -m analysis study=NAME (see --help).")
-    if known.get("judge", "none") not in ("none", "null"):
-        raise UserError(
-            f"judge={known['judge']}: judging is not available in this version; leave it out or use judge=none."
-        )
     return known
 
 
@@ -68,6 +71,12 @@ def _margin(text: str | None) -> float | None:
     return margin
 
 
+def _tell(text: str) -> None:
+    """A line about how far it is; what is the result goes to stdout."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 def _report(words: dict[str, str]) -> int:
     from .declared import Options
     from .findings import find  # heavy: not needed for --help or a mistyped word
@@ -81,8 +90,9 @@ def _report(words: dict[str, str]) -> int:
         tracking_uri=words.get("tracking_uri"),
         metric=words.get("metric"),
         margin=_margin(words.get("margin")),
+        judge=tuple(f"{key}={value}" for key, value in words.items() if key == "judge" or key.startswith(JUDGES)),
     )
-    findings = find(options)
+    findings = find(options, _tell)
     print_summary(findings, write_report(findings), sys.stdout)
     return findings.verdict.exit_code
 

@@ -9,7 +9,7 @@ from alignbench.core.errors import UserError
 
 from .load import Study
 
-DEFAULTS = ("final/gold", record.FINAL_ACCURACY, "final/avg_reward")
+DEFAULTS = (record.FINAL_GOLD, record.FINAL_ACCURACY, "final/avg_reward")
 """What decides where nothing was declared: the first that a finished run measured."""
 
 
@@ -23,6 +23,7 @@ class Options:
     tracking_uri: str | None = None
     metric: str | None = None
     margin: float | None = None
+    judge: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

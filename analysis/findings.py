@@ -12,6 +12,10 @@ from .compare import Comparison, compare, compare_all
 from .costs import Cost, costs
 from .declared import Declared, Options, declare
 from .fairness import Fairness, judge_fairness
+from .judge.asked import judgement_of
+from .judge.judgement import Judgement
+from .judge.session import Say
+from .judge.words import warnings
 from .limits import pairing_cautions, prompt_cautions
 from .load import Study, load_study
 from .metrics import Metric, listed, metric_named
@@ -46,6 +50,7 @@ class Findings:
     reward_models: tuple[RewardModel, ...]
     costs: tuple[Cost, ...]
     phases: tuple[PhaseCost, ...]
+    judgement: Judgement | None
     fairness: Fairness
     unfinished: tuple[str, ...]
     troubled: frozenset[str]
@@ -90,8 +95,11 @@ class Findings:
         return "incomplete" if {pair.treatment, pair.baseline} & self.troubled else pair_state(pair)
 
 
-def find(options: Options) -> Findings:
-    """Load a study and work everything out. Raises UserError for an unknown study, metric or baseline."""
+def find(options: Options, say: Say = lambda text: None) -> Findings:
+    """Load a study and work everything out; `say` hears how far a judge is.
+
+    Raises UserError for an unknown study, metric or baseline, and for a judge that cannot be asked.
+    """
     study = load_study(options.study, options.output_dir, options.tracking_uri)
     declared = declare(study, options)
     metric = metric_named(declared.metric)
@@ -119,6 +127,8 @@ def find(options: Options) -> Findings:
     gamed = signs(study, arms, drifts)
     limits = [*pairing_cautions(pairing), *prompt_cautions(() if problems else each)]
     fresh = None if each else _prompts(study)
+    judgement = judgement_of(study, order, options.judge, say)
+    limits += [Caution(*told) for told in (warnings(judgement) if judgement else [])]
     warned = cautions(study, metric, arms, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
     return Findings(
         study=study,
@@ -136,6 +146,7 @@ def find(options: Options) -> Findings:
         reward_models=reward_models(study),
         costs=tuple(costs(study, declared)),
         phases=phase_costs(study, declared.expected_memory_gb),
+        judgement=judgement,
         fairness=fairness,
         unfinished=problems,
         troubled=troubled,

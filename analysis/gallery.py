@@ -4,6 +4,7 @@ from . import differences, figures, pair_charts, proxies, seeds
 from .arms import Arm
 from .figures import Chart
 from .findings import Findings
+from .judge_chart import judge_charts
 from .learning import Line, first_known, gain_paths, learning_lines, x_axis
 from .load import Study
 from .metrics import metric_named
@@ -21,6 +22,7 @@ def draw(findings: Findings) -> Gallery:
         "proxy": proxies.proxy_charts(findings),
         "pairs": pair_charts.pair_charts(findings),
         "kl": kl_charts(findings),
+        "judge": judge_charts(findings),
         "cost": _present(*(figures.cost_chart(findings, key) for key in ("tokens", "seconds", "peak_memory_bytes"))),
     }
 

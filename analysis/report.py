@@ -10,6 +10,7 @@ from . import cells, ledes, marks, prompts, sentences
 from .canvas import standalone
 from .findings import Findings
 from .gallery import Gallery, draw
+from .judge import words
 from .learning import FROM_SEEDS
 from .limits import pairing_note
 from .metrics import REASONS, counted, metric_named
@@ -31,6 +32,7 @@ SECTIONS = (
     ("rewardmodel", "Reward model"),
     ("kl", "KL and length"),
     ("cost", "Cost"),
+    ("judge", "Judge"),
     ("fairness", "Fairness"),
     ("samples", "Samples"),
     ("runs", "Runs"),
@@ -66,6 +68,7 @@ def absent(findings: Findings) -> set[str]:
     """Sections that speak of something this study does not have."""
     there = {
         "strata": findings.strata,
+        "judge": findings.judgement,
         "proxy": findings.over_optimization,
         "rewardmodel": findings.reward_models,
     }
@@ -85,6 +88,7 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "lede": ledes,
         "cell": cells,
         "by": prompts,
+        "judge": words,
         "pairing_note": pairing_note(findings.pairing, findings.pairs),
         "gallery": gallery,
         "palette": Markup(stylesheet()),

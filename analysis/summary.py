@@ -7,6 +7,7 @@ from typing import Any
 
 from .compare import Comparison
 from .findings import Findings
+from .judge.data import as_data
 from .load import Run
 from .overoptimization import OverOptimization
 from .phases import PhaseCost
@@ -35,7 +36,7 @@ def summary(findings: Findings) -> dict[str, Any]:
         "exploratory": [_comparison(pair, "not_tested") for pair in findings.exploratory],
         "pairing": {"by_seed": findings.pairing.holds, "refused": findings.pairing.refusal},
         "by_prompt": [_by_prompt(row) for row in findings.by_prompt],
-        "judge": None,
+        "judge": as_data(findings.judgement),
         "answers": {row.metric.name: {"start": row.start, "end": row.end} for row in findings.changes},
         "strata": [_stratum(row) for row in findings.strata],
         "over_optimization": [_over_optimization(finding) for finding in findings.over_optimization],
@@ -128,6 +129,7 @@ def _reward_model(model: RewardModel) -> dict[str, Any]:
         "pairs": model.pairs,
         "by_margin": [_bin(row) for row in model.by_margin],
         "by_length": [_bin(row) for row in model.by_length],
+        "gates": [{**asdict(gate), "passed": gate.passed} for gate in model.gates],
         **{name: _number(value) for name, value in model.calibration.items()},
     }
 

@@ -7,6 +7,7 @@ from typing import TextIO
 from .compare import Comparison
 from .costs import Cost
 from .findings import Findings
+from .judge.words import brief
 from .metrics import Metric, plain, significant
 from .sentences import seeds_advice
 from .theme import PALETTE_SIZE, TERMINAL_MARKS
@@ -31,6 +32,7 @@ def summary_lines(findings: Findings, page: Path, color: bool) -> list[str]:
     lines += _metric_table(findings) if len(findings.arms) == 2 else _level_table(findings)
     lines += [
         _rule(),
+        *_judge(findings),
         *_cautions(findings),
         f" report  {page}",
         f" exit {findings.verdict.exit_code} ({_exit(findings)})",
@@ -197,6 +199,11 @@ def _change(findings: Findings, pair: Comparison) -> str:
 
 def _level_row(name: str, level: str, interval: str, change: str, seconds: str) -> str:
     return _fit(f" {name[:15]:<15}{level[:14]:>14}  {interval:<15} {change:<25}{seconds}".rstrip())
+
+
+def _judge(findings: Findings) -> list[str]:
+    lines = brief(findings.judgement) if findings.judgement else []
+    return [part for line in lines for part in _wrapped(line, " ")]
 
 
 def _cautions(findings: Findings) -> list[str]:

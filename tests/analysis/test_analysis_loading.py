@@ -189,7 +189,6 @@ def test_what_was_declared_in_the_config_decides_unless_typed(studies):
         (["study=x", "colour=red"], "'colour=red' is not understood"),
         (["loading"], "'loading' is not understood"),
         ([], "say which study"),
-        (["study=x", "judge=gpt4o_mini"], "judging is not available"),
         (["study=x", "margin=-1"], "above zero"),
         (["study=x", "margin=wide"], "not a number"),
         (["study=x", "output_dir=/nowhere"], "There is no study yet"),
