@@ -197,14 +197,14 @@ def seed_cells(seed: SeedFall) -> list[str]:
 
 def phase_cells(cost: PhaseCost) -> list[str]:
     """Seconds, tokens and peak memory of a phase."""
-    memory = cost.peak_memory_bytes
-    return [significant(cost.seconds), significant(cost.tokens), significant(None if memory is None else memory / GIB)]
+    memory = None if cost.peak_memory_bytes is None else cost.peak_memory_bytes / GIB
+    return ["" if number is None else significant(number) for number in (cost.seconds, cost.tokens, memory)]
 
 
 def expectation(cost: PhaseCost) -> str:
     """4.31 GB; expected 4 to 5 GB: as expected."""
     if cost.expected_gb is None or cost.peak_memory_bytes is None:
-        return "no expectation declared" if cost.expected_gb is None else "n/a"
+        return ""
     low, high = (f"{end:g}" for end in cost.expected_gb)
     span = low if low == high else f"{low} to {high}"
     return f"{cost.peak_memory_bytes / GB:.2f} GB measured, {span} GB expected: {cost.verdict}"

@@ -55,7 +55,7 @@ def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
     runs = [run for run in study.runs if run.counted and run.status == "finished"]
     differences, keys = config_differences(runs, study.arms, allow)
     checks = [
-        _same(runs, "Same SFT start", lambda run: _at(run, "artifacts", "sft"), allow="sft"),
+        *_same_foundations(runs),
         _same_data(runs),
         _same_prompt_order(runs),
         _same(runs, "Same reward function", _reward, allow="reward"),
@@ -121,6 +121,17 @@ def _same(
     if len(groups) == 1:
         return Check(name, "ok", f"{next(iter(groups))} in all {counted(len(runs), 'run')}", allow)
     return Check(name, otherwise, "; ".join(f"{text} in {_who(group)}" for text, group in groups.items()), allow)
+
+
+def _same_foundations(runs: list[Run]) -> list[Check]:
+    """The models made once for all: the SFT model, and the reward model where a run was scored by one."""
+    judged = any(_at(run, "artifacts", "reward_model") for run in runs)
+    names = {"sft": "Same SFT start", **({"reward_model": "Same frozen reward model"} if judged else {})}
+    return [_same(runs, words, _artifact(name), allow=name) for name, words in names.items()]
+
+
+def _artifact(name: str) -> Callable[[Run], Any]:
+    return lambda run: _at(run, "artifacts", name)
 
 
 def _same_data(runs: list[Run]) -> Check:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from alignbench.core import record
 
 from . import statistics
+from .answers import known
 from .load import Run, Study
 from .metrics import method_label
 
@@ -19,13 +20,18 @@ GB = 1e9
 class PhaseCost:
     """One phase: seconds, tokens and peak memory; of a method the means over its finished runs."""
 
-    label: str
+    phase: str
     arm: str | None
     note: str
     seconds: float | None
     tokens: float | None
     peak_memory_bytes: float | None
     expected_gb: tuple[float, float] | None = None
+
+    @property
+    def label(self) -> str:
+        """The phase, and whose it was."""
+        return self.phase if self.arm is None else f"{self.phase}, {method_label(self.arm)}"
 
     @property
     def verdict(self) -> str:
@@ -41,9 +47,10 @@ class PhaseCost:
 
 
 def phase_costs(study: Study, expected: dict[str, tuple[float, float]]) -> tuple[PhaseCost, ...]:
-    """The shared phases that were measured, then the reinforcement learning of every method."""
+    """The shared phases that were measured, then the learning and the evaluation of every method."""
     shared = [cost for name, label in SHARED.items() for cost in _shared(study.runs, name, label)]
-    return (*shared, *(_of_method(arm, study.of(arm), expected.get(arm.split(" ")[0])) for arm in study.arms))
+    own = [row for arm in study.arms for row in _of_method(arm, study.of(arm), expected.get(arm.split(" ")[0]))]
+    return (*shared, *own)
 
 
 def _shared(runs: Sequence[Run], name: str, label: str) -> list[PhaseCost]:
@@ -55,7 +62,7 @@ def _shared(runs: Sequence[Run], name: str, label: str) -> list[PhaseCost]:
             made.setdefault(str((run.manifest.get("artifacts") or {}).get(name)), about)
     return [
         PhaseCost(
-            label=label,
+            phase=label,
             arm=None,
             note="once for all runs" if len(made) == 1 else key,
             seconds=about.get("seconds"),
@@ -66,10 +73,26 @@ def _shared(runs: Sequence[Run], name: str, label: str) -> list[PhaseCost]:
     ]
 
 
-def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> PhaseCost:
-    spent = {"seconds": record.SECONDS, "tokens": record.TOKENS, "peak_memory_bytes": record.PEAK_MEMORY}
-    means = {}
-    for key, metric in spent.items():
-        numbers = [run.ledger.get(key, run.metrics.get(metric)) for run in runs if run.status == "finished"]
-        means[key] = statistics.mean([float(number) for number in numbers if number is not None])
-    return PhaseCost(label=f"RL, {method_label(arm)}", arm=arm, note="mean of a run", expected_gb=expected, **means)
+def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> list[PhaseCost]:
+    """Reinforcement learning, and the evaluation at its end where that was timed; peak memory is of the whole run."""
+    done = [run for run in runs if run.status == "finished"]
+    spent = {
+        key: statistics.mean(
+            [float(n) for run in done if (n := run.ledger.get(key, run.metrics.get(name))) is not None]
+        )
+        for key, name in (
+            ("seconds", record.SECONDS),
+            ("tokens", record.TOKENS),
+            ("peak_memory_bytes", record.PEAK_MEMORY),
+        )
+    }
+    note = "mean of a run"
+    rows = [PhaseCost(phase="RL", arm=arm, note=note, expected_gb=expected, **spent)]
+    seconds = statistics.mean(known(runs, record.EVALUATION_SECONDS))
+    if seconds is not None:
+        rows.append(
+            PhaseCost(
+                phase="Final evaluation", arm=arm, note=note, seconds=seconds, tokens=None, peak_memory_bytes=None
+            )
+        )
+    return rows

@@ -139,7 +139,7 @@ def _bin(row: Bin) -> dict[str, Any]:
 
 
 def _phase(cost: PhaseCost) -> dict[str, Any]:
-    return {**asdict(cost), "verdict": cost.verdict}
+    return {**asdict(cost), "label": cost.label, "verdict": cost.verdict}
 
 
 def _paired(pair: Comparison) -> dict[str, Any] | None:

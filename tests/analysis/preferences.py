@@ -54,6 +54,7 @@ def preference_run(
             "eval/empty_fraction": empty * step / STEPS,
         }
     rows[STEPS] |= {
+        "cost/evaluation_seconds": 6.5,
         "final/gold": end,
         "final/start_gold": -1.0 + 0.01 * (seed % 3),
         "final/avg_reward": proxy,

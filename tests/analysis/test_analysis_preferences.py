@@ -281,6 +281,12 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert told["ece"] == 0.018
 
 
+def test_one_frozen_reward_model_is_a_condition(far, arithmetic):
+    evidence = {check.name: (check.outcome, check.evidence) for check in far[0].fairness.checks}
+    assert evidence["Same frozen reward model"] == ("ok", "reward_model-77aa00bb11cc in all 6 runs")
+    assert "Same frozen reward model" not in {check.name for check in arithmetic[0].fairness.checks}
+
+
 def test_two_reward_models_are_both_shown(studies):
     runs = as_it_should_be()
     runs[0].manifest["artifacts"] = {"sft": "sft-3f9ac41e0001", "reward_model": "reward_model-other"}
@@ -291,12 +297,25 @@ def test_two_reward_models_are_both_shown(studies):
     assert [model.key for model in findings.reward_models] == ["reward_model-other", "reward_model-77aa00bb11cc"]
     assert "<code>reward_model-other</code> (ppo seed 42): It ranks 65.0%" in html
     assert "at least 70.0% ranked right, missed with 66.0%." in html
+    assert findings.verdict.state == "not_comparable"
+    assert any(
+        text.startswith("Same frozen reward model: reward_model-other in ppo seed 42")
+        for text in findings.fairness.violations
+    )
     assert findings.reward_models[0].by_length[0].label == "\u22129 to 3"
 
 
 def test_what_each_phase_cost_stands_beside_what_was_expected(far):
     findings, html, text, _ = far
-    assert [cost.label for cost in findings.phases] == ["SFT", "Reward model", "RL, PPO", "RL, GRPO"]
+    assert [cost.label for cost in findings.phases] == [
+        "SFT",
+        "Reward model",
+        "RL, PPO",
+        "Final evaluation, PPO",
+        "RL, GRPO",
+        "Final evaluation, GRPO",
+    ]
+    assert "| Final evaluation, PPO, mean of a run | 6.50 |  |  |  |" in text
     assert "| SFT, once for all runs | 31.5 | 96,000 | 0.500 |  |" in text
     # 2.4 GiB is 2.577 GB, 1.56 GiB is 1.675 GB
     assert "2.57 GB measured, 2 to 2.5 GB expected: 3% more" in html
@@ -308,7 +327,7 @@ def test_memory_within_and_below_the_expectation(studies):
     for run in runs:
         run.config["analysis"]["expected_memory_gb"] = {"ppo": [2, 3], "grpo": [2, 3]}
     verdicts = [cost.verdict for cost in built(studies, "preferences-memory", runs)[0].phases]
-    assert verdicts == ["", "", "as expected", "16% less"]
+    assert verdicts == ["", "", "as expected", "", "16% less", ""]
 
 
 def test_strata_have_a_table_and_stay_out_of_the_forest(far):
