@@ -142,7 +142,7 @@ def test_the_numbers_of_the_gemma_preset() -> None:
         assert (job.algo.clip_low, job.algo.clip_high) == (0.2, 0.2)
     assert (grpo.algo.group_size, grpo.algo.scale_by_std, grpo.algo.normalizer.alpha) == (6, False, 0.99)
     ema = grpo.algo.normalizer
-    assert (ema.mean, ema.std, ema.low, ema.high) == (3.0, 1.0, 1.0, 5.0)
+    assert (ema.mean, ema.std, ema.center, ema.scale, ema.low, ema.high) == (None, None, 3.0, 1.0, 1.0, 5.0)
     assert (ppo.algo.lam, ppo.algo.gamma, ppo.algo.value_coef, ppo.algo.entropy_coef) == (0.95, 0.99, 1.0, 0.01)
     assert ppo.algo.normalizer is None
 

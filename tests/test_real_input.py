@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from commands import ROOT, config, lines, numbers, status
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, GemmaConfig, PreTrainedTokenizerFast
+from gemma import make_gemma
 
 from alignbench.data.gsm8k import GSM8K
 from alignbench.pipeline import run
@@ -21,10 +19,6 @@ SMALL = (
     "data=gsm8k", f"data.path={TRAIN}", "data.train_rows=64", "data.validation_rows=8", "data.test_rows=8",
     "hardware=cpu", "tracking.enabled=false", "sft.steps=3", "sft.batch_size=8", "rl.steps=2",
     "rl.rollouts_per_step=16", "rl.max_new_tokens=16", "rl.optimizer.warmup_steps=0", "eval.perplexity_rows=8",
-)
-GEMMA_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] "
-    "+ '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
 )
 REWARD = """
 def variety(prompts, completions, reference):
@@ -41,28 +35,9 @@ def run_here(output_dir: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Gemma of random weights, with special tokens and chat template like the real one's, as a person would have it
-    in a folder."""
-    folder = tmp_path_factory.mktemp("gemma")
+    """A small Gemma whose tokenizer knows word problems."""
     texts = [row["prompt"] + row["completion"] for row in GSM8K(path=str(TRAIN)).demonstrations()[:300]]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=512, special_tokens=special, show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>",
-        additional_special_tokens=special[3:])
-    fast.chat_template = GEMMA_TEMPLATE
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(GemmaConfig(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1,
-        bos_token_id=2,
-    )).save_pretrained(folder)
-    return folder
+    return make_gemma(tmp_path_factory.mktemp("gemma"), texts)
 
 
 def test_every_row_composes_a_prompt_that_the_embedded_model_has_room_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,12 @@ class RewardModel:
         last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         return linear(last.float(), self.inner.score.weight.float())[:, 0]
 
+    def _one_dtype(self) -> AbstractContextManager[Any]:
+        """While it is open, the model itself can multiply its hidden states with a head of another dtype."""
+        dtype = self.inner.get_input_embeddings().weight.dtype
+        mixed = dtype in (torch.bfloat16, torch.float16) and self.inner.score.weight.dtype != dtype
+        return torch.autocast(self.device.type, dtype) if mixed else nullcontext()
+
     @torch.no_grad()
     def _check_head(self) -> None:
         """Try on a few tokens that the model's own score is ours."""
@@ -86,8 +92,9 @@ class RewardModel:
         ids = torch.tensor([tokens], device=self.device)
         if named:
             ours = self._scores(ids, torch.tensor([len(tokens)], device=self.device))
-            theirs = self.inner(input_ids=ids, use_cache=False).logits[:, 0].float()
-            named = torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2)
+            with self._one_dtype():
+                theirs = self.inner(input_ids=ids, use_cache=False).logits[:, 0].float()
+            named = torch.allclose(ours, theirs, rtol=1e-2, atol=3e-2)
         if not named:
             raise UserError(
                 f"{type(self.inner).__name__} is no reward model that can be used here: it needs a linear head named "
