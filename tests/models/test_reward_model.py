@@ -340,3 +340,30 @@ def test_a_policy_with_another_tokenizer_is_read_as_text():
     assert written.prompts.shape != expected.prompts.shape
     close(judge(translated, written, 8), judge(model, expected, 8))
     close(judge(translated, written, 1), judge(model, expected, 8))
+
+
+# --- low precision --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_beside_an_adapter_in_low_precision_the_head_stays_exact(gemma, tmp_path, quantization):
+    source = Pretrained(name="gemma", path=str(gemma), dtype="bfloat16", quantization=quantization, lora=Lora(rank=4))
+    model = begin(source=source)
+    assert model.inner.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for _, p in model.trainable())
+    before = judge(model, batch(), 8).view(2, -1)
+    wished = batch() if (before[0] < before[1]).any() else batch()[torch.tensor([2, 3, 0, 1])]
+    learn(model, wished)
+    scores = judge(model, wished, 8)
+    assert scores.dtype == torch.float32
+    assert (scores[:2] > scores[2:]).all()
+    model.save(tmp_path, CARD)
+    close(judge(trained(source, tmp_path, texts=(), device="cpu"), wished, 8), scores)
+
+
+def test_all_weights_in_low_precision_come_back_as_they_were(checkpoint, tmp_path):
+    source = Pretrained(name="llama", path=str(checkpoint), dtype="bfloat16")
+    model = begin(source=source)
+    model.save(tmp_path, CARD)
+    again = trained(source, tmp_path, texts=(), device="cpu")
+    assert again.inner.score.weight.dtype == torch.bfloat16
+    close(judge(again, batch(), 8), judge(model, batch(), 8), atol=0)
