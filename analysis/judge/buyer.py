@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from .session import Session
 
 PATIENCE = 3  # calls in a row without any answer after which the endpoint is taken to be down
-SPOKEN = 200  # calls between two lines about how far it is
+TENTH = 0.1  # of the calls, between two lines about how far it is
 
 
 class Buyer:
-    """What the workers of a session share; `failed` says that the endpoint, not the money, stopped them."""
+    """What the workers of a session share; `failed` says that the endpoint, not the money, stopped them.
 
-    def __init__(self, session: "Session", endpoint: Endpoint, purse: Purse) -> None:
+    `calls` is how many there are to make, if each gets its verdict at once.
+    """
+
+    def __init__(self, session: "Session", endpoint: Endpoint, purse: Purse, calls: int) -> None:
         self.failed = False
         self._session, self._endpoint, self._purse = session, endpoint, purse
         self._under_way: dict[str, asyncio.Future[Reply | None]] = {}
         self._silent = self._bought = 0
+        self._calls = calls
 
     async def work(self, queue: Iterator[tuple[int, Order]]) -> None:
         """Play games until there is none left, or until the session has stopped."""
@@ -68,8 +72,8 @@ class Buyer:
                 self._stop(f"{session.judge.base_url} does not answer ({error})")
         finally:
             await self._purse.settle(amount, cost)
-        if reply and self._bought % SPOKEN == 0:
-            session.say(f"judge {session.judge.model}: {self._bought:,} calls made")
+        if reply and self._bought % max(1, round(TENTH * self._calls)) == 0:
+            session.say(f"judge {session.judge.model}: {self._bought:,} of {self._calls:,} calls made")
         return reply
 
     def _stop(self, reason: str) -> None:

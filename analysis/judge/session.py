@@ -119,7 +119,7 @@ class Session:
             date = await endpoint.shutdown_date()
             check_date(date)
             self.cache.keep_shutdown_date(self.judge.base_url, self.judge.model, date)
-            buyer = Buyer(self, endpoint, Purse(self.judge.max_dollars, float(self._dollars.sum())))
+            buyer = Buyer(self, endpoint, Purse(self.judge.max_dollars, float(self._dollars.sum())), len(places))
             queue = iter(sorted(places, key=lambda place: (place[0], place[1] != self._starts_with(place[0]))))
             await asyncio.gather(*(buyer.work(queue) for _ in range(self.judge.concurrency)))
         finally:

@@ -58,8 +58,6 @@ def length_controlled(values: np.ndarray, gaps: np.ndarray, prompts: np.ndarray)
     The length term of AlpacaEval 2 (Dubois et al. 2024, https://arxiv.org/abs/2404.04475), without its regularization.
     `gaps` are lengths of the first answer minus the second.
     """
-    import statsmodels.api as sm
-
     if len(np.unique(prompts)) < FEW_PROMPTS:
         return Estimate(value=None, reason="few_prompts")
     if np.ptp(values) == 0:
@@ -71,12 +69,20 @@ def length_controlled(values: np.ndarray, gaps: np.ndarray, prompts: np.ndarray)
     if not (won.min() < lost.max() and lost.min() < won.max()):
         return Estimate(value=None, reason="separated")
     design = np.column_stack([np.ones(len(gaps)), scaled])
-    fit = sm.GLM(values, design, family=sm.families.Binomial()).fit(
-        cov_type="cluster", cov_kwds={"groups": np.unique(prompts, return_inverse=True)[1]}
-    )
-    theta, error = float(fit.params[0]), float(fit.bse[0])
+    parameters, covariance = _logit(values, design, prompts)
+    theta, error = float(parameters[0]), sqrt(covariance[0, 0])
     half = float(stats.t.ppf(0.975, len(np.unique(prompts)) - 1)) * error
     return Estimate(value=_logistic(theta), low=_logistic(theta - half), high=_logistic(theta + half))
+
+
+def _logit(values: np.ndarray, design: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of a logistic regression of shares in [0, 1], and their covariance clustered by prompt."""
+    from statsmodels.genmod.families import Binomial  # here, because it takes a second
+    from statsmodels.genmod.generalized_linear_model import GLM
+
+    groups = np.unique(prompts, return_inverse=True)[1]
+    fit = GLM(values, design, family=Binomial()).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    return np.asarray(fit.params), np.asarray(fit.cov_params())
 
 
 def strengths(
@@ -86,8 +92,6 @@ def strengths(
 
     logit P(i beats j) = b_i - b_j (Bradley and Terry 1952), a tie as half a win; errors clustered by prompt.
     """
-    import statsmodels.api as sm
-
     if len(np.unique(prompts)) < FEW_PROMPTS:
         return "few_prompts"
     if np.ptp(values) == 0:
@@ -100,11 +104,8 @@ def strengths(
     design = np.zeros((len(values), count))
     rows = np.arange(len(values))
     design[rows, first], design[rows, second] = 1.0, -1.0
-    fit = sm.GLM(values, design[:, 1:], family=sm.families.Binomial()).fit(
-        cov_type="cluster", cov_kwds={"groups": np.unique(prompts, return_inverse=True)[1]}
-    )
     strength, covariance = np.zeros(count), np.zeros((count, count))
-    strength[1:], covariance[1:, 1:] = fit.params, fit.cov_params()
+    strength[1:], covariance[1:, 1:] = _logit(values, design[:, 1:], prompts)
     return strength, covariance
 
 

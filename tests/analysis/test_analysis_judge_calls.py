@@ -271,7 +271,7 @@ def test_the_limit_is_never_passed_and_more_money_goes_on(heard, judge, server):
 
 def test_cost_is_told_before_and_after(heard, judge):
     heard(judge, [pair(i) for i in range(3)])
-    before, after = heard.said
+    before, *_, after = heard.said
     assert "3 pairs in both orders; 6 calls to make, about $0.00" in before
     assert "no limit" in before
     assert f"3 of 3 pairs judged, ${6 * PRICE:.4f} in all" in after
