@@ -151,13 +151,13 @@ def _own_adapter(model: Any, judge: Any, seed: int) -> OwnAdapter:
 
 @torch.no_grad()
 def _take_over(model: Any, judge: Any) -> None:
-    """Give the critic the weights of the reward model's adapter; what lies under both must be the same."""
-    mine, theirs = _adapter(model, CRITIC), _adapter(judge, TRAINED)
+    """Give the critic the weights of the reward model's adapter; the SFT model's under both must be the same."""
     below, expected = _adapter(model, FROZEN), _adapter(judge, SFT)
-    same = all(name in below and torch.equal(below[name], weight) for name, weight in expected.items())
-    if mine.keys() != theirs.keys() or not same:
-        raise UserError("algo.critic.start=reward_model: the reward model was not trained upon the policy's base and "
-                        "SFT model. Let the study train it (reward.path=null), or set algo.critic.start=zero")
+    if not all(name in below and torch.equal(below[name], weight) for name, weight in expected.items()):
+        raise UserError("algo.critic.start=reward_model: the reward model was trained upon another SFT model than the "
+                        "policy's. Let the study train it (reward.path=null), or set algo.critic.start=zero")
+    mine, theirs = _adapter(model, CRITIC), _adapter(judge, TRAINED)
+    assert mine.keys() == theirs.keys(), "the reward model's is an adapter of another base"
     for name, weight in theirs.items():
         mine[name].copy_(weight)
 
