@@ -118,7 +118,8 @@ def test_every_number_has_a_name_in_the_record(method):
     components = {f"{record.REWARD_COMPONENT}{name}" for name in ("hits", "tokens")}
     assert found - NAMES == components
     assert NAMES - found <= {"train/value_loss", "train/value_mean", "train/explained_variance",
-                             "train/value_clip_fraction", record.SECONDS, "cost/tracking_seconds", record.PEAK_MEMORY}
+                             "train/value_clip_fraction", record.SECONDS, record.TRACKING_SECONDS, record.EVALUATION_SECONDS,
+                             record.PEAK_MEMORY}
     assert ("train/value_loss" in found) == (method == "PPO")
 
 
