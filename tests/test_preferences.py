@@ -75,6 +75,17 @@ def test_a_reward_model_of_ones_own_is_taken_from_its_folder(outputs: Path, runs
     assert numbers(folder)[-1] == numbers(runs["grpo"])[-1]
 
 
+@pytest.mark.parametrize("model", [(), ("+model.lora.rank=4",)])
+def test_a_critic_can_start_as_the_reward_model(outputs: Path, runs: dict[str, Path], model: tuple[str, ...]) -> None:
+    folder = run_small(outputs, *PREFERENCES, *model, "algo=ppo", "algo.critic.trunk=separate",
+                       "algo.critic.start=reward_model", "algo.critic.hidden=0")
+    first, plain = ({step: m for phase, step, m in numbers(run) if phase == "rl"}[1] for run in (folder, runs["ppo"]))
+    assert plain["train/value_mean"] == 0
+    assert abs(first["train/value_mean"]) > 0.01
+    assert first["budget/flops"] > plain["budget/flops"]
+    assert not list((folder / "final").glob("**/critic"))
+
+
 @pytest.mark.parametrize("how", ["phased", "adaptive"])
 def test_controllers_normalizer_and_choice_of_weights_go_through_a_run(outputs: Path, how: str) -> None:
     more = ["algo.kl.action=stop", "algo.kl.values=[0.0]", "algo.kl.boundaries=[]", "algo.kl.coef=0"]
