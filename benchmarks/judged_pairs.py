@@ -1,0 +1,93 @@
+"""How long does a report take that has 100,000 judged pairs? A study is made up, its verdicts are put into the cache.
+
+    python -m benchmarks.judged_pairs [prompts per seed, default 20000]
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from alignbench.core.judging import Judge
+from analysis.declared import Options
+from analysis.findings import find
+from analysis.judge.cache import opened
+from analysis.judge.choose import compose
+from analysis.judge.pairs import Pair, make_pairs
+from analysis.judge.prompt import ORDERS, Template
+from analysis.judge.verdicts import Reply
+from analysis.load import load_study
+from analysis.report import write_report
+from benchmarks.simulated_judge import Taste
+
+SEEDS, METHODS = (1, 2, 3, 4, 5), ("ppo", "grpo")
+TASTE = Taste(position=0.4, tie=0.3)
+TEXT = "The answer is worked out step by step, as it should be. " * 8
+WORDS = {1: "A", 0: "tie", -1: "B"}
+
+
+def main(prompts: int) -> None:
+    """Make the study, fill the cache, then time the report as a user would see it."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        for method in METHODS:
+            for seed in SEEDS:
+                write_run(home, method, seed, prompts)
+        words = ("judge=openai_compatible", "judge.model=simulated", "judge.mode=cache_only",
+                 f"judge.max_prompts={prompts}")
+        judge = compose("openai_compatible", words[1:])
+        assert judge is not None
+        pairs = make_pairs(load_study("s", home), list(METHODS), prompts).pairs
+        start = perf_counter()
+        fill(home, judge, pairs)
+        sys.stdout.write(f"{len(pairs):,} pairs, both verdicts of each cached in {perf_counter() - start:.1f} s\n")
+        start = perf_counter()
+        findings = find(Options(study="s", output_dir=home, judge=words))
+        found = perf_counter() - start
+        page = write_report(findings)
+        sys.stdout.write(f"study loaded and judged from the cache in {found:.1f} s, with the report "
+                         f"{perf_counter() - start:.1f} s; page {page.stat().st_size / 1000:.0f} kB\n")
+        assert findings.judgement is not None
+        found_tally = findings.judgement.matches[0].tally
+        sys.stdout.write(f"{found_tally.judged:,} judged: {found_tally.score}\n")
+
+
+def write_run(home: Path, method: str, seed: int, prompts: int) -> None:
+    """A finished run with this many answers."""
+    folder = home / "runs" / "s" / f"{method}-tiny-s{seed}-00000000"
+    folder.mkdir(parents=True)
+    status = {"status": "finished", "key": folder.name, "study": "s", "method": method, "model": "tiny", "seed": seed,
+              "started": "2026-11-21T00:00:00+00:00", "finished": "2026-11-21T01:00:00+00:00"}
+    (folder / "status.json").write_text(json.dumps(status))
+    metrics = {"phase": "evaluate", "step": 1, "time": 0.0, "metrics": {"final/accuracy": 0.5 + 0.01 * seed}}
+    (folder / "metrics.jsonl").write_text(json.dumps(metrics) + "\n")
+    with (folder / "eval.jsonl").open("w") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in answers(method, seed, prompts))
+
+
+def answers(method: str, seed: int, prompts: int) -> Iterator[dict]:
+    """Answers of about 450 characters to questions of about 450."""
+    for i in range(prompts):
+        yield {"prompt_id": f"p{i}", "prompt": f"{TEXT}{i}?", "response": f"{TEXT}{method} {seed} {i}",
+               "reference": None, "scores": {"total": 1.0}, "correct": True, "tokens": 100, "truncated": False}
+
+
+def fill(home: Path, judge: Judge, pairs: tuple[Pair, ...]) -> None:
+    """The verdicts of a simulated judge, kept as if they had been paid for."""
+    rng, template = np.random.default_rng(0), Template(judge)
+    gap, zero = 0.2 + rng.standard_normal(len(pairs)), np.zeros(len(pairs))
+    said = [TASTE.verdict(sign * gap, zero, rng.standard_normal(len(pairs))) for sign in (1, -1)]
+    with opened(home) as cache:
+        for i, pair in enumerate(pairs):
+            for order in ORDERS:
+                content = json.dumps({"reasoning": TEXT[:200], "verdict": WORDS[int(said[order][i])]})
+                reply = Reply(content, None, "stop", "simulated", None, 500, 0, 60)
+                cache.put(template.request(pair, order, 0).key, reply, {}, "", 0.5)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
