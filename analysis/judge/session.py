@@ -10,6 +10,7 @@ import numpy as np
 from alignbench.core.errors import UserError
 from alignbench.core.judging import Judge
 
+from ..metrics import counted
 from .buyer import Buyer
 from .cache import Cache
 from .endpoint import Endpoint
@@ -136,8 +137,8 @@ class Session:
         each = sum(expected_price(request, self.judge) for request in some) / len(some)
         limit = "no limit" if self.judge.max_dollars is None else f"limit ${self.judge.max_dollars:g} for the study"
         self.say(
-            f"judge {self.judge.model}: {len(self._pairs):,} pairs in both orders; {len(places):,} calls to make, "
-            f"about ${each * len(places):.4f} beside ${self._dollars.sum():.4f} paid before ({limit})"
+            f"judge {self.judge.model}: {counted(len(self._pairs), 'pair')} in both orders; "
+            f"{counted(len(places), 'call')} to make, about ${each * len(places):.4f} beside ${self._dollars.sum():.4f} paid before ({limit})"
         )
 
     def _account(self) -> None:

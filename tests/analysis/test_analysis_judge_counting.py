@@ -10,6 +10,7 @@ from scipy import stats
 from analysis.judge import winrate
 from analysis.judge.game import INVALID, LOSS, TIE, UNASKED, WIN
 from analysis.judge.tally import Games, ranking, strict, tally
+from benchmarks.simulated_judge import Contest, Taste, simulate
 
 KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNASKED}
 
@@ -206,3 +207,30 @@ def test_a_judge_of_no_use_leaves_people_alone():
     assert found.value == pytest.approx(people.mean())
     same = winrate.corrected_by_people(np.ones(20), np.ones(20), np.ones(50))
     assert (same.value, same.low, same.reason) == (1.0, None, "all_the_same")
+
+
+def contests(contest: Contest, taste: Taste, count: int):
+    rng = np.random.default_rng(11)
+    return [simulate(contest, taste, rng) for _ in range(count)]
+
+
+def held(estimates, truth: float) -> float:
+    return float(np.mean([e.low <= truth <= e.high for e in estimates]))
+
+
+def test_both_orders_see_through_a_biased_judge_and_one_order_does_not():
+    contest, taste = Contest(gap=0.3), Taste(position=0.4)
+    games = contests(contest, taste, 600)
+    truth = taste.true_share(contest.gap, contest.spread)
+    assert truth == pytest.approx(stats.norm.cdf(0.3 / np.sqrt(1 + 2 * 0.49)))
+    both = [winrate.share((strict(g.games) + 1) / 2, g.prompts) for g in games]
+    assert held(both, truth) >= 0.94
+    assert np.mean([e.value for e in both]) == pytest.approx(truth, abs=0.01)
+    for order in (0, 1):
+        single = [winrate.share((g.games[:, order] + 1) / 2, g.prompts) for g in games]
+        assert held(single, truth) < 0.05
+
+
+def test_few_prompts_are_held_too():
+    games = contests(Contest(prompts=12, seeds=1), Taste(position=0.4), 400)
+    assert held([tally(g).score for g in games], 0.5) >= 0.94
