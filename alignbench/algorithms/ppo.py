@@ -81,7 +81,9 @@ class PPO:
         policy = clipped_surrogate(ratio, batch.advantages, self.clip_low, self.clip_high, self.dual_clip)
         value = clipped_value(now.values, batch.values, batch.returns, self.value_clip)
         kl = self.kl.in_loss(now, batch)
-        losses = policy + self.value_coef * value - self.entropy_coef * now.entropy + batch.kl_coef * kl
+        losses = policy + self.value_coef * value + batch.kl_coef * kl
+        if self.entropy_coef:  # A bonus of zero would still take a gradient over the whole vocabulary.
+            losses = losses - self.entropy_coef * now.entropy
         return LossOutput(loss=batch.total(losses), tokens={
             "policy_loss": policy,
             "value_loss": value,

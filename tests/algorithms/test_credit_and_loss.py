@@ -196,3 +196,10 @@ class TestPPO:
         assert_close(out.tokens["policy_loss"], tensor([[-1.3, 0.8]]))
         assert_close(out.tokens["value_loss"], tensor([[0.5 * 0.7**2, 0.5 * 0.4**2]]))
         assert out.tokens["clip_fraction"].all()
+
+    @pytest.mark.parametrize("coefficient", [0.0, 0.1])
+    def test_an_entropy_that_earns_nothing_has_no_gradient_to_be_paid_for(self, coefficient):
+        algorithm, now = PPO(entropy_coef=coefficient), forward(self.BATCH)
+        algorithm.loss(now, experience(algorithm, self.BATCH)).loss.backward()
+        assert now.logprobs.grad is not None
+        assert (now.entropy.grad is not None) == (coefficient > 0)
