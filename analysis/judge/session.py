@@ -138,8 +138,8 @@ class Session:
         limit = "no limit" if self.judge.max_dollars is None else f"limit ${self.judge.max_dollars:g} for the study"
         self.say(
             f"judge {self.judge.model}: {counted(len(self._pairs), 'pair')} in both orders; "
-            f"{counted(len(places), 'call')} to make, about ${each * len(places):.4f} beside ${self._dollars.sum():.4f} "
-            f"paid before ({limit})"
+            f"{counted(len(places), 'call')} to make, about ${each * len(places):.4f} beside "
+            f"${self._dollars.sum():.4f} paid before ({limit})"
         )
 
     def _account(self) -> None:
