@@ -117,6 +117,8 @@ def _shorten(body: str, name: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</defs>", "", body, flags=re.S)
     body = body.replace("xlink:href", "href")
     body = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;\"]*", _font, body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)  # the page's own font
+    body = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", body)
     for color, variable in _COLORS.items():
         body = body.replace(color, variable)
     body = re.sub(r'(?<= d=")[^"]*|(?<=\()[-\d. ,]+(?=\))|(?<= [xy]=")[\d.]+', _round_all, body)

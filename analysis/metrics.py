@@ -123,6 +123,7 @@ _KNOWN: dict[str, tuple[str, str, Better, int]] = {
     "avg_response_length": ("answer length", "tokens", "neither", 1),
     "truncated_fraction": ("answers cut at the limit", "", "less", 1),
     "kl": ("KL from the SFT model", "nats", "less", 2),
+    "kl_token": ("KL per token", "nats", "less", 3),
     "perplexity": ("perplexity", "", "less", 2),
     "gold": ("gold reward", "", "more", 2),
     "empty_fraction": ("empty answers", "", "less", 1),

@@ -35,13 +35,15 @@ def _chart(arm: Arm, finding: OverOptimization, proxy: Paths, gold: Paths) -> Ch
     for axes, paths, title in ((upper, proxy, "proxy reward, trained on"), (lower, gold, "gold reward, true quality")):
         _draw(axes, arm, paths)
         _root_axis(axes, furthest)
-        axes.axvline(max(finding.peak.kl or 0.0, 0.0), color=MUTED, linewidth=1.1, dashes=(1.2, 3))
+        if finding.peak.step != finding.end.step:
+            axes.axvline(max(finding.peak.kl or 0.0, 0.0), color=MUTED, linewidth=1.1, dashes=(1.2, 3))
         axes.annotate(
             f"{arm.label}: {title}", (0, 1), (-36, 12), xycoords="axes fraction", textcoords="offset points",
             fontsize=11.5, fontweight="bold", color=LIGHT["ink2"],
         )  # fmt: skip
-    upper.tick_params(axis="x", labelbottom=False)
-    above(lower, max(finding.peak.kl or 0.0, 0.0), -10, "peak", 3, color=MUTED)
+    upper.set_xticks([])
+    if finding.peak.step != finding.end.step:
+        above(lower, max(finding.peak.kl or 0.0, 0.0), -10, "peak", 3, color=MUTED)
     edge, height = lower.get_position().x1, figure.get_size_inches()[1] * 72
     figure.text(edge, 3 / height, "KL from the SFT model (nats)", fontsize=11, color=MUTED, ha="right")
     return Chart(f"proxy-{arm.place}", to_svg(figure, f"proxy-{arm.place}", _spoken(arm, finding)))

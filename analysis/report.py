@@ -16,6 +16,7 @@ from .limits import pairing_note
 from .metrics import REASONS, counted, metric_named
 from .overoptimization import MATTERS
 from .samples import visible
+from .strata import by_metric
 from .summary import as_json
 from .theme import method_color, stylesheet
 from .verdict import SYMBOLS, subtraction
@@ -95,6 +96,7 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "css": Markup((TEMPLATES / "report.css").read_text()),
         "sections": [(anchor, label) for anchor, label in SECTIONS if anchor not in absent(findings)],
         "matters": MATTERS,
+        "strata": by_metric(findings.strata),
         "symbol": SYMBOLS[findings.verdict.state],
         "pill": sentences.PILLS[findings.verdict.state],
         "several": several,
@@ -120,5 +122,5 @@ def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "method_color": method_color,
         "key": marks.key,
         "visible": visible,
-        "summary": Markup(as_json(findings).replace("<", "\\u003c").replace("&", "\\u0026")),
+        "summary": Markup(as_json(findings, indent=None).replace("<", "\\u003c").replace("&", "\\u0026")),
     }

@@ -7,7 +7,7 @@ from alignbench.core import record
 from . import statistics
 from .answers import EMPTY, LENGTH, REPEATED, gain, known
 from .arms import Arm, start_name
-from .cautions import Caution
+from .cautions import Caution, Level
 from .load import Study
 from .metrics import Metric, listed, method_label, metric_named
 from .overoptimization import GOLD, OverOptimization, Point, is_clear
@@ -80,7 +80,7 @@ def _over_optimized(finding: OverOptimization) -> list[Caution]:
 
 
 def _degenerate(arm: Arm) -> list[Caution]:
-    """Empty and repetitive answers, with their rate."""
+    """Empty and repetitive answers, with their rate; only a note where there were as many before RL."""
     found = []
     for name, word in ((EMPTY, "empty"), (REPEATED, "repetitive")):
         values = known(arm.runs, name)
@@ -90,7 +90,8 @@ def _degenerate(arm: Arm) -> list[Caution]:
             origin = "" if before is None else f"; {_percent(before)} before RL"
             seeds = f" ({listed([_percent(value) for value in values])} by seed{origin})" if len(values) > 1 else origin
             text = f"{_percent(rate)} of {arm.label}'s answers are {word} at the end{seeds}."
-            found.append(Caution("limits the verdict", text, f"{_percent(rate)} of {arm.label}'s answers {word}"))
+            level: Level = "limits the verdict" if before is None or rate > before else "note"
+            found.append(Caution(level, text, f"{_percent(rate)} of {arm.label}'s answers {word}"))
     return found
 
 

@@ -36,7 +36,8 @@ def _draw_seeds(findings: Findings, width: float) -> str:
     start = findings.baseline.start
     if start is not None and low <= start * metric.scale <= high:
         axes.axvline(start * metric.scale, color=MUTED, linewidth=1.1, dashes=(1.2, 3))
-        write(axes, start * metric.scale, len(arms) - 0.04, " SFT start", color=MUTED, va="bottom")
+        free = (1.0, "center_baseline") if len(arms) > 1 else (0.96, "bottom")  # between two methods nothing is drawn
+        write(axes, start * metric.scale, free[0], " SFT start", color=MUTED, va=free[1])
     ticks(axes, "x", 8 if width > NARROW else 4)
     caption_axes(figure, axes, "", metric.axis())
     label = "; ".join(

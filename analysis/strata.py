@@ -1,6 +1,8 @@
 """Results by stratum of the held-out prompts: every method's mean, and its difference to the baseline."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from alignbench.core import record
 
@@ -28,6 +30,11 @@ def strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
     """All strata, metric by metric; empty where the prompts have none."""
     there = {name for run in study.runs for name in run.metrics if name.startswith(PREFIX)}
     return tuple(_stratum(study, baseline, name) for name in sorted(there, key=_place))
+
+
+def by_metric(rows: Sequence[Stratum]) -> list[tuple[str, list[Stratum]]]:
+    """The rows of each metric under its label, in their order."""
+    return [(label, list(found)) for label, found in groupby(rows, key=lambda row: row.metric.label)]
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -47,9 +47,10 @@ def summary(findings: Findings) -> dict[str, Any]:
     }
 
 
-def as_json(findings: Findings) -> str:
-    """The summary as text."""
-    return json.dumps(summary(findings), indent=1, allow_nan=False, ensure_ascii=True)
+def as_json(findings: Findings, indent: int | None = 1) -> str:
+    """The summary as text; without indent as short as it gets."""
+    between = None if indent else (",", ":")
+    return json.dumps(summary(findings), indent=indent, separators=between, allow_nan=False, ensure_ascii=True)
 
 
 def _number(value: float | None) -> float | None:

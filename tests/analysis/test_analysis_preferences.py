@@ -15,6 +15,7 @@ from analysis.overoptimization import over_optimization
 from analysis.proxies import tick_marks
 from analysis.report import write_report
 from analysis.reward_hacking import over_optimization_sentence
+from analysis.strata import by_metric
 from analysis.terminal import summary_lines
 from analysis.tracking import Curve
 
@@ -222,6 +223,15 @@ def test_repetitive_answers_are_named_too(studies):
     ]
 
 
+def test_repetition_that_was_there_before_is_only_a_note(studies):
+    runs = as_it_should_be()
+    for run in runs[:3]:
+        run.more[20] |= {"final/repeated_fraction": 0.13, "final/start_repeated_fraction": 0.17}
+    (told,) = [c for c in built(studies, "preferences-less-repeated", runs)[0].cautions if "repetitive" in c.text]
+    assert told.level == "note"
+    assert told.text == "13% of PPO's answers are repetitive at the end (13%, 13% and 13% by seed; 17% before RL)."
+
+
 def test_more_reward_without_quality_is_inflation(far, fine):
     texts = [caution.text for caution in far[0].cautions]
     inflated = [
@@ -335,6 +345,10 @@ def test_strata_have_a_table_and_stay_out_of_the_forest(far):
     assert {pair.metric.name for pair in findings.exploratory}.isdisjoint(row.metric.name for row in findings.strata)
     assert not [pair for pair in findings.exploratory if "stratum" in pair.metric.name]
     assert "2 strata: places and tools and toys." in html
+    assert [(label, [row.name for row in rows]) for label, rows in by_metric(findings.strata)] == [
+        ("gold reward", ["places", "tools and toys"]),
+        ("reward", ["places", "tools and toys"]),
+    ]
     assert "| tools and toys | gold reward | \u22122.15 | \u22121.26, +0.89 (+0.04 to +1.74) |" in text
 
 
@@ -380,6 +394,21 @@ def test_every_item_and_row_of_the_text_has_a_line_of_its_own(far, arithmetic):
         for place in tables:
             assert lines[place - 2] == "", lines[place - 1]
             assert lines[place].count("|") == lines[place - 1].count("|") == lines[place + 1].count("|")
+
+
+def test_four_methods_with_five_seeds(studies):
+    runs = [
+        preference_run(method, seed, 0.9, end + 0.05 * (seed % 4), kl=kl)
+        for method, end, kl in (("ppo", 0.9, 4.0), ("grpo", -1.0, 30.0), ("rloo", 0.3, 12.0), ("dr_grpo", 0.85, 9.0))
+        for seed in SEEDS
+    ]
+    findings, html, text, home = built(studies, "preferences-four", runs)
+    states = {finding.arm: finding.state for finding in findings.over_optimization}
+    assert states["grpo"] == "over-optimized"
+    assert states["ppo"] in ("best at the end", "no clear fall")
+    assert len(list((home / "figures").glob("proxy-*.svg"))) == 4
+    assert "Dr. GRPO" in html.split('id="proxy"')[1].split("</section>")[0]
+    assert len(html.encode()) < 400_000
 
 
 def test_ticks_of_a_root_axis():

@@ -169,6 +169,7 @@ def test_figures_stand_alone_and_follow_the_palette(two):
         text = path.read_text()
         assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
         assert "prefers-color-scheme:dark" in text
+        assert "DejaVu" not in text
         drawing = text.split("</style>", 1)[1]
         assert "var(--" in drawing
         assert not re.findall(r"#[0-9a-f]{6}\b", drawing), "a color outside the palette would not follow dark mode"
