@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignbench import launcher
-from alignbench.core.errors import InvariantBroken, UserError
+from alignbench.core.errors import InvariantBroken, NotComparable, UserError
 from alignbench.core.hub import MODEL_REMEDY, require_hub
 
 # What libraries read at import time: nothing is reported to anybody, and nothing chats between our lines.
@@ -128,7 +128,7 @@ def reported() -> Iterator[None]:
         if os.environ.get("ALIGNBENCH_TRACEBACK") == "1":
             traceback.print_exc()
         mistake = isinstance(error, UserError | OSError) and not isinstance(error, HydraException)
-        leave(f"error: {describe(error)}", 2 if mistake else 1)
+        leave(f"error: {describe(error)}", 4 if isinstance(error, NotComparable) else 2 if mistake else 1)
 
 
 def describe(error: Exception) -> str:

@@ -23,12 +23,16 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from alignbench.core.errors import UserError
+from alignbench.core.conditions import arm_labels, differences
+from alignbench.core.errors import NotComparable, UserError
 from alignbench.jobs import Crew, Job, say, summarise
 from alignbench.store.disk import make_folder, write_whole
 
 NAMELESS = {"seed", "study", "output_dir", "plan"}
 """Keys that never enter a study's name: more seeds of the same question belong to the same study."""
+
+MOST_TOLD = 8
+"""Differences between methods that are told; more of them have one cause."""
 
 Typed = Sequence[Sequence[str]]
 """For each job of a sweep, its overrides as Hydra's sweeper spelled them."""
@@ -57,6 +61,7 @@ class IsolatedLauncher(Launcher):
 
         Raises:
             UserError: a config is wrong or two jobs are the same. Nothing was started then.
+            NotComparable: the methods would not run under the same conditions. Nothing was started then either.
         """
         (Path(self.master.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)  # study.json says it better
         self._refuse_what_it_cannot_do()
@@ -64,6 +69,7 @@ class IsolatedLauncher(Launcher):
         study = agreed(configs, "study") or study_name(job_overrides)
         output_dir, plan = str(agreed(configs, "output_dir")), bool(agreed(configs, "plan"))
         jobs = make_jobs(configs, job_overrides, str(study), self._arguments())
+        refuse_unequal_conditions(jobs, configs)
         if not plan:
             write_study(jobs)
         failures = Crew(self.n_jobs, plan).run(jobs)
@@ -163,6 +169,38 @@ def make_jobs(configs: Sequence[DictConfig], job_overrides: Typed, study: str, a
         Job(identity, label, tuple(overrides), (*program, *arguments, *overrides, f"study='{study}'"))
         for identity, label, overrides in zip(identities, labels, job_overrides, strict=True)
     ]
+
+
+def refuse_unequal_conditions(jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
+    """Only `algo` and what analysis.allow names may differ between methods; runs that the study has already count too.
+
+    Raises:
+        NotComparable: something else differs.
+    """
+    folder = jobs[0].identity.run_dir.parent
+    earlier = earlier_runs(folder)
+    now = [(job.describe(), OmegaConf.to_container(config)) for job, config in zip(jobs, configs, strict=True)]
+    plan = {entry["key"]: (entry, config) for entry, config in [*earlier, *now]}
+    labels = arm_labels([entry for entry, _ in plan.values()])
+    runs = [(label, config) for label, (_, config) in zip(labels, plan.values(), strict=True)]
+    refused = [found for found in differences(runs, configs[0].analysis.allow)[0] if not found.allowed]
+    if refused:
+        keys = ",".join(found.key for found in refused)
+        told = "\n".join(f"  {found}" for found in refused[:MOST_TOLD])
+        more = f"\n  and {len(refused) - MOST_TOLD} more" if len(refused) > MOST_TOLD else ""
+        there = f" {folder} has runs already; another study=NAME begins without them." if earlier else ""
+        raise NotComparable(
+            f"the methods of this study would not run under the same conditions:\n{told}{more}\nGive all of them one "
+            f"value, or declare that they may differ with 'analysis.allow=[{keys}]'.{there} Nothing was started."
+        )
+
+
+def earlier_runs(folder: Path) -> list[tuple[dict[str, Any], Any]]:
+    """The planned runs of a study that have left their config, as entries of study.json with it."""
+    file = folder / "study.json"
+    planned = json.loads(file.read_text())["planned"] if file.exists() else []
+    homes = [(entry, folder / entry["run_dir"] / "config.yaml") for entry in planned]
+    return [(entry, OmegaConf.to_container(OmegaConf.load(home))) for entry, home in homes if home.exists()]
 
 
 def write_study(jobs: Sequence[Job]) -> None:

@@ -7,9 +7,9 @@ from math import isnan
 from typing import Any, Literal
 
 from alignbench.core import record
+from alignbench.core.conditions import Difference, differences
 
 from .budget import TOKENS_MAY_DIFFER, LedgerRow, budget
-from .configs import ConfigDifference, config_differences
 from .load import Run, Study
 from .metrics import counted, listed, significant
 
@@ -31,7 +31,7 @@ class Fairness:
     """All checks together; a failed check that nobody allowed makes the study not comparable."""
 
     checks: tuple[Check, ...]
-    differences: tuple[ConfigDifference, ...]
+    differences: tuple[Difference, ...]
     keys: int
     ledger: tuple[LedgerRow, ...]
 
@@ -53,13 +53,13 @@ class Fairness:
 def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
     """Compare the conditions of all finished runs; `allow` holds config keys, ledger names or check names."""
     runs = [run for run in study.runs if run.counted and run.status == "finished"]
-    differences, keys = config_differences(runs, study.arms, allow)
+    differing, keys = differences([(run.arm, run.config) for run in runs], allow)
     checks = [
         *_same_foundations(runs),
         _same_data(runs),
         _same_prompt_order(runs),
         _same(runs, "Same reward function", _reward, allow="reward"),
-        _same_config(differences, runs),
+        _same_config(differing, runs),
         _same_amount(runs, "completions", "Same number of responses"),
         _same_amount(runs, "optimizer_steps", "Same number of optimizer steps"),
         _similar_tokens(runs),
@@ -71,7 +71,7 @@ def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
         _clean_tree(runs),
     ]
     permitted = tuple(_permitted(check, allow) for check in checks)
-    return Fairness(checks=permitted, differences=differences, keys=keys, ledger=budget(study))
+    return Fairness(checks=permitted, differences=differing, keys=keys, ledger=budget(study))
 
 
 def _permitted(check: Check, allow: tuple[str, ...]) -> Check:
@@ -156,14 +156,14 @@ def _same_prompt_order(runs: list[Run]) -> Check:
     return Check(name, "ok", f"one order for each of {counted(len(by_seed), 'seed')}", "prompt_order")
 
 
-def _same_config(differences: tuple[ConfigDifference, ...], runs: list[Run]) -> Check:
+def _same_config(differing: tuple[Difference, ...], runs: list[Run]) -> Check:
     name = "Same configuration apart from the method"
     if not runs or any(not run.config for run in runs):
         return Check(name, "unknown", "not every run has a config.yaml")
-    refused = [difference.key for difference in differences if not difference.allowed]
+    refused = [difference.key for difference in differing if not difference.allowed]
     if refused:
         return Check(name, "failed", f"{listed(refused[:6])} differ and are not in analysis.allow")
-    return Check(name, "ok", f"{counted(len(differences), 'key')} may differ and do; all others are equal")
+    return Check(name, "ok", f"{counted(len(differing), 'key')} may differ and do; all others are equal")
 
 
 def _same_amount(runs: list[Run], quantity: str, name: str) -> Check:

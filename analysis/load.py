@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
+from alignbench.core.conditions import arm_labels
 from alignbench.core.errors import UserError
 
 from .tracking import Curve, Tracked, curve_of, default_uri, store_is_there, tracked_runs, tracked_studies
@@ -237,24 +238,6 @@ def _missing(entry: dict[str, Any], study: str) -> Run:
         reason="planned and never started",
         planned=True,
     )
-
-
-def arm_labels(plan: list[dict[str, Any]]) -> list[str]:
-    """The method of each planned run; with the swept settings where one method was planned with several."""
-    settings = [_settings(entry) for entry in plan]
-    variants: dict[str, set[tuple[str, ...]]] = {}
-    for entry, words in zip(plan, settings, strict=True):
-        variants.setdefault(entry["method"], set()).add(words)
-    labels = []
-    for entry, words in zip(plan, settings, strict=True):
-        shared = set.intersection(*map(set, variants[entry["method"]]))
-        labels.append(" ".join([entry["method"], *(word for word in words if word not in shared)]))
-    return labels
-
-
-def _settings(entry: dict[str, Any]) -> tuple[str, ...]:
-    words = [word.lstrip("+") for word in entry.get("overrides", [])]
-    return tuple(sorted(word for word in words if word.split("=")[0] not in ("seed", "algo", "study", "output_dir")))
 
 
 def _counted(runs: list[Run]) -> list[Run]:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from alignbench.core.errors import UserError
+from alignbench.core.conditions import differences
+from alignbench.core.errors import NotComparable, UserError
 from alignbench.jobs import Crew, Job, environment, explain
-from alignbench.launcher import agreed, study_name, write_study
+from alignbench.launcher import agreed, refuse_unequal_conditions, study_name, write_study
 from alignbench.settings import Identity
 
 FINISH = "import json, pathlib; f = pathlib.Path(r'{run_dir}'); f.mkdir(parents=True, exist_ok=True); " \
@@ -176,6 +177,49 @@ def test_a_sweep_with_a_bad_job_starts_none(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: rl.optimizer.learning_rate=-1")
     assert "Traceback" not in done.stderr
     assert not any(tmp_path.rglob("*.*"))
+
+
+UNEQUAL = ("--multirun", "algo=ppo,grpo", "seed=1", "study=s", "rl.steps=3,4")
+
+
+def test_methods_under_different_conditions_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    done = type_in(*UNEQUAL, f"output_dir={tmp_path}")
+    assert done.returncode == 4
+    assert "rl.steps (ppo rl.steps=3: 3, ppo rl.steps=4: 4, grpo rl.steps=3: 3" in done.stderr
+    assert "'analysis.allow=[rl.steps]'" in done.stderr
+    assert done.stdout == ""
+    assert not any(tmp_path.rglob("*.*"))
+
+
+def test_a_difference_that_was_declared_may_be(tmp_path: Path) -> None:
+    done = type_in(*UNEQUAL, "analysis.allow=[rl.steps]", "plan=true", f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 jobs done" in done.stdout
+
+
+def test_settings_of_the_algorithm_are_the_comparison_itself() -> None:
+    ppo = {"names": {"method": "ppo"}, "algo": {"lam": 1}, "seed": 1}
+    grpo = {"names": {"method": "grpo"}, "algo": {"lam": 2}, "seed": 2}
+    found, keys = differences([("ppo", ppo), ("grpo", grpo)], ())
+    assert [(one.key, one.allowed) for one in found] == [
+        ("algo.lam", "the comparison itself"), ("names.method", "the comparison itself")]
+    assert keys == 2, "the seed is not a condition"
+    mixed, _ = differences([("ppo", ppo), ("ppo", {**ppo, "algo": {"lam": 3}})], ())
+    assert mixed[0].allowed == "", "the seeds of one method must be treated alike"
+
+
+def test_runs_that_the_study_has_already_are_compared_too(tmp_path: Path) -> None:
+    earlier, later = make_job(tmp_path, "", "ppo", 1, "a"), make_job(tmp_path, "", "grpo", 1, "b")
+    write_study([earlier])
+    earlier.identity.run_dir.mkdir()
+    config = {"algo": {"name": "ppo"}, "rl": {"steps": 3}, "analysis": {"allow": []}}
+    OmegaConf.save(OmegaConf.create(config), earlier.identity.run_dir / "config.yaml")
+    same = OmegaConf.create({**config, "algo": {"name": "grpo"}})
+    refuse_unequal_conditions([later], [same])
+    other = OmegaConf.create({**config, "rl": {"steps": 9}})
+    with pytest.raises(NotComparable, match=r"rl\.steps \(ppo: 3, grpo: 9\)(.|\n)*another study=NAME"):
+        refuse_unequal_conditions([later], [other])
+    refuse_unequal_conditions([later], [OmegaConf.merge(other, {"analysis": {"allow": ["rl"]}})])
 
 
 @pytest.mark.parametrize(
