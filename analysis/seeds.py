@@ -144,12 +144,23 @@ def mean_text(arm: Arm, metric: Metric, whole: bool = True) -> str:
 
 
 def _seed_labels(axes: Axes, row: int, points: Sequence[tuple[float, str]], width: float) -> None:
-    """Seed numbers above their symbols, in a second line where two would touch."""
+    """Seed numbers above their symbols; where they would touch, as one list from left to right."""
     low, high = axes.get_xlim()
     unit = (high - low) / (width - 26)
-    edge, raised = -float("inf"), False
-    for x, text in sorted(points):
-        half = (3.4 * len(text) + 2) * unit
-        raised = x - half < edge and not raised
-        edge = max(edge, x + half)
-        write(axes, x, row + (0.32 if raised else 0.46), text, fontsize=10, color=MUTED, ha="center", va="center")
+    groups: list[list[tuple[float, str]]] = []
+    for point in sorted(points):
+        groups.append([point])
+        while len(groups) > 1 and _reach(groups[-2], unit)[1] > _reach(groups[-1], unit)[0]:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    for group in groups:
+        left, right = _reach(group, unit)
+        inside = max(low, left) - left - max(0.0, right - high)
+        text = ", ".join(name for _, name in group)
+        write(axes, (left + right) / 2 + inside, row + 0.46, text, fontsize=10, color=MUTED, ha="center", va="center")
+
+
+def _reach(group: Sequence[tuple[float, str]], unit: float) -> tuple[float, float]:
+    """From where to where the label of some seeds goes; `unit` is one unit of the drawing on the axis."""
+    middle = (group[0][0] + group[-1][0]) / 2
+    half = (3.0 * len(", ".join(name for _, name in group)) + 3) * unit
+    return middle - half, middle + half
