@@ -72,9 +72,13 @@ class Metric:
 
 
 def signed(value: float | None, digits: int) -> str:
-    """A number with its sign and a true minus; what rounds to zero is +0."""
+    """A number with its sign and a true minus; one that would round to zero gets up to two digits more.
+
+    So that no end of an interval reads as zero when it is not; smaller ones are +0.
+    """
     if value is None or not isfinite(value):
         return "n/a"
+    digits = next((more for more in (digits, digits + 1, digits + 2) if round(value, more)), digits)
     return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", MINUS)
 
 
