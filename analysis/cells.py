@@ -217,12 +217,20 @@ def cost_mean(cost: Cost, arm: Arm) -> str:
     return f"${text}" if cost.key == "price" else text
 
 
+def selected(run: Run) -> str:
+    """Which weights the final numbers are of, where they are not the last ones."""
+    step = run.manifest.get("selected_step")
+    last = max((curve.steps[-1] for name, curve in run.curves.items() if name.startswith("eval/")), default=None)
+    return f"weights of step {step}, of {last}" if step is not None and last is not None and step < last else ""
+
+
 def remark(run: Run) -> str:
     """What is special about a run."""
     words = [
         run.reason or "",
         "second run of this method and seed, not counted" if not run.counted else "",
         f"resumed {counted(run.resumed, 'time')}" if run.resumed else "",
+        selected(run),
         "uncommitted changes" if (run.manifest.get("git") or {}).get("dirty") else "",
         f"{run.determinism} reproducible" if run.determinism else "",
     ]

@@ -131,7 +131,7 @@ def seeds_advice(pair: Comparison) -> str:
         if place == 0
         else f"for {pair.metric.size(size)}, about {n:,}"
         for place, (size, n) in enumerate(plans)
-        if n
+        if n and pair.metric.number(size) != pair.metric.number(0.0)
     ]
     return f" To find {'; '.join(found)}." if found else ""
 

@@ -123,7 +123,7 @@ def _metric_table(findings: Findings) -> list[str]:
 
 
 def _row(name: str, first: str, second: str, change: str, interval: str, g: str) -> str:
-    return _fit(f" {name[:21]:<21}{first:>11}{second:>11} {change:<11} {interval:<17}{g}".rstrip())
+    return _fit(f" {name[:21]:<21}{first:>11}{second:>11} {change:<11} {interval:<16} {g}".rstrip())
 
 
 def _name(metric: Metric) -> str:

@@ -281,7 +281,8 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert gates in text
     # margin 1 or more: (0.916 * 700 + 0.989 * 400) / 1100
     assert model.from_margin(1.0).value == pytest.approx(0.94255, abs=1e-5)
-    assert "| 2 or more | 400 | 98.9% (97.3 to 99.6) |" in text
+    assert "| 2 or more | 400 | 98.9% (97.3 to 99.6) | 98.9% (97.3 to 99.6) |" in text
+    assert "| 1 to 2 | 700 | 91.6% (89.3 to 93.4) | 94.3% (92.7 to 95.5) |" in text
     for name in ("margin", "length"):
         assert "pairs ranked right (%)" in (home / "figures" / f"pairs-{name}-0.svg").read_text()
     told = json.loads((home / "report.json").read_text())["reward_models"][0]
@@ -394,6 +395,14 @@ def test_every_item_and_row_of_the_text_has_a_line_of_its_own(far, arithmetic):
         for place in tables:
             assert lines[place - 2] == "", lines[place - 1]
             assert lines[place].count("|") == lines[place - 1].count("|") == lines[place + 1].count("|")
+
+
+def test_weights_that_are_not_the_last_ones_are_told_of(studies):
+    runs = as_it_should_be()
+    runs[0].manifest["selected_step"], runs[1].manifest["selected_step"] = 14, 20
+    _, html, text, _ = built(studies, "preferences-selected", runs)
+    assert text.count("weights of step 14, of 20") == 1
+    assert "weights of step 20" not in html
 
 
 def test_four_methods_with_five_seeds(studies):
