@@ -9,8 +9,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,16 +42,18 @@ Typed = Sequence[Sequence[str]]
 class IsolatedLauncherConf:
     _target_: str = "hydra_plugins.alignbench.IsolatedLauncher"
     n_jobs: int = 1
+    seeds: dict[str, list[int]] = field(default_factory=dict)
 
 
 class IsolatedLauncher(Launcher):
     """Runs `n_jobs` jobs at a time, each in an interpreter of its own: torch's seeds, threads and default dtypes, CUDA
-    memory and the active MLflow run would leak from one job of a process into the next."""
+    memory and the active MLflow run would leak from one job of a process into the next. `seeds` gives a method seeds of
+    its own: of all that the sweep combines, only those of its jobs are run."""
 
     __module__ = "hydra_plugins.alignbench"  # the only namespace from which Hydra takes a launcher
 
-    def __init__(self, n_jobs: int) -> None:
-        self.n_jobs = n_jobs
+    def __init__(self, n_jobs: int, seeds: Mapping[str, Sequence[int]]) -> None:
+        self.n_jobs, self.seeds = n_jobs, seeds
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.master = hydra_context.config_loader, config
@@ -65,7 +67,7 @@ class IsolatedLauncher(Launcher):
         """
         (Path(self.master.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)  # study.json says it better
         self._refuse_what_it_cannot_do()
-        configs = [self._compose(overrides) for overrides in job_overrides]
+        job_overrides, configs = self._chosen([(words, self._compose(words)) for words in job_overrides])
         study = agreed(configs, "study") or study_name(job_overrides)
         output_dir, plan = str(agreed(configs, "output_dir")), bool(agreed(configs, "plan"))
         jobs = make_jobs(configs, job_overrides, str(study), self._arguments())
@@ -84,6 +86,17 @@ class IsolatedLauncher(Launcher):
             raise UserError(f"hydra.launcher.n_jobs={self.n_jobs}: at least one job must run at a time")
         if self.master.hydra.sweeper.get("max_batch_size") is not None:
             raise UserError("hydra.sweeper.max_batch_size: a study is one batch; use hydra.launcher.n_jobs instead")
+
+    def _chosen(self, jobs: Sequence[tuple[Sequence[str], DictConfig]]) -> tuple[Typed, list[DictConfig]]:
+        """The jobs whose seed is one of their method's."""
+        unknown = set(self.seeds) - {config.names.method for _, config in jobs}
+        if unknown:
+            raise UserError(f"hydra.launcher.seeds: this sweep has no method {', '.join(sorted(unknown))}")
+        chosen = [(words, config) for words, config in jobs
+                  if config.seed in self.seeds.get(config.names.method, [config.seed])]  # fmt: skip
+        if not chosen:
+            raise UserError("hydra.launcher.seeds: the sweep runs none of these seeds")
+        return [words for words, _ in chosen], [config for _, config in chosen]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config that the job's own process will compose, resolved while Hydra knows this job's choices."""

@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from alignbench.core.conditions import differences
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.jobs import Crew, Job, environment, explain
-from alignbench.launcher import agreed, refuse_unequal_conditions, study_name, write_study
+from alignbench.launcher import IsolatedLauncher, agreed, refuse_unequal_conditions, study_name, write_study
 from alignbench.settings import Identity
 
 FINISH = "import json, pathlib; f = pathlib.Path(r'{run_dir}'); f.mkdir(parents=True, exist_ok=True); " \
@@ -168,6 +169,30 @@ def test_each_job_of_a_sweep_gets_its_own_choices_and_a_plan_writes_nothing(tmp_
         assert f"[{method} s5] plan of {method}-tiny-s5-" in done.stdout
     assert "in study algo-ppo-grpo" in done.stdout
     assert not any(tmp_path.rglob("*.*"))
+
+
+def sweep_of(*methods: str, seeds: range) -> list[tuple[list[str], DictConfig]]:
+    """Overrides and config of each job of a sweep over methods and seeds."""
+    return [([method, str(seed)], OmegaConf.create({"names": {"method": method}, "seed": seed}))
+            for method in methods for seed in seeds]  # fmt: skip
+
+
+def test_methods_may_have_seeds_of_their_own() -> None:
+    """The A/A study: one method under two names, no seed in common."""
+    own = yaml.safe_load((Path(__file__).parents[1] / "sweeps" / "aa.yaml").read_text())["hydra"]["launcher"]["seeds"]
+    chosen, configs = IsolatedLauncher(1, own)._chosen(sweep_of("grpo", "grpo_again", seeds=range(1, 11)))
+    assert chosen == [[method, str(seed)] for method in own for seed in own[method]]
+    assert [config.seed for config in configs] == list(range(1, 11))
+    others, _ = IsolatedLauncher(1, {"grpo": [2]})._chosen(sweep_of("ppo", "grpo", seeds=range(1, 3)))
+    assert others == [["ppo", "1"], ["ppo", "2"], ["grpo", "2"]], "a method without a list runs every seed"
+
+
+@pytest.mark.parametrize(
+    ("own", "told"), [({"grop": [1]}, "this sweep has no method grop"), ({"grpo": [3]}, "runs none of these seeds")]
+)
+def test_seeds_that_no_job_has_are_told(own: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        IsolatedLauncher(1, own)._chosen(sweep_of("grpo", seeds=range(1, 3)))
 
 
 def test_a_sweep_with_a_bad_job_starts_none(tmp_path: Path) -> None:
