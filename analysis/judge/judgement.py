@@ -21,6 +21,8 @@ from .people import Label, People, ask_people, read_labels
 from .session import Say, Session, Verdicts
 from .tally import Games, Tally, ranking, shares, strict, tally
 
+Where = tuple[str, str, int, str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SecondOpinion:
@@ -57,7 +59,10 @@ class Bill:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """All that was judged; `reason` says why there is nothing."""
+    """All that was judged; `reason` says why there is nothing.
+
+    `said`: WIN, TIE, LOSS or INVALID by treatment, baseline, seed and prompt.
+    """
 
     judge: Judge
     matches: tuple[Match, ...] = ()
@@ -67,6 +72,7 @@ class Judgement:
     unpaired: int = 0
     relatives: tuple[str, ...] = ()
     leaving: tuple[str, ...] = ()
+    said: dict[Where, int] = field(default_factory=dict)
     reason: str | None = None
 
     @property
@@ -116,7 +122,17 @@ def judge_study(study: Study, arms: list[str], panel: Panel, say: Say) -> Judgem
         unpaired=pairing.unpaired,
         relatives=tuple(relatives(study, panel.judge)),
         leaving=tuple(text for text in leaving if text),
+        said=_said(pairing.pairs, heard[0][1]),
     )
+
+
+def _said(pairs: Sequence[Pair], verdicts: Verdicts) -> dict[Where, int]:
+    results = strict(verdicts.games).tolist()
+    return {
+        (pair.treatment, pair.baseline, pair.seed, pair.prompt_id): result
+        for pair, result in zip(pairs, results, strict=True)
+        if result != UNASKED
+    }
 
 
 def _bill(judge: Judge, verdicts: Verdicts) -> Bill:

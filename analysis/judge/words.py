@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..metrics import counted, listed, method_label, significant
 from ..statistics import Estimate
+from .game import LOSS, TIE, WIN
 from .judgement import Judgement, Match
 from .tally import Tally
 
@@ -67,6 +68,26 @@ def sentence(match: Match) -> str:
     counts = f"{treatment} wins {found.win:,}, ties {found.tie:,} and loses {found.loss:,} of {found.judged:,} pairs"
     invalid = f"; {counted(found.invalid, 'pair')} without a verdict" if found.invalid else ""
     return f"{counts} with {baseline}{invalid}. Score {share(found.score)}: {preference(found)}."
+
+
+def of_sample(judgement: Judgement | None, seed: int | None, prompt_id: str) -> list[str]:
+    """What the judge said of the answers to one prompt at one seed, if it was asked."""
+    if judgement is None or seed is None:
+        return []
+    found = []
+    for match in judgement.matches:
+        treatment, baseline = match.tally.treatment, match.tally.baseline
+        result = judgement.said.get((treatment, baseline, seed, prompt_id))
+        if result is not None:
+            found.append(_said(method_label(treatment), method_label(baseline), result))
+    return found
+
+
+def _said(treatment: str, baseline: str, result: int) -> str:
+    if result in (WIN, LOSS):
+        winner, loser = (treatment, baseline) if result == WIN else (baseline, treatment)
+        return f"{winner} is better than {loser}, in both orders"
+    return f"{treatment} and {baseline} {'tie' if result == TIE else 'got no verdict'}"
 
 
 def preference(found: Tally) -> str:

@@ -21,7 +21,7 @@ from analysis.judge.asked import judgement_of
 from analysis.judge.choose import compose, panel
 from analysis.judge.data import as_data
 from analysis.judge.pairs import make_pairs
-from analysis.judge.words import warnings
+from analysis.judge.words import of_sample, warnings
 from analysis.load import load_study
 from benchmarks.simulated_judge import Taste
 
@@ -310,6 +310,29 @@ def test_a_study_with_one_method_has_nothing_to_judge(tmp_path, server):
     assert run(made, server, study="one") == 0
     assert report(made, "one")["judge"] == []
     assert server.calls == []
+
+
+def test_a_sample_says_what_the_judge_said_of_it(tmp_path, server):
+    made = Folders(tmp_path)
+    made.write("same", two_by_three())  # all answers are the same, so nobody is asked
+    assert run(made, server, study="same") == 0
+    assert server.calls == []
+    page = (tmp_path / "reports/same/report.html").read_text()
+    assert page.count("Judge: GRPO and PPO tie.") == page.count('<div class="sample">') > 0
+
+
+def test_what_is_said_of_a_sample(studied, server):
+    study = load_study("two", studied.output_dir)
+    found = judgement_of(study, ["ppo", "grpo"], words(server, "judge.max_prompts=5"), lambda text: None)
+    told = set()
+    for pair in make_pairs(study, ["ppo", "grpo"], 5).pairs:
+        gap = np.subtract(*(float(answer.split()[0].removeprefix("quality=")) for answer in pair.answers))
+        winner, loser = ("GRPO", "PPO") if gap > 0 else ("PPO", "GRPO")
+        expected = f"{winner} is better than {loser}, in both orders" if gap else "GRPO and PPO tie"
+        assert of_sample(found, pair.seed, pair.prompt_id) == [expected]
+        told.add(expected)
+    assert len(told) == 3
+    assert of_sample(found, 999, pair.prompt_id) == of_sample(None, 1, "x") == []
 
 
 def test_hostile_answers_do_not_break_the_report(tmp_path, server):
