@@ -84,6 +84,16 @@ class Template:
         sent = {name: value for name, value in optional.items() if value is not None}
         return {"model": judge.model, judge.token_limit: judge.max_completion_tokens, **sent}
 
+    @cached_property
+    def rules(self) -> tuple[str, str]:
+        """The static part, without and with a reference."""
+        words = {"criteria": self.judge.criteria, "form": SCHEMA_FORM if self.judge.json_schema else TEXT_FORM}
+        return RULES.format(reference="", **words), RULES.format(reference=REFERENCE, **words)
+
+    @cached_property
+    def _always_sent(self) -> str:
+        return json.dumps([self.judge.base_url, self.parameters], sort_keys=True)
+
     def cut(self, text: str) -> str:
         """At most `max_chars` characters, and a note of how many were left out."""
         most = self.judge.max_chars
@@ -106,12 +116,7 @@ class Template:
             f"<<<{mark} {name}>>>\n{self.cut(text)}\n<<<{mark} end of {name}>>>" for name, text in parts.items()
             if text or name != "reference"
         )
-        rules = RULES.format(
-            criteria=self.judge.criteria,
-            reference=REFERENCE if pair.reference else "",
-            form=SCHEMA_FORM if self.judge.json_schema else TEXT_FORM,
-        )
+        rules = self.rules[bool(pair.reference)]
+        sent = json.dumps([self._always_sent, rules, data, attempt])
         messages = [{"role": "system", "content": rules}, {"role": "user", "content": data}]
-        body = {**self.parameters, "messages": messages}
-        sent = {"endpoint": self.judge.base_url, "body": body, "attempt": attempt}
-        return Request(sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest(), body)
+        return Request(sha256(sent.encode()).hexdigest(), {**self.parameters, "messages": messages})
