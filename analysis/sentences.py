@@ -75,7 +75,7 @@ def which(findings: Findings) -> str:
     if state in ("better", "worse"):
         ahead, ends = (treatment if state == "better" else baseline), pair.benefit or (0.0, 0.0)
         least, most = sorted(map(abs, ends))
-        return f"{ahead}, by {pair.metric.number(least)} to {pair.metric.size(most)}."
+        return f"{ahead}, by {pair.metric.signed(least).lstrip('+')} to {pair.metric.size(most)}."
     if state == "equivalent":
         return f"Neither: the difference is within the declared margin of {pair.metric.size(pair.margin)}."
     return f"Cannot tell. {_both_ends(pair, treatment, baseline)}"
