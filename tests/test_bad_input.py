@@ -97,7 +97,6 @@ BEFORE_ANYTHING = [
     (("algo.clip_low=0",), ("algo.clip_low=0", "greater than 0")),
     (("algo.group_size=1",), ("in algo", "group_size=1", "use 2 or more")),
     (("algo=rloo", "algo.group_size=1"), ("in algo", "group_size=1", "use 2 or more")),
-    (("algo=rloo", "algo.scale_by_std=true"), ("in algo", "scale_by_std", "algo=grpo")),
     (("algo.reduction=fixed_length",), ("in algo", "fixed_length=<")),
     (("algo.kl.estimator=k1", "algo.kl.exact_gradient=false"), ("in algo.kl", "k1", "placement=reward")),
     (("rl.rollouts_per_step=20",), ("rl.rollouts_per_step=20", "algo.group_size=8", "multiple")),

@@ -9,12 +9,13 @@ Deviations from the papers: advantages are whitened over the tokens of the whole
 rho is computed from log-ratios within +-20. beta is the coefficient in force at the step (see `kl`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.algorithms.normalizer import EMA
-from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerToken, Scored
-from alignbench.core.contracts import Critic
+from alignbench.core.batches import Experience, Forward, LossOutput, Scored
+from alignbench.core.contracts import Critic, Selection
 from alignbench.core.knobs import AboveOne, BelowOne, Count, Fraction, NonNegative, Positive
 from alignbench.equations.advantages import at_last_token, gae, whiten
 from alignbench.equations.divergences import likelihood_ratio
@@ -59,6 +60,9 @@ class PPO:
     critic: Critic = field(default_factory=Critic)
     """The value head."""
 
+    dynamic_sampling: ClassVar[Selection | None] = None
+    whole_groups: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         refuse_idle_length(self.reduction, self.fixed_length)
 
@@ -70,8 +74,8 @@ class PPO:
             advantages = whiten(advantages, batch.mask)
         return batch.widen(Experience, advantages=advantages, returns=returns)
 
-    def weights(self, mask: Mask) -> PerToken:
-        return token_weights(mask, self.reduction, self.fixed_length)
+    def apportion(self, batch: Experience) -> Experience:
+        return replace(batch, weights=token_weights(batch.mask, self.reduction, self.fixed_length))
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         assert now.values is not None

@@ -1,12 +1,13 @@
 """The batches that flow through a run, each stage wider than the last: Prompts, Rollouts, Scored, Experience."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 # n = rollouts in the batch (prompts x group)   t = response tokens   p = prompt tokens, the longest of the batch
 Tokens = Int[Tensor, "n t"]
@@ -138,6 +139,8 @@ class Scored(Rollouts):
     """V(s) before each token; None where the algorithm keeps no critic."""
     kl_coef: float = 0.0
     """The KL coefficient in force when these rollouts were drawn."""
+    seed: int = 0
+    """The address of whatever an algorithm leaves to chance at this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +152,21 @@ class Experience(Scored):
     returns: PerToken | None = None
     """What the critic should have predicted; None without a critic."""
     weights: PerToken | None = None
-    """The share of each token in the loss, set by the engine once for each optimizer step."""
+    """The share of each token in the loss; the algorithm sets it once for each optimizer step."""
+    number: Int[Tensor, " n"] | None = None
+    """Which rollout of its group each one is, from 0; None where rollouts are not compared in pairs."""
+    preferred: Float[Tensor, "n g"] | None = None
+    """How surely each rollout is preferred to the sibling of that number; 0 where the two are no pair."""
+    pair_share: float = 0.0
+    """The share of each pair in the loss, set with `weights`."""
+
+    def counts(self) -> bool:
+        """Whether any token has a share in the loss."""
+        return self.weights is not None and bool(self.weights.any())
 
     def total(self, losses: PerToken) -> Scalar:
         """One loss from one loss per token: the sum by `weights`, so that any split into microbatches adds up."""
-        assert self.weights is not None, "the engine sets weights before it asks for a loss"
+        assert self.weights is not None, "shares are set before a loss is asked for"
         return (torch.where(self.mask, losses, 0.0) * self.weights).sum()
 
 
@@ -194,6 +207,33 @@ def _take(value: Any, rows: Tensor) -> Any:
     if isinstance(value, Mapping):
         return {name: _take(part, rows) for name, part in value.items()}
     return value
+
+
+def joined(parts: Sequence[Scored]) -> Scored:
+    """The rollouts of several draws as one batch, padded to the longest, their groups numbered anew."""
+    apart, groups = [], 0
+    for part in parts:
+        names, of = torch.unique(part.group, return_inverse=True)
+        apart.append(replace(part, group=of + groups))
+        groups += len(names)
+    whole: Any = {f.name: _join([getattr(part, f.name) for part in apart], f.name) for f in fields(Scored)}
+    return Scored(**whole)
+
+
+def _join(values: list[Any], name: str) -> Any:
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {key: _join([value[key] for value in values], key) for key in first}
+    if isinstance(first, tuple):
+        return tuple(item for value in values for item in value)
+    if not isinstance(first, Tensor):
+        return first
+    if first.dim() == 1:
+        return torch.cat(values)
+    width = max(value.shape[1] for value in values)
+    left = name == "prompts"
+    short = [width - value.shape[1] for value in values]
+    return torch.cat([functional.pad(v, (k, 0) if left else (0, k)) for v, k in zip(values, short, strict=True)])
 
 
 def sequences(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int) -> Sequences:

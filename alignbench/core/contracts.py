@@ -86,6 +86,20 @@ class Normalizer(Protocol):
         ...
 
 
+@runtime_checkable
+class Selection(Protocol):
+    """Which groups a step is trained on; the engine draws again until there are as many as it wanted."""
+
+    @property
+    def draws(self) -> int:
+        """The most times that a step's prompts are drawn."""
+        ...
+
+    def __call__(self, batch: Scored) -> Tensor:
+        """True for each rollout [n] that is kept; whole groups."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Critic:
     """The value function: a head, and what the head sits on."""
@@ -130,6 +144,16 @@ class Algorithm(Protocol):
         ...
 
     @property
+    def dynamic_sampling(self) -> Selection | None:
+        """Which groups it wants; None trains on all that were drawn."""
+        ...
+
+    @property
+    def whole_groups(self) -> bool:
+        """Whether its loss compares siblings, so that they must stand in one microbatch."""
+        ...
+
+    @property
     def target_kl(self) -> float | None:
         """Leave the rest of a step's minibatches once the mean KL per token to the sampling policy is above this."""
         ...
@@ -138,8 +162,11 @@ class Algorithm(Protocol):
         """How much each token deserves. Once for each batch of rollouts, without gradient."""
         ...
 
-    def weights(self, mask: Tensor) -> Tensor:
-        """The share [n, t] of each token in the loss of one optimizer step, from that step's whole mask [n, t]."""
+    def apportion(self, batch: Experience) -> Experience:
+        """The whole minibatch of one optimizer step, the share of each token (and pair) in its loss set.
+
+        A minibatch in which nothing has a share is left out, without an optimizer step.
+        """
         ...
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:

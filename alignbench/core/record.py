@@ -44,7 +44,15 @@ TRAIN: Final = (
 REWARDS: Final = tuple(f"rewards/{name}" for name in ("mean", "std", "max", "min", "median", "q25", "q75"))
 REWARD_COMPONENT: Final = "rewards/component/"
 
-GROUPS: Final = ("group_stats/num_groups", "group_stats/avg_group_size", "group_stats/no_signal_fraction")
+# Of the groups that were trained on; `kept_fraction` of those drawn, `pairs` where a method compares rollouts in pairs.
+GROUPS: Final = (
+    "group_stats/num_groups",
+    "group_stats/avg_group_size",
+    "group_stats/no_signal_fraction",
+    "group_stats/kept_fraction",
+    "group_stats/pairs",
+    "group_stats/unpaired_fraction",
+)
 
 ROLLOUT: Final = (
     "rollout/response_length",

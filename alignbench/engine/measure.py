@@ -99,6 +99,19 @@ def critic(experience: Experience) -> Metrics:
     return {"train/value_mean": float(values.mean()), "train/explained_variance": float(explained)}
 
 
+def pairs(experience: Experience) -> Metrics:
+    """How many pairs were compared, and how many groups had none; nothing where there are no pairs."""
+    if experience.preferred is None:
+        return {}
+    each = (experience.preferred > 0).sum(1)
+    names, of = torch.unique(experience.group, return_inverse=True)
+    of_group = torch.zeros(len(names), dtype=each.dtype, device=of.device).index_add(0, of, each)
+    return {
+        "group_stats/pairs": float(each.sum()),
+        "group_stats/unpaired_fraction": float((of_group == 0).double().mean()),
+    }
+
+
 def all_equal(scored: Scored) -> bool:
     """Whether all rollouts got the score of their siblings, or of all others where groups are of one."""
     shown = groups(scored)

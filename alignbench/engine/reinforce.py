@@ -5,14 +5,14 @@ to write down, what to save and when to stop.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from alignbench.core.batches import Scored
 from alignbench.core.contracts import Algorithm, Drift, Policy, PromptStream, Sampler, Scorer
 from alignbench.core.seeds import address
 from alignbench.engine import measure
-from alignbench.engine.score import score
+from alignbench.engine.draw import Draw
 from alignbench.engine.shape import shape
 from alignbench.engine.state import RunState, StepReport
 from alignbench.engine.update import Update
@@ -35,19 +35,21 @@ class Engine:
 
     def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
-        checks = self.update.invariants
+        checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
         pending = checks.check_trainable(self.update.optimizer.groups)
-        for batch in prompts.after(state.prompts_seen):
+        draw = Draw(policy=self.policy, sampler=self.sampler, scorer=self.scorer, algorithm=self.algorithm,
+                    microbatch_size=self.update.microbatch_size, seed=self.seed)
+        while True:
             start = perf_counter()
-            rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, "rollout", state.step))
-            sampled = perf_counter()
-            scored = score(rollouts, self.scorer, self.policy, state.steering.coef, self.update.microbatch_size)
-            judged = perf_counter()
+            drawn = draw(stream, state.step, state.steering.coef)
+            scored, judged = drawn.everything, perf_counter()
             shown = measure.rollouts(scored)
             warnings, pending = pending + checks.check_reference(scored, state.step), []
-            warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
+            if self.update.importance_cap is None:  # With a cap the gap is weighed instead of refused.
+                warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
             warnings += checks.check_finite("a reward", float(scored.scores.sum()))
-            shaped, moments = shape(scored, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)
+            shaped, moments = shape(drawn.kept, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)
+            shaped = replace(shaped, seed=address(self.seed, "credit", state.step))
             experience = self.algorithm.credit(shaped)
             used = state.steering
             updated = self.update(
@@ -61,11 +63,11 @@ class Engine:
                 per_sequence=shown["rollout/kl_sequence"], per_token=shown["rollout/kl_token"],
                 episodes=len(scored), progress=(state.step + 1) / self.steps)
             state = state.after(
-                prompts_seen=state.prompts_seen + len(batch),
+                prompts_seen=state.prompts_seen + drawn.prompts,
                 completions=state.completions + len(scored),
                 tokens_written=state.tokens_written + int(scored.mask.sum()),
                 optimizer_steps=state.optimizer_steps + updated.optimizer_steps,
-                flops=state.flops + self._flops(scored, updated.metrics["train/epochs_done"]),
+                flops=state.flops + self._flops(scored, experience, updated.metrics["train/epochs_done"]),
                 seconds=state.seconds + end - start,
                 steering=self.algorithm.kl.next(used, drift),
                 moments=moments,
@@ -73,16 +75,18 @@ class Engine:
             )
             metrics = {
                 **shown, **measure.rewards(scored), **measure.groups(shaped), **measure.critic(experience),
-                **measure.shaped(shaped), **updated.metrics, "train/kl_coef": used.coef,
-                "cost/rollout_seconds": sampled - start, "cost/score_seconds": judged - sampled,
+                **measure.pairs(experience), **measure.shaped(shaped), **updated.metrics, "train/kl_coef": used.coef,
+                "group_stats/kept_fraction": len(shaped) / len(scored),
+                "cost/rollout_seconds": drawn.rollout_seconds, "cost/score_seconds": drawn.score_seconds,
                 "cost/update_seconds": end - judged,
             }
             yield StepReport(state=state, metrics=metrics, warnings=(*warnings, *updated.warnings), scored=scored)
 
-    def _flops(self, scored: Scored, epochs: float) -> float:
+    def _flops(self, drawn: Scored, trained: Scored, epochs: float) -> float:
         """One forward pass to sample, two to score, and for each epoch one forward and one backward, worth two.
 
         A critic with a trunk of its own reads once to score and three times in each epoch.
         """
-        own = self.policy.flops_per_token * (3 + 3 * epochs) + self.policy.critic_flops_per_token * (1 + 3 * epochs)
-        return own * float(scored.lengths().sum())
+        own, critic = self.policy.flops_per_token, self.policy.critic_flops_per_token
+        read, learned = float(drawn.lengths().sum()), 3 * epochs * float(trained.lengths().sum())
+        return own * (3 * read + learned) + critic * (read + learned)

@@ -50,6 +50,16 @@ def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollo
     return scores
 
 
-def microbatches(batch: Sequences | Pairs, size: int) -> Iterator[Tensor]:
-    """Row numbers, `size` at a time, rows of like length together so that little is spent on padding."""
-    yield from batch.lengths().argsort(descending=True, stable=True).split(size)
+def microbatches(batch: Sequences | Pairs, size: int, together: Tensor | None = None) -> Iterator[Tensor]:
+    """Row numbers, `size` at a time, rows of like length together so that little is spent on padding.
+
+    Rows that share a number in `together` [n] never part; a microbatch then holds at least one such group.
+    """
+    if together is None:
+        yield from batch.lengths().argsort(descending=True, stable=True).split(size)
+        return
+    names, of = torch.unique(together, return_inverse=True)
+    longest = torch.zeros(len(names), device=of.device).scatter_reduce(0, of, batch.lengths().float(), "amax")
+    at_once = max(size // int(of.bincount().max()), 1)
+    for groups in longest.argsort(descending=True, stable=True).split(at_once):
+        yield torch.isin(of, groups).nonzero()[:, 0]

@@ -13,10 +13,13 @@ def shape(
 ) -> tuple[Scored, Moments | None]:
     """Normalize the scores, then take the penalty off those of rollouts that did not end; and the moments after it.
 
-    The penalty is subtracted, on the scale that is trained on: it orders rollouts of equal score and hides none.
+    The penalty is subtracted, on the scale that is trained on: it orders rollouts of equal score and hides none. It is
+    one more part of the score for those who look at the parts.
     """
-    scores = scored.scores
+    scores, components = scored.scores, scored.components
     if normalizer is not None:
         scores, moments = normalizer(scores, moments)
-    scores = scores - missing_eos_penalty * scored.truncated.to(scores)
-    return replace(scored, scores=scores.to(torch.float32)), moments
+    if missing_eos_penalty:
+        penalty = -missing_eos_penalty * scored.truncated.to(scores)
+        scores, components = scores + penalty, {**(components or {"score": scores}), "missing_eos": penalty}
+    return replace(scored, scores=scores.to(torch.float32), components=components), moments

@@ -7,7 +7,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from alignbench.core.batches import Experience
+from alignbench.core.batches import Experience, Scored
 from alignbench.core.contracts import Algorithm, Policy
 from alignbench.core.seeds import derive
 from alignbench.engine.invariants import Invariants, fingerprint
@@ -29,6 +29,8 @@ class Update:
     minibatches: int
     microbatch_size: int
     invariants: Invariants
+    importance_cap: float | None = None
+    """The most that a token counts for being likelier now than when it was sampled; None counts all alike."""
 
     def __call__(
         self, experience: Experience, *, step: int, optimizer_steps: int, seed: int, learning_rate_scale: float = 1.0
@@ -37,8 +39,9 @@ class Update:
         seen, norms, rates, losses, first_gap, warnings = TokenMeans(), [0.0], [0.0], [0.0], 0.0, list[str]()
         before = fingerprint(self.policy.trainable()) if step == 0 else None
         for rows in self._minibatches(experience, seed, step):
-            batch = experience[rows]
-            batch = replace(batch, weights=self.algorithm.weights(batch.mask))
+            batch = self._shared_out(experience[rows])
+            if not batch.counts():
+                continue  # Nothing to learn from: not even the optimizer's momentum moves the weights.
             loss, kl_to_old, gap = self._accumulate(batch, seen)
             norm = self.optimizer.clip()
             warnings += self.invariants.check_finite("the loss", loss) + self.invariants.check_finite("grad norm", norm)
@@ -65,6 +68,12 @@ class Update:
         }
         return Updated(metrics=metrics, optimizer_steps=done, warnings=tuple(warnings))
 
+    def _shared_out(self, minibatch: Experience) -> Experience:
+        """The minibatch of one optimizer step with the shares of its tokens, and of its importance weights in them."""
+        batch = self.algorithm.apportion(minibatch)
+        assert batch.weights is not None
+        return replace(batch, weights=batch.weights * importance(batch, self.importance_cap))
+
     def _minibatches(self, experience: Experience, seed: int, step: int) -> Iterator[Tensor]:
         """Rows of each minibatch of each epoch: whole groups, shuffled by address."""
         names, of = torch.unique(experience.group, return_inverse=True)
@@ -76,7 +85,8 @@ class Update:
     def _accumulate(self, batch: Experience, seen: TokenMeans) -> tuple[float, float, float]:
         """Add up the gradient of one optimizer step; returns its loss, KL to the sampler, and largest |log ratio|."""
         total, local, gaps = torch.zeros((), device=batch.mask.device), TokenMeans(), [0.0]
-        for rows in microbatches(batch, self.microbatch_size):
+        together = batch.group if self.algorithm.whole_groups else None
+        for rows in microbatches(batch, self.microbatch_size, together):
             part = batch[rows]
             now = self.policy(part)
             output = self.algorithm.loss(now, part)
@@ -91,9 +101,20 @@ class Update:
 
     @staticmethod
     def _metrics(seen: TokenMeans) -> Metrics:
-        spread = {f"train/{name}_std": seen.std(name) for name in SPREAD}
+        spread = {f"train/{name}_std": seen.std(name) for name in SPREAD if name in seen.sums}
         means = {f"train/{name}_mean" if name in SPREAD else f"train/{name}": seen.mean(name) for name in seen.sums}
         return means | spread
+
+
+def importance(batch: Scored, cap: float | None) -> Tensor:
+    """min(pi_old / pi_sampler, cap) of each token, [n, t]: for samplers whose arithmetic is not the update's.
+
+    Truncated importance sampling, Yao et al. 2025, https://fengyao.notion.site/off-policy-rl. There it weighs the
+    policy's loss; here every term of the loss, since all are means over the tokens that were sampled.
+    """
+    if cap is None:
+        return torch.ones_like(batch.old_logprobs)
+    return (batch.old_logprobs - batch.logprobs).exp().clamp(max=cap)
 
 
 @dataclass(frozen=True, kw_only=True)

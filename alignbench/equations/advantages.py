@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from alignbench.core.batches import Group, Mask, PerRollout, PerToken
+from alignbench.core.batches import Group, Mask, PerRollout, PerToken, Scalar
 
 
 def gae(rewards: PerToken, values: PerToken, mask: Mask, gamma: float, lam: float) -> tuple[PerToken, PerToken]:
@@ -44,6 +44,17 @@ def group_std(scores: PerRollout, group: Group, ddof: int = 1) -> PerRollout:
     return (squares / (size - ddof).clamp(min=1)).sqrt()[of].to(scores.dtype)
 
 
+def batch_std(scores: PerRollout, ddof: int = 1) -> Scalar:
+    """The standard deviation over all rollouts of a step; 0 for one alone."""
+    centred = scores.double() - scores.double().mean()
+    return (centred.square().sum() / max(len(scores) - ddof, 1)).sqrt().to(scores.dtype)
+
+
+def divided(centred: PerRollout, spread: PerRollout | Scalar, eps: float) -> PerRollout:
+    """centred / (spread + eps), [n]; exactly 0 where there is no spread."""
+    return torch.where(spread > 0, centred / (spread + eps), torch.zeros_like(centred))
+
+
 def leave_one_out(scores: PerRollout, group: Group) -> PerRollout:
     """Score minus the mean of the others in the group, [n]; 0 for a group of one.
 
@@ -58,9 +69,7 @@ def leave_one_out(scores: PerRollout, group: Group) -> PerRollout:
 
 def standardised(scores: PerRollout, group: Group, eps: float, ddof: int = 1) -> PerRollout:
     """(score - group mean) / (group std + eps), [n]; exactly 0 where the group's scores are all equal."""
-    centred = scores - group_mean(scores, group)
-    spread = group_std(scores, group, ddof)
-    return torch.where(spread > 0, centred / (spread + eps), torch.zeros_like(centred))
+    return divided(scores - group_mean(scores, group), group_std(scores, group, ddof), eps)
 
 
 def whiten(x: PerToken, mask: Mask, ddof: int = 1, shift_mean: bool = True) -> PerToken:
@@ -81,9 +90,27 @@ def at_last_token(scores: PerRollout, mask: Mask) -> PerToken:
     return torch.where(last, scores[:, None], 0.0)
 
 
+def to_go(rewards: PerToken, mask: Mask) -> PerToken:
+    """The sum of a rollout's rewards from each token to its end, [n, t]; 0 outside the mask."""
+    counted = torch.where(mask, rewards, 0.0)
+    return torch.where(mask, counted.flip(1).cumsum(1).flip(1), 0.0)
+
+
 def over_tokens(advantages: PerRollout, mask: Mask) -> PerToken:
     """The same advantage for every token of a rollout, [n, t]."""
     return torch.where(mask, advantages[:, None], 0.0)
+
+
+def beta_divided(shares: PerRollout, group: Group, alpha: float, beta: float) -> PerRollout:
+    """(R - p) / f(p; alpha, beta), [n]; p is the group's mean of R in [0, 1], f the density of a Beta distribution.
+
+    Xiao et al. 2025, https://arxiv.org/abs/2506.02864. For R of 0 or 1, alpha = beta = 1 is R - p, and alpha = beta =
+    3/2 is the group's z-score (ddof 0) times pi / 8. A group whose R are all equal gets exactly 0.
+    """
+    p = group_mean(shares, group).double().clamp(0, 1)
+    density = torch.distributions.Beta(p.new_tensor(alpha), p.new_tensor(beta)).log_prob(p).exp()
+    mixed = group_std(shares, group) > 0
+    return torch.where(mixed, (shares.double() - p) / density.clamp(min=1e-6), 0.0).to(shares.dtype)
 
 
 def _group_sums(x: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:

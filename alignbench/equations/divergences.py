@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from alignbench.core.batches import PerToken
+from alignbench.core.batches import Mask, PerToken
 
 Estimator = Literal["k1", "k2", "k3"]
 LOG_RATIO_LIMIT = 20.0
@@ -51,6 +51,15 @@ def with_exact_gradient(
     rho = log_ratio(logprobs, old_logprobs).exp().detach()
     carrier = rho * k2(logprobs, ref_logprobs)
     return value.detach() + carrier - carrier.detach()
+
+
+def sequence_ratio(logprobs: PerToken, old_logprobs: PerToken, mask: Mask) -> PerToken:
+    """(pi(o) / pi_old(o))^(1/|o|) of each whole response, the same for each of its tokens, [n, t].
+
+    Zheng et al. 2025, eq. 7, https://arxiv.org/abs/2507.18071
+    """
+    total = torch.where(mask, log_ratio(logprobs, old_logprobs), 0.0).sum(1, keepdim=True)
+    return torch.exp(total / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(logprobs)
 
 
 def likelihood_ratio(logprobs: PerToken, old_logprobs: PerToken) -> PerToken:

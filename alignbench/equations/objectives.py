@@ -24,6 +24,23 @@ def clipped(ratio: PerToken, advantages: PerToken, low: float, high: float) -> M
     return ((ratio > 1 + high) & (advantages > 0)) | ((ratio < 1 - low) & (advantages < 0))
 
 
+def weighted_logprob(logprobs: PerToken, weight: PerToken, advantages: PerToken) -> PerToken:
+    """-w A log pi, the weight w without a gradient of its own, [n, t].
+
+    Chen et al. 2025, eq. 4, https://arxiv.org/abs/2506.13585
+    """
+    return -weight.detach() * advantages * logprobs
+
+
+def soft_gate(ratio: PerToken, advantages: PerToken, tau_positive: float, tau_negative: float) -> PerToken:
+    """-4/tau sigmoid(tau (rho - 1)) A, tau by the sign of A, [n, t]: its slope at rho = 1 is that of -rho A.
+
+    Gao et al. 2025, https://arxiv.org/abs/2511.20347
+    """
+    tau = torch.where(advantages > 0, tau_positive, tau_negative)
+    return -4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages
+
+
 def clipped_value(values: PerToken, old_values: PerToken, returns: PerToken, clip: float | None) -> PerToken:
     """1/2 max((V - R)^2, (V_old + clip(V - V_old, -c, c) - R)^2), [n, t]; the plain squared error without a clip.
 

@@ -6,6 +6,21 @@ from torch.nn.functional import logsigmoid
 from alignbench.core.batches import PerRollout
 
 
+def linear(lead: Tensor) -> Tensor:
+    """-lead: pulls without end, however far ahead the better answer is."""
+    return -lead
+
+
+def logistic(lead: Tensor, beta: float) -> Tensor:
+    """-log sigmoid(beta lead), of leads of log(pi / ref): DPO, Rafailov et al. 2023, eq. 7, https://arxiv.org/abs/2305.18290"""
+    return -logsigmoid(beta * lead)
+
+
+def squared(lead: Tensor, tau: float) -> Tensor:
+    """(lead - 1 / (2 tau))^2, of leads of log(pi / ref): IPO, Azar et al. 2023, eq. 17, https://arxiv.org/abs/2310.12036"""
+    return (lead - 1 / (2 * tau)).square()
+
+
 def bradley_terry(chosen: PerRollout, rejected: PerRollout, margin: PerRollout | float = 0.0) -> Tensor:
     """-log sigmoid(r_chosen - r_rejected - margin), [m], in fp32.
 

@@ -39,6 +39,9 @@ class RL:
     """Optimizer steps in a pass; groups are never split."""
     missing_eos_penalty: NonNegative = 0.0
     """Taken off the score of an answer that was cut at the limit; on the scale that is trained on."""
+    importance_cap: Positive | None = None
+    """Weigh each token by its probability to the update over that to the sampler, at most this: for samplers with
+    other arithmetic. Pairs are compared whoever wrote them. Null: sampler and update must agree."""
     optimizer: AdamW = field(default_factory=AdamW)
     """How weights are changed."""
     checkpoint_every: Size = 20
@@ -67,7 +70,8 @@ class RL:
         total = self.steps * self.epochs * self.minibatches
         update = Update(
             policy=policy, optimizer=Optimizer(groups, self.optimizer, total, apart=apart), algorithm=algorithm,
-            epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants)
+            epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants,
+            importance_cap=self.importance_cap)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
                       steps=self.steps, missing_eos_penalty=self.missing_eos_penalty)

@@ -4,14 +4,25 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from alignbench.algorithms.bnpo import BNPO
+from alignbench.algorithms.cispo import CISPO
+from alignbench.algorithms.gdpo import GDPO
 from alignbench.algorithms.grpo import GRPO
+from alignbench.algorithms.gspo import GSPO
 from alignbench.algorithms.kl import AdaptiveKL, FixedKL
+from alignbench.algorithms.normalizer import EMA
+from alignbench.algorithms.pairing import Pairing
+from alignbench.algorithms.pairwise import Pairwise
 from alignbench.algorithms.ppo import PPO
+from alignbench.algorithms.ppo_pairwise import PPOPairwise
+from alignbench.algorithms.reinforce_pp import ReinforcePP
 from alignbench.algorithms.rloo import RLOO
+from alignbench.algorithms.sapo import SAPO
 from alignbench.core.contracts import Algorithm, KLController
 from alignbench.core.errors import UserError
 
-every_algorithm = pytest.mark.parametrize("algorithm", [PPO(), GRPO(), RLOO()], ids=["ppo", "grpo", "rloo"])
+ALL = [PPO(), GRPO(), RLOO(), ReinforcePP(), GSPO(), CISPO(), SAPO(), BNPO(), GDPO(), Pairwise(), PPOPairwise()]
+every_algorithm = pytest.mark.parametrize("algorithm", ALL, ids=lambda algorithm: type(algorithm).__name__)
 
 
 @every_algorithm
@@ -26,7 +37,7 @@ def test_each_controller_is_one(controller):
     assert isinstance(controller, KLController)
 
 
-@pytest.mark.parametrize("settled", [PPO(), GRPO(), RLOO(), FixedKL(), AdaptiveKL()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("settled", [*ALL, Pairing(), FixedKL(), AdaptiveKL()], ids=lambda x: type(x).__name__)
 def test_settings_cannot_change(settled):
     with pytest.raises(FrozenInstanceError):
         settled.coef = 1.0
@@ -38,8 +49,16 @@ REFUSED = {
     "ppo of fixed length without it": (lambda: PPO(reduction="fixed_length"), "fixed_length=<response limit"),
     "grpo of fixed length without it": (lambda: GRPO(reduction="fixed_length"), "fixed_length=<response limit"),
     "rloo of fixed length without it": (lambda: RLOO(reduction="fixed_length"), "fixed_length=<response limit"),
-    "rloo with std": (lambda: RLOO(scale_by_std=True), "scale_by_std and eps.*use algo=grpo"),
-    "rloo with eps": (lambda: RLOO(eps=1e-6), "scale_by_std and eps.*use algo=grpo"),
+    "a baseline of one": (lambda: ReinforcePP(group_baseline=True), "group_size=1.*use 2 or more"),
+    "a pair of one": (lambda: Pairwise(group_size=1), "group_size=1.*use 2 or more"),
+    "ppo and a pair of one": (lambda: PPOPairwise(group_size=1), "group_size=1.*use 2 or more"),
+    "pairs by their KL": (lambda: Pairwise(kl=FixedKL(placement="reward")), "pair of any two.*use loss"),
+    "a linear link with a reference": (lambda: Pairing(link="linear"), "beta=0.1 with link=linear.*beta=null"),
+    "a logistic link without": (lambda: Pairing(beta=None), "beta=None with link=logistic"),
+    "a winner among neighbours": (lambda: Pairing(selector="random", win_score=1.0), "win_score=1 is not read"),
+    "weights beyond one": (lambda: CISPO(weight_high=0.5), "weight_high=0.5.*1 lies between"),
+    "an empty range": (lambda: BNPO(low=1.0), "low=1 is not below high=1"),
+    "a normalizer nobody reads": (lambda: GDPO(normalizer=EMA()), "normalizer would not be read"),
     "idle length": (lambda: PPO(fixed_length=8), "not read by reduction=token_mean"),
     "a penalty without gradient": (lambda: FixedKL(estimator="k1", exact_gradient=False), "k1.*no gradient.*use k2"),
     "the same, adaptive": (lambda: AdaptiveKL(estimator="k1", exact_gradient=False), "k1.*no gradient.*use k2"),

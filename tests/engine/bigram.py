@@ -2,14 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from alignbench.algorithms.bnpo import BNPO
+from alignbench.algorithms.cispo import CISPO
+from alignbench.algorithms.dynamic_sampling import DynamicSampling
+from alignbench.algorithms.gdpo import GDPO
 from alignbench.algorithms.grpo import GRPO
+from alignbench.algorithms.gspo import GSPO
+from alignbench.algorithms.overlong import Overlong
+from alignbench.algorithms.pairing import Pairing
+from alignbench.algorithms.pairwise import Pairwise
 from alignbench.algorithms.ppo import PPO
+from alignbench.algorithms.ppo_pairwise import PPOPairwise
+from alignbench.algorithms.reinforce_pp import ReinforcePP
 from alignbench.algorithms.rloo import RLOO
+from alignbench.algorithms.sapo import SAPO
 from alignbench.core.batches import Forward, Prompts, Rollouts, Scores, Sequences
 from alignbench.core.seeds import derive
 from alignbench.engine.invariants import Invariants
@@ -143,9 +155,31 @@ METHODS = {
 }
 
 
+FAMILY = {
+    **{name: partial(make, **settings) for name, make, settings in (
+        ("ReinforcePP", ReinforcePP, {}),
+        ("ReinforcePP, baseline", ReinforcePP, {"group_baseline": True, "group_size": 4}),
+        ("LitePPO", GRPO, {"std_over": "batch", "group_size": 4}),
+        ("DAPO", GRPO, {"clip_high": 0.28, "group_size": 4, "dynamic_sampling": DynamicSampling(draws=3),
+                        "overlong": Overlong(limit=LIMIT, buffer=0.4)}),
+        ("GSPO", GSPO, {"group_size": 4, "clip_low": 0.1, "clip_high": 0.1}),
+        ("CISPO", CISPO, {"group_size": 4}),
+        ("SAPO", SAPO, {"group_size": 4}),
+        ("BNPO", BNPO, {"group_size": 4, "high": 5.0}),
+        ("GDPO", GDPO, {"group_size": 4, "part_weights": {"hits": 1.0}}),
+        ("PPOPairwise", PPOPairwise, {"group_size": 4, "value_clip": None}),
+        *((f"{selector} {link}", Pairwise, {"group_size": 4, "pairs": Pairing(
+            selector=selector, link=link, beta=beta)})
+          for selector, link, beta in (("consecutive", "linear", None), ("random", "linear", None),
+                                       ("winner_vs_all", "logistic", 0.5), ("winner_vs_incorrect", "squared", 0.1))),
+    )},
+    **METHODS,
+}
+
+
 def engine(
     algorithm, *, seed=0, policy=None, scorer=None, rate=0.05, epochs=2, minibatches=2, microbatch_size=16,
-    invariants=None, temperature=1.0, steps=100, missing_eos_penalty=0.0, **adamw,
+    invariants=None, temperature=1.0, steps=100, missing_eos_penalty=0.0, importance_cap=None, **adamw,
 ) -> Engine:
     """A whole engine around a bigram policy."""
     policy = policy or Bigram(critic=algorithm.critic is not None)
@@ -156,7 +190,8 @@ def engine(
     settings = AdamW(**{"learning_rate": rate, "warmup_steps": 0, "eps": 1e-5, **adamw})
     update = Update(
         policy=policy, optimizer=Optimizer(groups, settings, 100), algorithm=algorithm, epochs=epochs,
-        minibatches=minibatches, microbatch_size=microbatch_size, invariants=invariants or Invariants())
+        minibatches=minibatches, microbatch_size=microbatch_size, invariants=invariants or Invariants(),
+        importance_cap=importance_cap)
     return Engine(policy=policy, sampler=Draw(policy, temperature), scorer=scorer or Wanted(), algorithm=algorithm,
                   update=update, seed=seed, steps=steps, missing_eos_penalty=missing_eos_penalty)
 

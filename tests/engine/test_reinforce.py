@@ -117,9 +117,10 @@ def test_every_number_has_a_name_in_the_record(method):
     found = set(steps(engine(METHODS[method]()), 1)[0].metrics)
     components = {f"{record.REWARD_COMPONENT}{name}" for name in ("hits", "tokens")}
     assert found - NAMES == components
-    assert NAMES - found <= {"train/value_loss", "train/value_mean", "train/explained_variance",
-                             "train/value_clip_fraction", record.SECONDS, record.TRACKING_SECONDS, record.EVALUATION_SECONDS,
-                             record.PEAK_MEMORY}
+    assert NAMES - found <= {
+        "train/value_loss", "train/value_mean", "train/explained_variance", "train/value_clip_fraction",
+        "group_stats/pairs", "group_stats/unpaired_fraction", record.SECONDS, record.TRACKING_SECONDS,
+        record.EVALUATION_SECONDS, record.PEAK_MEMORY}
     assert ("train/value_loss" in found) == (method == "PPO")
 
 

@@ -34,7 +34,7 @@ def gathered(method, *, stir=True, **options):
 def pieces(method, size, **options):
     """Gradient and metrics of one optimizer step whose rows are taken `size` at a time."""
     running, experience = gathered(method, **options)
-    batch = replace(experience, weights=running.algorithm.weights(experience.mask))
+    batch = running.algorithm.apportion(experience)
     seen = TokenMeans()
     numbers = replace(running.update, microbatch_size=size)._accumulate(batch, seen)
     gradient = torch.cat([p.grad.flatten() for _, p in running.policy.trainable()])

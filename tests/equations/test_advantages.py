@@ -7,12 +7,15 @@ from torch.testing import assert_close
 
 from alignbench.equations.advantages import (
     at_last_token,
+    batch_std,
+    divided,
     gae,
     group_mean,
     group_std,
     leave_one_out,
     over_tokens,
     standardised,
+    to_go,
     whiten,
 )
 
@@ -138,6 +141,20 @@ def test_the_score_is_paid_on_the_last_token_that_counts():
     assert torch.equal(paid, tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]))
 
 
+def test_what_is_to_go_is_the_sum_of_what_follows():
+    mask = tensor([[True, False, True, True], [True, True, False, False]])
+    found = to_go(tensor([[1.0, 9.0, 2.0, 4.0], [0.5, 0.25, 9.0, 9.0]]), mask)
+    assert torch.equal(found, tensor([[7.0, 0.0, 6.0, 4.0], [0.75, 0.25, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("ddof", "spread"), [(1, 1.0), (0, (2 / 3) ** 0.5)])
+def test_the_deviation_over_the_batch_and_what_is_divided_by_it(ddof, spread):
+    assert_close(batch_std(tensor([1.0, 2.0, 3.0]), ddof), tensor(spread))
+    assert batch_std(tensor([5.0])) == 0
+    assert divided(tensor([0.0, 0.0]), tensor(0.0), eps=0.0).tolist() == [0.0, 0.0]
+    assert_close(divided(tensor([1.0, -3.0]), tensor([0.5, 0.0]), eps=0.5), tensor([1.0, 0.0]))
+
+
 def test_every_token_of_a_rollout_gets_its_advantage():
     assert torch.equal(over_tokens(tensor([5.0, -1.0]), ragged(2, 1)), tensor([[5.0, 5.0], [-1.0, 0.0]]))
 
@@ -145,6 +162,7 @@ def test_every_token_of_a_rollout_gets_its_advantage():
 GARBAGE = {
     "gae rewards": lambda x, y, mask: torch.cat(gae(x, y.where(mask, 0.0), mask, 0.9, 0.8)),
     "gae values": lambda x, y, mask: torch.cat(gae(x.where(mask, 0.0), y, mask, 0.9, 0.8)),
+    "to go": lambda x, y, mask: to_go(x, mask),
     "whiten": lambda x, y, mask: whiten(x, mask),
     "whiten without shift": lambda x, y, mask: whiten(x, mask, shift_mean=False),
 }

@@ -1,0 +1,39 @@
+"""CISPO: the importance weight is bounded, never the update, so that every token keeps its gradient.
+
+    L = E[-sg(clip(rho, weight_low, weight_high)) A log pi],  A as in GRPO; sg: no gradient through it
+
+MiniMax 2025, eq. 4 and 5, https://arxiv.org/abs/2506.13585. There the bounds are 1 - eps_low and 1 + eps_high, here
+they are the weights themselves; the paper sets no lower one (0) and does not state the upper one. Deviations: a group
+whose scores are all equal gets exactly 0, and log-ratios are kept within +-20. Within the bounds its gradient is that
+of GRPO without a clip.
+"""
+
+from dataclasses import dataclass
+
+from alignbench.algorithms.grpo import GroupRelative
+from alignbench.core.batches import Experience, Forward, Mask, PerToken
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import NonNegative, Positive
+from alignbench.equations.divergences import likelihood_ratio
+from alignbench.equations.objectives import weighted_logprob
+
+
+@dataclass(frozen=True, kw_only=True)
+class CISPO(GroupRelative):
+    """REINFORCE with the group as baseline, each token weighed by a bounded ratio."""
+
+    weight_low: NonNegative = 0.0
+    """The least weight of a token: the ratio itself, not its distance from 1; 0 is no bound."""
+    weight_high: Positive = 5.0
+    """The largest weight of a token: the ratio itself, not its distance from 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.weight_low <= 1 <= self.weight_high:
+            raise UserError(f"weight_low={self.weight_low:g}, weight_high={self.weight_high:g}: these are ratios, so 1 "
+                            "lies between them")
+
+    def surrogate(self, now: Forward, batch: Experience) -> tuple[PerToken, Mask]:
+        ratio = likelihood_ratio(now.logprobs, batch.old_logprobs)
+        bounded = ratio.clamp(self.weight_low, self.weight_high)
+        return weighted_logprob(now.logprobs, bounded, batch.advantages), ratio != bounded

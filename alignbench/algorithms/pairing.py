@@ -1,0 +1,106 @@
+"""Which rollouts of a group are compared, how sure the preference is, and what a pair teaches.
+
+    L = mean over pairs of  confidence * link(h_better - h_worse)
+
+        linear      -lead                        h = log pi: pulls without end, however far ahead the better one is
+        logistic    -log sigmoid(beta lead)      h = log(pi / ref): DPO, on the policy's own answers
+        squared     (lead - 1 / (2 beta))^2      h = log(pi / ref): IPO, likewise
+
+h is the sum over the tokens of a response, or their mean. Rafailov et al. 2023, eq. 7, https://arxiv.org/abs/2305.18290;
+Azar et al. 2023, eq. 17, https://arxiv.org/abs/2310.12036; online: Guo et al. 2024, https://arxiv.org/abs/2402.04792.
+Pairs are made of what the policy wrote, the better one by its score; scores that are equal make no pair, save under
+winner_vs_all.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from alignbench.core.batches import Experience, Forward, PerRollout, PerToken, Scored
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Positive
+from alignbench.core.seeds import derive
+from alignbench.equations.pairs import linear, logistic, squared
+
+Couples = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """From the scores of a group to pairs, and from pairs to a loss."""
+
+    selector: Literal["consecutive", "random", "winner_vs_all", "winner_vs_incorrect"] = "winner_vs_incorrect"
+    """Neighbours as drawn, or after a shuffle; or the first of the best against every other, or every one below it."""
+    win_score: float | None = None
+    """The score that a winner needs, below which others are incorrect; null is the best score of the group."""
+    sure_lead: Positive | None = None
+    """The lead in score at which a preference is sure; smaller leads count in proportion. Null: all are sure."""
+    link: Literal["linear", "logistic", "squared"] = "logistic"
+    """What a lead in log-probability is worth."""
+    beta: Positive | None = 0.1
+    """How near the reference is held: beta of DPO, tau of IPO; null for link=linear, which has no reference."""
+    length_normalised: bool = False
+    """The mean over a response's tokens instead of their sum."""
+
+    def __post_init__(self) -> None:
+        if (self.beta is None) != (self.link == "linear"):
+            raise UserError(f"beta={self.beta} with link={self.link}: set beta=null for linear, and to how near the "
+                            "reference is held, such as 0.1, for logistic and squared")
+        if self.win_score is not None and self.selector in ("consecutive", "random"):
+            raise UserError(f"win_score={self.win_score:g} is not read by selector={self.selector}: set it to null")
+
+    def preferences(self, batch: Scored) -> tuple[torch.Tensor, torch.Tensor]:
+        """The number [n] of each rollout in its group, and how surely it is preferred [n, g] to each sibling."""
+        names, of = torch.unique(batch.group, return_inverse=True)
+        rows_of = [(of == i).nonzero()[:, 0] for i in range(len(names))]
+        number = torch.zeros_like(of)
+        preferred = torch.zeros(len(of), max(map(len, rows_of)), device=of.device)
+        for name, rows in zip(names.tolist(), rows_of, strict=True):
+            number[rows] = torch.arange(len(rows), device=of.device)
+            scores = batch.scores[rows].tolist()
+            for better, worse in self.couples(scores, derive(batch.seed, "pairs", name)):
+                preferred[rows[better], worse] = self.confidence(scores[better] - scores[worse])
+        return number, preferred
+
+    def couples(self, scores: list[float], draw: torch.Generator) -> Couples:
+        """(better, worse) of one group, by their numbers."""
+        count = len(scores)
+        if self.selector in ("consecutive", "random"):
+            shuffled = torch.randperm(count, generator=draw).tolist()
+            order = shuffled if self.selector == "random" else range(count)
+            couples = zip(order[0::2], order[1::2], strict=False)
+            return [(a, b) if scores[a] > scores[b] else (b, a) for a, b in couples if scores[a] != scores[b]]
+        winner = scores.index(max(scores))
+        needed = scores[winner] if self.win_score is None else self.win_score
+        if scores[winner] < needed or (self.win_score is None and min(scores) == max(scores)):
+            return []
+        everyone = self.selector == "winner_vs_all"
+        return [(winner, i) for i in range(count) if i != winner and (everyone or scores[i] < needed)]
+
+    def confidence(self, lead: float) -> float:
+        """How sure a preference is, from 0 to 1, by the lead in score."""
+        return 1.0 if self.sure_lead is None else min(lead / self.sure_lead, 1.0)
+
+    def matrix(self, batch: Experience) -> torch.Tensor:
+        """How surely each row is preferred to each other row of this batch, [n, n]."""
+        assert batch.preferred is not None
+        assert batch.number is not None
+        return batch.preferred[:, batch.number] * (batch.group[:, None] == batch.group[None, :])
+
+    def loss(self, now: Forward, batch: Experience) -> torch.Tensor:
+        """The loss of all pairs in this batch, each by its share."""
+        score = self.standing(now.logprobs, batch)
+        sure, lead = self.matrix(batch), score[:, None] - score[None, :]
+        if self.link == "linear":
+            losses = linear(lead)
+        else:
+            assert self.beta is not None
+            losses = logistic(lead, self.beta) if self.link == "logistic" else squared(lead, self.beta)
+        return batch.pair_share * torch.where(sure > 0, sure * losses, 0.0).sum()
+
+    def standing(self, logprobs: PerToken, batch: Experience) -> PerRollout:
+        """h of each response, [n]."""
+        against = logprobs if self.link == "linear" else logprobs - batch.ref_logprobs
+        total = torch.where(batch.mask, against, 0.0).sum(1)
+        return total / batch.mask.sum(1).clamp(min=1) if self.length_normalised else total

@@ -1,0 +1,47 @@
+"""PPO and pairs together: the loss of PPO, and beside it what the pairs of each group teach.
+
+    L = L_PPO + pairs_weight L_pairs
+
+A sum of two losses on the same rollouts (see `ppo` and `pairing`); it is PPO where pairs_weight is 0. Not from a paper.
+A group without a winner teaches PPO alone.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from alignbench.algorithms.pairing import Pairing
+from alignbench.algorithms.ppo import PPO
+from alignbench.core.batches import Experience, Forward, LossOutput, Scored
+from alignbench.core.errors import UserError
+from alignbench.core.knobs import Count, NonNegative
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOPairwise(PPO):
+    """The critic judges tokens, siblings judge whole answers."""
+
+    group_size: Count = 8
+    """Rollouts drawn for each prompt; at least 2."""
+    pairs: Pairing = field(default_factory=Pairing)
+    """Which rollouts are compared, and what a pair teaches."""
+    pairs_weight: NonNegative = 0.1
+    """Weight of the pairs' loss."""
+
+    whole_groups: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_size < 2:
+            raise UserError(f"group_size={self.group_size}: one answer has nothing to be compared with; use 2 or more")
+
+    def credit(self, batch: Scored) -> Experience:
+        number, preferred = self.pairs.preferences(batch)
+        return replace(super().credit(batch), number=number, preferred=preferred)
+
+    def apportion(self, batch: Experience) -> Experience:
+        pairs = int((self.pairs.matrix(batch) > 0).sum())
+        return replace(super().apportion(batch), pair_share=1 / max(pairs, 1))
+
+    def loss(self, now: Forward, batch: Experience) -> LossOutput:
+        ppo = super().loss(now, batch)
+        return replace(ppo, loss=ppo.loss + self.pairs_weight * self.pairs.loss(now, batch))
