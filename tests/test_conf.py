@@ -103,7 +103,8 @@ def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
     swept = node["hydra"]["sweeper"]["params"]
     assert node["hydra"]["mode"] == "MULTIRUN"
     assert path.read_text().startswith("# @package _global_\n")
-    own = [f"{group}={option}" for group, option in chosen.items()] + [f"{key}={value}" for key, value in flatten({k: v for k, v in node.items() if k != "hydra"}).items()]
+    keys = flatten({key: value for key, value in node.items() if key != "hydra"})
+    own = [f"{key}={value}" for key, value in {**chosen, **keys}.items()]
     for method in str(swept.get("algo", "grpo")).split(","):
         assert build(resolve(config(f"algo={method}", *own))).study == path.stem
 

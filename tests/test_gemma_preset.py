@@ -14,7 +14,7 @@ from alignbench.pipeline import run
 from alignbench.settings import build, identify, resolve
 
 SAMPLE = ROOT.parent / "shared" / "data" / "ultrafeedback_sample"
-pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"the UltraFeedback sample is not there: put it at {SAMPLE}")
+pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"the UltraFeedback sample is not at {SAMPLE}")
 METHODS = ("ppo", "grpo")
 SMALL = (
     "preset=gemma_ultrafeedback", f"data.path={SAMPLE}", "hardware=cpu", "tracking.enabled=false", "data.train_rows=96",
