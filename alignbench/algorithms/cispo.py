@@ -3,9 +3,9 @@
     L = E[-sg(clip(rho, weight_low, weight_high)) A log pi],  A as in GRPO; sg: no gradient through it
 
 MiniMax 2025, eq. 4 and 5, https://arxiv.org/abs/2506.13585. There the bounds are 1 - eps_low and 1 + eps_high, here
-they are the weights themselves; the paper sets no lower one (0) and does not state the upper one. Deviations: a group
-whose scores are all equal gets exactly 0, and log-ratios are kept within +-20. Within the bounds its gradient is that
-of GRPO without a clip.
+they are the weights themselves; the paper sets no lower one (0) and tunes the upper one. Deviations: a group whose
+scores are all equal gets exactly 0, and log-ratios are kept within +-20. Within the bounds its gradient is that of GRPO
+without a clip.
 """
 
 from dataclasses import dataclass

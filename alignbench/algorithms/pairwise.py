@@ -3,7 +3,7 @@
 The same groups and scores as GRPO; `pairs` says which rollouts are compared and what a pair teaches (see `pairing`).
 With link=linear it is REINFORCE whose advantage is how often a rollout was preferred less how often it was not; with
 logistic it is online DPO, with squared online IPO. A group without a winner makes no pair; a minibatch without a pair
-makes no optimizer step.
+makes no optimizer step. Siblings stand in one microbatch, which is then at least a group in size.
 """
 
 from dataclasses import dataclass, field, replace

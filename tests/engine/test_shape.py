@@ -28,6 +28,9 @@ def test_the_penalty_is_taken_off_those_that_did_not_end_and_off_no_other(drawn)
     out, moments = shape(drawn, None, None, 2.5)
     assert torch.equal(drawn.scores - out.scores, torch.where(drawn.truncated, 2.5, 0.0))
     assert moments is None
+    assert torch.equal(out.components["missing_eos"], torch.where(drawn.truncated, -2.5, 0.0))
+    assert torch.equal(out.components["hits"], drawn.components["hits"])
+    assert shape(drawn, None, None, 0.0)[0].components == drawn.components
 
 
 def test_the_penalty_stands_on_the_normalized_scale(drawn):
