@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from math import isnan
+from hashlib import sha256
 from typing import Any, Literal
+
+import numpy as np
 
 from alignbench.core import record
 from alignbench.core.conditions import Difference, differences
@@ -13,6 +15,8 @@ from .budget import TOKENS_MAY_DIFFER, LedgerRow, budget
 from .load import Run, Study
 from .metrics import counted, listed, significant
 
+FEW_NUMBERS = 3
+"""Final numbers that two runs may share by chance."""
 Outcome = Literal["ok", "warning", "failed", "unknown"]
 
 
@@ -53,6 +57,7 @@ class Fairness:
 def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
     """Compare the conditions of all finished runs; `allow` holds config keys, ledger names or check names."""
     runs = [run for run in study.runs if run.counted and run.status == "finished"]
+    twins = _twins(runs)
     differing, keys = differences([(run.arm, run.config) for run in runs], allow)
     checks = [
         *_same_foundations(runs),
@@ -64,8 +69,8 @@ def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
         _same_amount(runs, "optimizer_steps", "Same number of optimizer steps"),
         _similar_tokens(runs),
         _same_seeds(study),
-        _seeds_applied(runs),
-        _methods_applied(runs, study.arms),
+        _seeds_applied(runs, twins),
+        _methods_applied(study.arms, twins),
         _same_machine(runs),
         _same_software(runs, study.arms),
         _clean_tree(runs),
@@ -199,48 +204,57 @@ def _same_seeds(study: Study) -> Check:
     return Check(name, "warning", "; ".join(lacks))
 
 
-def fingerprint(run: Run) -> tuple[object, ...]:
-    """All numbers a run measured, machine costs left out: equal only if the runs did the same thing."""
-    curves = tuple(
-        (name, curve.steps, tuple(_comparable(v) for v in curve.values))
-        for name, curve in sorted(run.curves.items())
-        if not name.startswith((record.COST_PREFIX, "budget/"))
-    )
-    return curves or tuple(sorted((n, _comparable(v)) for n, v in run.metrics.items() if n.startswith("final/")))
+def _twins(runs: list[Run]) -> list[tuple[str, list[Run]]]:
+    """Runs that measured the very same numbers, and which numbers; they did the same thing."""
+    found: list[tuple[str, list[Run]]] = []
+    for what, mark in (("curves", _curves_of), ("final numbers", _finals_of)):
+        groups: dict[object, list[Run]] = {}
+        for run in runs:
+            groups.setdefault(mark(run) or id(run), []).append(run)
+        known = [group for _, group in found]
+        found += [(what, group) for group in groups.values() if len(group) > 1 and group not in known]
+    return found
 
 
-def _comparable(value: float) -> float | str:
-    return "nan" if isnan(value) else value
+def _curves_of(run: Run) -> str:
+    """All curves in a few characters, machine costs left out."""
+    digest, drawn = sha256(), [name for name in run.curves if not name.startswith((record.COST_PREFIX, "budget/"))]
+    for name in sorted(drawn):
+        curve = run.curves[name]
+        digest.update(name.encode() + np.array(curve.steps).tobytes() + np.array(curve.values).tobytes())
+    return digest.hexdigest() if drawn else ""
 
 
-def _seeds_applied(runs: list[Run]) -> Check:
+def _finals_of(run: Run) -> str:
+    """The numbers measured at the end; a few of them may agree by chance in runs that also left curves."""
+    ends = {name: value for name, value in run.metrics.items() if name.startswith("final/")}
+    own = {name: value for name, value in ends.items() if not name.startswith("final/start_")}
+    return repr(sorted(own.items())) if len(own) >= (FEW_NUMBERS if run.curves else 1) else ""
+
+
+def _seeds_applied(runs: list[Run], twins: list[tuple[str, list[Run]]]) -> Check:
     name = "Seeds make a difference"
-    groups = [group for group in _alike(runs) if len({(run.arm, run.seed) for run in group}) > 1]
-    twins = [group for group in groups if len({run.arm for run in group}) < len(group)]
-    if twins:
-        found = listed([_who(group) for group in twins])
-        return Check(name, "failed", f"identical curves in {found}: the seed is probably not applied", "identical")
-    return Check(name, "ok" if len(runs) > 1 else "unknown", "no two runs of a method have identical curves")
+    same = [(what, group) for what, group in twins if len({run.arm for run in group}) < len(group)]
+    if same:
+        return Check(name, "failed", f"{_told(same)}: the seed is probably not applied", "identical")
+    return Check(name, "ok" if len(runs) > 1 else "unknown", "no two runs of a method have identical numbers")
 
 
-def _methods_applied(runs: list[Run], arms: list[str]) -> Check:
+def _methods_applied(arms: list[str], twins: list[tuple[str, list[Run]]]) -> Check:
     name = "Methods make a difference"
-    twins = [group for group in _alike(runs) if len({run.arm for run in group}) > 1]
-    if twins:
-        found = listed([_who(group) for group in twins])
-        return Check(name, "failed", f"identical curves in {found}: the method is probably not applied", "identical")
+    same = [(what, group) for what, group in twins if len({run.arm for run in group}) > 1]
+    if same:
+        return Check(name, "failed", f"{_told(same)}: the method is probably not applied", "identical")
     several = len(arms) > 1
     return Check(
-        name, "ok" if several else "unknown", "no two methods have identical curves" if several else "only one method"
+        name, "ok" if several else "unknown", "no two methods have identical numbers" if several else "only one method"
     )
 
 
-def _alike(runs: list[Run]) -> list[list[Run]]:
-    groups: dict[tuple[object, ...], list[Run]] = {}
-    for run in runs:
-        if run.curves or run.metrics:
-            groups.setdefault(fingerprint(run), []).append(run)
-    return [group for group in groups.values() if len(group) > 1]
+def _told(twins: list[tuple[str, list[Run]]]) -> str:
+    kinds = dict.fromkeys(what for what, _ in twins)
+    return "; ".join(f"identical {kind} in {listed([_who(group) for what, group in twins if what == kind])}"
+                     for kind in kinds)  # fmt: skip
 
 
 def _same_machine(runs: list[Run]) -> Check:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,17 @@ import yaml
 from alignbench.core.conditions import arm_labels
 from alignbench.core.errors import UserError
 
-from .tracking import Curve, Tracked, curve_of, default_uri, store_is_there, tracked_runs, tracked_studies
+from .tracking import (
+    CURVES,
+    Curve,
+    Tracked,
+    TrackerAway,
+    curve_of,
+    default_uri,
+    store_is_there,
+    tracked_runs,
+    tracked_studies,
+)
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
 STATUSES: tuple[Status, ...] = ("finished", "failed", "interrupted", "running", "missing")
@@ -86,14 +97,13 @@ def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> 
     """
     if not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"study={name!r}: a study name has letters, digits, '_', '-', '+' and '.' only.")
-    uri = tracking_uri or default_uri(output_dir)
-    home = output_dir / "runs" / name
-    tracked = tracked_runs(uri, name) if store_is_there(uri) else {}
+    uri, home = tracker_of(name, output_dir, tracking_uri), output_dir / "runs" / name
+    notes: list[str] = []
+    tracked = _tracked(uri, name, notes)
     plan = read_plan(home / "study.json")
     folders = [path.parent for path in sorted(home.glob("*/status.json"))]
     if not plan and not folders and not tracked:
         raise UserError(unknown_study(name, output_dir, uri))
-    notes: list[str] = []
     found = {folder.name: _from_folder(folder, output_dir, tracked, notes) for folder in folders}
     found |= _only_tracked(tracked, found, output_dir)
     runs = _counted(_in_plan(plan, found, name))
@@ -103,11 +113,28 @@ def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> 
     return Study(name=name, output_dir=output_dir, runs=tuple(runs), notes=tuple(notes), planned=bool(plan))
 
 
+def tracker_of(name: str, output_dir: Path, asked: str | None) -> str:
+    """The MLflow store of a study: the one asked for, else the one its runs declared, else the output folder's."""
+    first = min((output_dir / "runs" / name).glob("*/config.yaml"), default=None)
+    declared = (read_yaml(first).get("tracking") or {}).get("uri") if first else None
+    return asked or declared or default_uri(output_dir)
+
+
+def _tracked(uri: str, name: str, notes: list[str]) -> dict[str, Tracked]:
+    """What the tracker knows of a study; nothing, and a note, while it does not answer."""
+    try:
+        return tracked_runs(uri, name) if store_is_there(uri) else {}
+    except TrackerAway as error:
+        notes.append(f"{error}; the numbers come from the runs' own files.")
+        return {}
+
+
 def unknown_study(name: str, output_dir: Path, uri: str) -> str:
     """The message for a name that no run carries."""
     there = {path.name for path in (output_dir / "runs").glob("*") if path.is_dir()}
     if store_is_there(uri):
-        there |= tracked_studies(uri)
+        with suppress(TrackerAway):
+            there |= tracked_studies(uri)
     known = f"Studies there: {', '.join(sorted(there))}." if there else "There is no study yet; run one first."
     return f"study={name}: no run of this study in {output_dir}/runs nor in the tracker. {known}"
 
@@ -176,10 +203,15 @@ def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], no
 
 
 def _numbers(folder: Path, tracked: Tracked | None, notes: list[str]) -> tuple[dict[str, float], dict[str, Curve]]:
-    """The numbers of a run from MLflow; as the run itself wrote them where MLflow lacks some."""
+    """The numbers of a run from MLflow; as the run itself wrote them where MLflow lacks some.
+
+    Curves come from the run's own file wherever there is one: it has the same points, and MLflow takes a second for the
+    curves of one long run.
+    """
     written = _written_curves(folder, notes)
     if tracked and written.keys() <= tracked.metrics.keys():
-        return tracked.metrics, tracked.curves
+        drawn = {name: curve for name, curve in written.items() if name.startswith(CURVES)}
+        return tracked.metrics, drawn or tracked.curves()
     if written:
         lack = "MLflow lacks some of its numbers" if tracked else "it is not in MLflow"
         notes.append(f"{folder.name}: {lack}; its numbers come from its metrics.jsonl.")
@@ -212,7 +244,7 @@ def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
         status=status,  # type: ignore[arg-type]  # the values of FROM_MLFLOW are Status words
         reason="its folder is gone; only MLflow knows it",
         metrics=run.metrics,
-        curves=run.curves,
+        curves=run.curves(),
     )
 
 

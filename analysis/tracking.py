@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,22 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """What a tracker knows of one run: the last value of every metric, and the curves."""
+    """What a tracker knows of one run: the last value of every metric, and how to ask for the curve of one."""
 
     name: str
     tags: dict[str, str]
     status: str
     started: int
     metrics: dict[str, float]
-    curves: dict[str, Curve]
+    history: Callable[[str], Curve]
+
+    def curves(self) -> dict[str, Curve]:
+        """The curves that a report draws; a slow question, one to the tracker for each of them."""
+        return {name: self.history(name) for name in sorted(self.metrics) if name.startswith(CURVES)}
+
+
+class TrackerAway(Exception):
+    """The tracker cannot be asked now."""
 
 
 def default_uri(output_dir: Path) -> str:
@@ -44,6 +54,8 @@ def store_is_there(uri: str) -> bool:
 def client_of(uri: str) -> Any:
     """An MLflow client; imported here because it takes seconds, without its telemetry and migration chatter."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # what a run wrote is on disk: no need to wait long
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
@@ -52,8 +64,9 @@ def client_of(uri: str) -> Any:
 
 
 def tracked_runs(uri: str, study: str) -> dict[str, Tracked]:
-    """The RL runs of a study by run key; of several MLflow runs of one key the latest counts."""
+    """The RL runs of a study by run key; of several MLflow runs of one key the latest counts. Raises TrackerAway."""
     client = client_of(uri)
+    _answers(client, uri)
     latest: dict[str, Any] = {}
     for run in _search(client, f"tags.`{record.STUDY}` = '{study}' and tags.`{record.PHASE}` = 'rl'"):
         key = run.data.tags.get(record.KEY, run.info.run_name)
@@ -63,9 +76,21 @@ def tracked_runs(uri: str, study: str) -> dict[str, Tracked]:
 
 
 def tracked_studies(uri: str) -> set[str]:
-    """The names of all studies in the store."""
-    found = {run.data.tags.get(record.STUDY, "") for run in _search(client_of(uri), "")}
+    """The names of all studies in the store. Raises TrackerAway."""
+    client = client_of(uri)
+    _answers(client, uri)
+    found = {run.data.tags.get(record.STUDY, "") for run in _search(client, "")}
     return found - {""}
+
+
+def _answers(client: Any, uri: str) -> None:
+    """Raise TrackerAway unless somebody answers; later failures are true failures."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise TrackerAway(f"MLflow at {uri} does not answer ({str(error).splitlines()[0][:200]})") from error
 
 
 def _search(client: Any, condition: str) -> list[Any]:
@@ -80,14 +105,13 @@ def _search(client: Any, condition: str) -> list[Any]:
 
 
 def _tracked(client: Any, run: Any) -> Tracked:
-    names = [name for name in run.data.metrics if name.startswith(CURVES)]
     return Tracked(
         name=run.info.run_name,
         tags=dict(run.data.tags),
         status=run.info.status,
         started=run.info.start_time,
         metrics=dict(run.data.metrics),
-        curves={name: _curve(client, run.info.run_id, name) for name in sorted(names)},
+        history=partial(_curve, client, run.info.run_id),
     )
 
 

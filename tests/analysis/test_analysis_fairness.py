@@ -84,6 +84,17 @@ def test_identical_seeds_raise_the_alarm(studies):
     assert "seed is probably not applied" in checks["Seeds make a difference"].evidence
 
 
+def test_final_numbers_of_another_run_raise_the_alarm_though_the_curves_differ(studies):
+    """As when the wrong weights are measured at the end."""
+    study = load_study(studies.write("measured-twice", two_by_three()), studies.output_dir)
+    finals = {name: value for name, value in study.runs[0].metrics.items() if name.startswith("final/")}
+    study.runs[4].metrics.update(finals)
+    checks = {check.name: check for check in judge_fairness(study, ()).checks}
+    assert checks["Methods make a difference"].outcome == "failed"
+    assert "identical final numbers in ppo seed 42 and grpo seed 123" in checks["Methods make a difference"].evidence
+    assert checks["Seeds make a difference"].outcome == "ok"
+
+
 class Twin(Fake):
     """A run that gives the very numbers of seed 42."""
 
