@@ -11,7 +11,7 @@ from alignbench.core import record
 from . import statistics
 from .compare import ALPHA, Comparison
 from .load import Run, Study
-from .metrics import Metric, counted, method_label
+from .metrics import Metric, counted, method_label, significant
 from .statistics import Crossed, McNemar, VarianceBudget
 
 VALUES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -87,12 +87,14 @@ def advice(rows: Sequence[ByPrompt]) -> str:
         return ""
     row, budget = max(known, key=lambda found: found[1].error())
     lead = "More seeds" if budget.wanted == "seeds" else "More prompts"
-    write, unit = row.pair.metric.number, row.pair.metric.unit
+    scale, unit = row.pair.metric.scale, row.pair.metric.unit
+    now, seeds, prompts = (
+        significant(scale * error, 2)
+        for error in (budget.error(), budget.error(times_seeds=2), budget.error(times_prompts=2)))
     of = "" if len(rows) == 1 else f" ({method_label(row.pair.treatment)} and {method_label(row.pair.baseline)})"
     return (
-        f"{lead}: the standard error of the difference{of} is {write(budget.error())}{f' {unit}' if unit else ''}; "
-        f"twice the seeds would make it {write(budget.error(times_seeds=2))}, twice the prompts "
-        f"{write(budget.error(times_prompts=2))}. {_where_from(budget)}"
+        f"{lead}: the standard error of the difference{of} is {now}{f' {unit}' if unit else ''}; "
+        f"twice the seeds would make it {seeds}, twice the prompts {prompts}. {_where_from(budget)}"
     )
 
 
