@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .load import Study
+from .load import Run, Study
 from .metrics import significant
 
 TOKENS_MAY_DIFFER = 0.02
@@ -13,12 +13,16 @@ LEDGER = {
     "optimizer_steps": "Optimizer steps",
     "flops": "Floating-point operations",
     "seconds": "Wall-clock time, s",
+    "peak_memory_bytes": "Peak memory of a run, GiB",
+    "dollars": "Price, $",
 }
+MEASURED = ("seconds", "flops", "peak_memory_bytes", "dollars")
+"""What a method takes for the budget it is given: a result, and no condition."""
 
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One quantity of the budget, summed over the seeds of each method."""
+    """One quantity of the budget, of all seeds of a method together."""
 
     quantity: str
     totals: dict[str, str]
@@ -26,19 +30,28 @@ class LedgerRow:
     ok: bool | None
 
 
-def budget(study: Study) -> tuple[LedgerRow, ...]:
-    """What each method spent over all its counted runs."""
+def budget(study: Study, price_per_hour: float | None = None) -> tuple[LedgerRow, ...]:
+    """What each method spent over all its counted runs; the price where an hour of the machine has one."""
     rows = []
     for quantity, label in LEDGER.items():
-        totals = {arm: [run.ledger.get(quantity) for run in study.of(arm)] for arm in study.arms}
-        sums = {
-            arm: None if None in numbers else sum(n for n in numbers if n is not None)
-            for arm, numbers in totals.items()
-        }
+        if quantity == "dollars" and price_per_hour is None:
+            continue
+        sums = {arm: _total(quantity, study.of(arm), price_per_hour) for arm in study.arms}
         matched, ok = _matched(quantity, list(sums.values()))
         shown = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
         rows.append(LedgerRow(label, shown, matched, ok))
     return tuple(rows)
+
+
+def _total(quantity: str, runs: list[Run], price_per_hour: float | None) -> float | None:
+    """The sum over runs, the highest where it is memory; None where a run did not write it down."""
+    numbers = [run.ledger.get("seconds" if quantity == "dollars" else quantity) for run in runs]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return None
+    if quantity == "peak_memory_bytes":
+        return max(known, default=0.0) / 2**30
+    return sum(known) * (price_per_hour or 0.0) / 3600 if quantity == "dollars" else sum(known)
 
 
 def _amount(quantity: str, total: float) -> str:
@@ -49,7 +62,7 @@ def _matched(quantity: str, sums: list[float | None]) -> tuple[str, bool | None]
     known = [number for number in sums if number is not None]
     if len(known) < len(sums) or len(known) < 2:
         return "n/a: not written by every run" if len(known) < len(sums) else "one method", None
-    if quantity in ("seconds", "flops"):
+    if quantity in MEASURED:
         return "measured, not matched", None
     if len(set(known)) == 1:
         return "yes, exactly", True

@@ -57,6 +57,13 @@ class Comparison:
         return None if self.detectable_d is None or self.pooled_sd is None else self.detectable_d * self.pooled_sd
 
     @property
+    def power_of_welch(self) -> float | None:
+        """How often Welch's test, which decides, finds the smallest detectable d; None where pairs decide."""
+        if self.detectable_d is None or self.paired is not None:
+            return None
+        return statistics.welch_power(self.detectable_d, *self.n, alpha=ALPHA / self.family)
+
+    @property
     def benefit(self) -> tuple[float, float] | None:
         """The interval of the difference turned so that more is better for the treatment."""
         low, high = self.difference.low, self.difference.high

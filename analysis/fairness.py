@@ -54,7 +54,7 @@ class Fairness:
         return sum(check.outcome == outcome for check in self.checks)
 
 
-def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
+def judge_fairness(study: Study, allow: tuple[str, ...], price_per_hour: float | None = None) -> Fairness:
     """Compare the conditions of all finished runs; `allow` holds config keys, ledger names or check names."""
     runs = [run for run in study.runs if run.counted and run.status == "finished"]
     twins = _twins(runs)
@@ -76,7 +76,7 @@ def judge_fairness(study: Study, allow: tuple[str, ...]) -> Fairness:
         _clean_tree(runs),
     ]
     permitted = tuple(_permitted(check, allow) for check in checks)
-    return Fairness(checks=permitted, differences=differing, keys=keys, ledger=budget(study))
+    return Fairness(checks=permitted, differences=differing, keys=keys, ledger=budget(study, price_per_hour))
 
 
 def _permitted(check: Check, allow: tuple[str, ...]) -> Check:

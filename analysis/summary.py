@@ -94,6 +94,7 @@ def _comparison(pair: Comparison, verdict: str) -> dict[str, Any]:
         "permutation": {"p": pair.permutation.p, "smallest_possible_p": pair.permutation.smallest},
         "pairs_in_family": pair.family,
         "minimum_detectable_d": pair.detectable_d,
+        "power_of_welch_at_minimum_detectable_d": pair.power_of_welch,
         "minimum_detectable_difference": pair.detectable,
         "seeds_needed_for": {"0.8": pair.seeds_for_d(0.8)},
         "verdict": verdict,

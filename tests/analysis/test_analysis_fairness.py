@@ -163,6 +163,11 @@ def test_budget_of_the_methods(studies):
     assert rows["Responses generated"].matched == "yes, exactly"
     assert rows["Prompts seen"].ok is None
     assert rows["Wall-clock time, s"].matched == "measured, not matched"
+    assert float(rows["Peak memory of a run, GiB"].totals["ppo"]) == pytest.approx(2.4, abs=0.02)
+    assert "Price, $" not in rows
+    priced = {row.quantity: row for row in judge_fairness(load_study("budget", studies.output_dir), (), 36.0).ledger}
+    seconds = float(rows["Wall-clock time, s"].totals["ppo"].replace(",", ""))
+    assert float(priced["Price, $"].totals["ppo"]) == pytest.approx(seconds / 100, abs=0.05), "a cent a second"
 
 
 def test_missing_seeds_are_named(studies):
