@@ -76,6 +76,7 @@ class Foundations:
         policy = CausalPolicy(model, text)
         reports = job.sft.run(policy, self.material.demonstrations, job.hardware.microbatch_size, job.invariants)
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
+            tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
             for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
                 state = report.state
         loading.save(policy.model, policy.text, folder / MODEL)
@@ -139,6 +140,8 @@ class Foundations:
             device=job.hardware.resolved(), seed=settings.seed)
         reports = settings.run(model, pairs["train"], size, job.invariants)
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
+            for split, rows in pairs.items():
+                tracker.dataset(f"{job.names.data} comparisons", fingerprint(rows), split)
             shown = display.watch(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
             for report in write_down(shown, tracker, "reward_model"):
                 state = report.state

@@ -25,7 +25,8 @@ Write the comparison report of a study.
   second.KEY=VALUE    the same for the second judge that judge.second=OPTION names
 
 baseline, metric and margin default to what the runs declared under `analysis`, the judge to their `judge`.
-Writes <output_dir>/reports/NAME/report.html, report.md, report.json and figures/.
+Writes <output_dir>/reports/NAME/report.html, report.md, report.json and figures/, and attaches the report to a run
+named `report NAME` where MLflow has the study.
 Exit code: 0 complete, 2 wrong input, 3 a planned run has no result, 4 not comparable.
 """
 
@@ -80,6 +81,7 @@ def _tell(text: str) -> None:
 def _report(words: dict[str, str]) -> int:
     from .declared import Options
     from .findings import find  # heavy: not needed for --help or a mistyped word
+    from .publish import publish
     from .report import write_report
     from .terminal import print_summary
 
@@ -93,7 +95,11 @@ def _report(words: dict[str, str]) -> int:
         judge=tuple(f"{key}={value}" for key, value in words.items() if key == "judge" or key.startswith(JUDGES)),
     )
     findings = find(options, _tell)
-    print_summary(findings, write_report(findings), sys.stdout)
+    page = write_report(findings)
+    trouble = publish(findings, page.parent, options.tracking_uri)
+    if trouble:
+        _tell(f"warning: {trouble}")
+    print_summary(findings, page, sys.stdout)
     return findings.verdict.exit_code
 
 

@@ -12,6 +12,8 @@ RUN_DIR: Final = "run_dir"
 TAGS: Final = (STUDY, METHOD, MODEL, SEED, PHASE, KEY, RUN_DIR)
 
 PHASES: Final = ("sft", "reward_model", "rl", "evaluate")
+REPORT: Final = "report"
+"""The phase of the run that carries a study's report: no training, but known by the same tags."""
 
 # What the update did. Token means and deviations are over the whole batch of a step.
 TRAIN: Final = (

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock
 
-from alignbench.core.record import PHASE
-from alignbench.store.dashboard import address, view_tags
+from alignbench.core.record import METHOD, PHASE, STUDY
+from alignbench.store.dashboard import SERIES, directory, install, view_tags
 from alignbench.store.disk import make_folder, write_whole
 from alignbench.store.journal import Journal, numbers
 from alignbench.store.logbook import Logbook, start_anew, written
@@ -81,7 +81,7 @@ class Tracker(Logbook):
             output_dir=str(output_dir),
             experiment=experiment,
             run_name=run_name,
-            tags={name: str(value) for name, value in tags.items()},
+            tags={name: str(value) for name, value in {SERIES: tags.get(METHOD, ""), **tags}.items()},
             params={_allowed(name): str(value)[:PARAM_LENGTH] for name, value in params.items()},
         )
         if resume_after is None:
@@ -225,17 +225,23 @@ def sync(run_dir: Path) -> None:
     run.end(status)
 
 
-def install_dashboard(uri: str, experiment: str = "alignbench") -> str:
-    """Prepare the chart view of an experiment; what follows the server's address in the browser to open it."""
-    client = _client(uri)
-    found = client.get_experiment_by_name(experiment)
-    assert found, f"there is no experiment {experiment} at {uri}"
+def dashboards(uri: str, server: str) -> list[str]:
+    """A line for each study in the store, the newest first: where on that server its charts are, and its report."""
+    return directory(_client(uri), _version(uri), server)
+
+
+def _version(uri: str) -> str:
+    """The version of MLflow whose pages show this store: the server's, or the one that is installed here."""
+    import mlflow
+    import requests
+
+    if not uri.startswith(("http://", "https://")):
+        return mlflow.__version__
     try:
-        for name, value in view_tags().items():
-            client.set_experiment_tag(found.experiment_id, name, value)
-    except Exception as error:  # noqa: BLE001  the view is a private format of the UI: charts work without it
-        logger.warning("MLflow does not take the prepared chart view: %s", error)
-    return address(found.experiment_id)
+        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=5)
+        return answer.text if answer.ok else f"at {uri}"
+    except requests.RequestException:
+        return f"at {uri}"
 
 
 def _connect(card: Card) -> tuple["MlflowClient", str]:
@@ -246,13 +252,14 @@ def _connect(card: Card) -> tuple["MlflowClient", str]:
             _let_many_write(database)
         client = _client(card.uri)
         found = client.get_experiment_by_name(card.experiment)
-        if found:
-            return client, found.experiment_id
-        served = card.uri.startswith(("http://", "https://", "databricks"))
-        location = None if served else (Path(card.output_dir) / "mlartifacts").as_uri()
-        experiment_id = client.create_experiment(card.experiment, artifact_location=location)
-        install_dashboard(card.uri, card.experiment)
-        return client, experiment_id
+        if not found:
+            served = card.uri.startswith(("http://", "https://", "databricks"))
+            location = None if served else (Path(card.output_dir) / "mlartifacts").as_uri()
+            found = client.get_experiment(client.create_experiment(card.experiment, artifact_location=location))
+        study = card.tags.get(STUDY)
+        if study and not view_tags(study).items() <= found.tags.items():
+            install(client, found, study, _version(card.uri))
+        return client, found.experiment_id
 
 
 def _let_many_write(database: Path) -> None:

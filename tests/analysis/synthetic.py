@@ -169,7 +169,9 @@ class Studies:
 
         self.output_dir = output_dir
         self.client = MlflowClient(tracking_uri=f"sqlite:///{output_dir}/mlflow.db")
-        self.experiment = self.client.create_experiment("alignbench")
+        self.experiment = self.client.create_experiment(
+            "alignbench", artifact_location=(output_dir / "mlartifacts").as_uri()
+        )
 
     def write(self, study: str, runs: list[Fake], plan: bool = True) -> str:
         """Write a study and return its name."""

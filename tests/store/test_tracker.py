@@ -16,7 +16,7 @@ import pytest
 
 import alignbench
 from alignbench.core.errors import UserError
-from alignbench.store.tracker import Tracker, install_dashboard, sync
+from alignbench.store.tracker import Tracker, sync
 
 ROOT = Path(alignbench.__file__).parents[1]
 TAGS = {"phase": "rl", "method": "ppo", "seed": "42"}
@@ -298,26 +298,6 @@ def test_a_folder_that_cannot_be_written_names_the_remedy(tmp_path, knob):
     folders = {"run_dir": tmp_path / "run", "output_dir": tmp_path, knob: tmp_path / "file" / "below"}
     with pytest.raises(UserError, match=r"cannot write to .*file/below.*output_dir="):
         open_tracker(**folders)
-
-
-def test_the_dashboard_is_in_the_format_of_the_installed_mlflow(outputs, run_dir):
-    import base64
-    import zlib
-
-    import mlflow
-    from mlflow import MlflowClient
-
-    fragment = install_dashboard(f"sqlite:///{outputs}/mlflow.db")
-    experiment = MlflowClient(f"sqlite:///{outputs}/mlflow.db").get_experiment_by_name("alignbench")
-    assert fragment.startswith(f"#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART")
-    method, packed = experiment.tags["mlflow.sharedViewState.alignbench"].split(";")
-    state = json.loads(zlib.decompress(base64.b64decode(packed)))
-    assert method == "deflate"
-    assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "method"}]
-    scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js").glob("*.js")
-    ui = "".join(script.read_text(encoding="utf-8") for script in scripts)
-    words = ["mlflow.sharedViewState", "viewStateShareKey", "compareRunsMode", "deflate;", *state, *state["groupBy"]]
-    assert [word for word in words if word not in ui] == []
 
 
 def test_importing_the_tracker_imports_neither_mlflow_nor_torch():
