@@ -12,9 +12,9 @@ from alignbench.core import record
 
 logger = logging.getLogger(__name__)
 
-SERIES = "study/method"
+SERIES = "view/arm"
 """A tag equal to `method`, by which the view groups. MLflow makes a group's colour from the names of tag and value, and
-no tag can set it: by this name PPO is brown and GRPO blue, by `method` both would be brown."""
+nothing else can set it: by this name PPO is blue and GRPO orange, as in the report; by `method` both are brown."""
 
 KNOWN = ((3, 5), (3, 18))
 """The first and the last MLflow whose charts page knows every word of the view; it was looked at in 3.17."""

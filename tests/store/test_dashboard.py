@@ -25,8 +25,8 @@ from alignbench.store import dashboard
 from alignbench.store.tracker import Tracker, dashboards
 
 SERVER = "http://127.0.0.1:5000"
-BLUE, BROWN = "rgb(14, 83, 139)", "rgb(147, 50, 11)"
-"""What MLflow makes of study/method = grpo, and of ppo."""
+BLUE, ORANGE = "rgb(19, 125, 174)", "rgb(222, 121, 33)"
+"""What MLflow makes of view/arm = ppo, and of grpo."""
 DRAWN = """JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].slice(0, 2).map(chart => ({
     lines: [...chart.querySelectorAll('.js-line')].filter(l => l.style.strokeOpacity == 1).map(l => l.style.stroke),
     bands: [...chart.querySelectorAll('.js-fill')].map(band => band.style.fill).filter(Boolean)})))"""
@@ -64,10 +64,10 @@ def test_each_study_has_a_view_of_its_own_as_soon_as_it_runs(outputs: Path) -> N
     for study in ("one", "two"):
         state = state_of(outputs, study)
         assert state["searchFilter"] == f"tags.study = '{study}'"
-        assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "study/method"}]
+        assert state["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "view/arm"}]
     runs = MlflowClient(f"sqlite:///{outputs}/mlflow.db").search_runs(["1"])
-    assert {run.data.tags["study/method"] for run in runs} == {"ppo", "grpo"}
-    assert all(run.data.tags["study/method"] == run.data.tags["method"] for run in runs)
+    assert {run.data.tags["view/arm"] for run in runs} == {"ppo", "grpo"}
+    assert all(run.data.tags["view/arm"] == run.data.tags["method"] for run in runs)
 
 
 def test_the_addresses_of_all_studies_the_newest_first(outputs: Path) -> None:
@@ -156,7 +156,7 @@ def test_both_methods_are_drawn_with_mean_and_band(outputs: Path, server: str, t
         text = browser.value("document.body.innerText")
         if picture := os.environ.get("ALIGNBENCH_SCREENSHOT"):
             browser.screenshot(Path(picture))
-    assert [(set(chart["lines"]), set(chart["bands"])) for chart in charts] == [({BLUE, BROWN}, {BLUE, BROWN})] * 2
+    assert [(set(chart["lines"]), set(chart["bands"])) for chart in charts] == [({BLUE, ORANGE}, {BLUE, ORANGE})] * 2
     assert "ppo (eval/gold)" in text
     assert "grpo (eval/gold)" in text
     assert "4 matching runs" in text, "the runs of another study are not mixed in"
