@@ -53,7 +53,7 @@ def store_is_there(uri: str) -> bool:
 
 def client_of(uri: str) -> Any:
     """An MLflow client; imported here because it takes seconds, without its telemetry and migration chatter."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # what a run wrote is on disk: no need to wait long
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):

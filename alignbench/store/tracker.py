@@ -271,7 +271,8 @@ def _let_many_write(database: Path) -> None:
 
 def _client(uri: str) -> "MlflowClient":
     """A quiet client that sends no telemetry and gives up on a server soon, as all it is told is on disk anyway."""
-    os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true")
+    quiet = ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    os.environ.update(dict.fromkeys(quiet, "true"))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient
