@@ -156,6 +156,7 @@ def test_sft_is_made_once_and_shared(runs: dict[str, Path], outputs: Path) -> No
     assert manifest["ingredients"]["config"]["sft"]["steps"] == 2
     found = MlflowClient(f"sqlite:///{outputs}/mlflow.db").search_runs(["1"], "tags.phase = 'sft'")
     assert [r.data.tags["key"] for r in found] == [name]
+    assert [used.dataset.name for used in found[0].inputs.dataset_inputs] == ["arithmetic demonstrations"]
     starts = [lines(folder / "metrics.jsonl")[0]["metrics"]["eval/perplexity"] for folder in runs.values()]
     assert len(set(starts)) == 1
 
