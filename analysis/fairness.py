@@ -226,10 +226,13 @@ def _curves_of(run: Run) -> str:
 
 
 def _finals_of(run: Run) -> str:
-    """The numbers measured at the end; a few of them may agree by chance in runs that also left curves."""
+    """The numbers measured at the end; they say nothing of a run that has not moved from its start, as many do alike."""
     ends = {name: value for name, value in run.metrics.items() if name.startswith("final/")}
     own = {name: value for name, value in ends.items() if not name.startswith("final/start_")}
-    return repr(sorted(own.items())) if len(own) >= (FEW_NUMBERS if run.curves else 1) else ""
+    moved = any(value != ends.get(f"final/start_{name.removeprefix('final/')}", value) for name, value in own.items())
+    if run.curves and (len(own) < FEW_NUMBERS or not moved):
+        return ""
+    return repr(sorted(own.items())) if own else ""
 
 
 def _seeds_applied(runs: list[Run], twins: list[tuple[str, list[Run]]]) -> Check:

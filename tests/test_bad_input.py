@@ -143,7 +143,7 @@ BEFORE_ANYTHING = [
     ((*GSM, "data.path={files}/unmarked.jsonl", "data.train_rows=null"), ("unmarked.jsonl, line 41", "#### <number>")),
     ((*GSM, "data.path={files}/wordy.jsonl", "data.train_rows=null"), ("reference", "not a number", "'six'")),
     ((*GSM, "data.path={files}/long.jsonl", "data.train_rows=null"), ("row train-", "raise max_prompt_tokens")),
-    ((*GSM, "data.path={files}/wordy_answer.jsonl"), ("demonstration", "context of 2048", "remove it")),
+    ((*GSM, "data.path={files}/wordy_answer.jsonl"), ("demonstration", "more than 2048", "too_long=drop")),
     ((*GSM, "data.path={files}/few.jsonl"), ("no row is left to train on", "data.validation_rows")),
     ((*GSM, "data.path={files}/nothing_here"), ("nothing_here", "no data file in this folder")),
     ((*GSM, "data.path={files}/mixed"), ("other.jsonl", "train or test")),

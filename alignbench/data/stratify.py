@@ -46,21 +46,23 @@ def draw(
 
     Within a stratum the items of lowest `chance` are taken. A shortfall, because a stratum is smaller than its quota
     or because quotas were rounded down, is filled with the items of most `worth` that are left, whatever their
-    stratum; a surplus is cut down to those of most `worth`. Where `chance` tells all items apart, as a hash of their
+    stratum; a surplus is cut down to those of most `worth`, but the best of each stratum is cut last. Where `chance` tells all items apart, as a hash of their
     text does, the outcome does not depend on the order they come in.
     """
     strata: dict[str, list[Item]] = {}
     for item in sorted(items, key=chance):
         strata.setdefault(stratum(item), []).append(item)
     groups = [strata[name] for name in sorted(strata)]
-    taken: list[Item] = []
-    left: list[Item] = []
-    for group, quota in zip(groups, quotas([len(group) for group in groups], total) if groups else [], strict=True):
-        taken += group[:quota]
-        left += group[quota:]
-
     def best_first(item: Item) -> Any:
         return -worth(item), chance(item)
 
-    taken += sorted(left, key=best_first)[: max(0, total - len(taken))]
-    return sorted(sorted(taken, key=best_first)[:total], key=chance)
+    firsts: list[Item] = []
+    others: list[Item] = []
+    left: list[Item] = []
+    for group, quota in zip(groups, quotas([len(group) for group in groups], total) if groups else [], strict=True):
+        best, *rest = sorted(group[:quota], key=best_first) or [None]
+        firsts += [] if best is None else [best]
+        others += rest
+        left += group[quota:]
+    taken = sorted(firsts, key=best_first) + sorted(others, key=best_first) + sorted(left, key=best_first)
+    return sorted(taken[:total], key=chance)
