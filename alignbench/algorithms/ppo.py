@@ -58,7 +58,7 @@ class PPO:
     normalizer: EMA | None = None
     """Brings the scores to a known scale; null trains on them as they are."""
     critic: Critic = field(default_factory=Critic)
-    """The value head."""
+    """The value function."""
 
     dynamic_sampling: ClassVar[Selection | None] = None
     whole_groups: ClassVar[bool] = False
