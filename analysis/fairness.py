@@ -226,7 +226,7 @@ def _curves_of(run: Run) -> str:
 
 
 def _finals_of(run: Run) -> str:
-    """The numbers measured at the end; they say nothing of a run that has not moved from its start, as many do alike."""
+    """The numbers measured at the end; they prove nothing of a run that did not move from its start."""
     ends = {name: value for name, value in run.metrics.items() if name.startswith("final/")}
     own = {name: value for name, value in ends.items() if not name.startswith("final/start_")}
     moved = any(value != ends.get(f"final/start_{name.removeprefix('final/')}", value) for name, value in own.items())

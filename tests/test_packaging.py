@@ -51,7 +51,8 @@ def test_it_finds_its_configs_far_from_the_checkout(installed: Path, tmp_path: P
     config = use(installed, tmp_path, sys.executable, "-m", "alignbench", "--cfg", "job")
     assert "seed: 42" in config
     told = use(installed, tmp_path, str(installed / "bin" / "alignbench"), "--help")
-    options = {line.split()[0]: [option.strip(",") for option in line.split()[1:]] for line in told.split("Groups")[1].splitlines() if line.strip()}
+    listed = [line.replace(",", " ").split() for line in told.split("Groups")[1].splitlines() if line.strip()]
+    options = {group: rest for group, *rest in listed}
     assert "ppo_vs_grpo" in options["sweeps"]
     assert {"ppo", "grpo"} <= set(options["algo"])
     assert list(tmp_path.iterdir()) == []

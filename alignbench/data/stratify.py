@@ -59,7 +59,8 @@ def draw(
     firsts: list[Item] = []
     others: list[Item] = []
     left: list[Item] = []
-    for group, quota in zip(groups, quotas([len(group) for group in groups], total) if groups else [], strict=True):
+    shares = quotas([len(group) for group in groups], total) if groups else []
+    for group, quota in zip(groups, shares, strict=True):
         best, *rest = sorted(group[:quota], key=best_first) or [None]
         firsts += [] if best is None else [best]
         others += rest
