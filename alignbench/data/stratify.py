@@ -46,13 +46,14 @@ def draw(
 
     Within a stratum the items of lowest `chance` are taken. A shortfall, because a stratum is smaller than its quota
     or because quotas were rounded down, is filled with the items of most `worth` that are left, whatever their
-    stratum; a surplus is cut down to those of most `worth`, but the best of each stratum is cut last. Where `chance` tells all items apart, as a hash of their
-    text does, the outcome does not depend on the order they come in.
+    stratum; a surplus is cut down to those of most `worth`, but the best of each stratum is cut last. Where `chance`
+    tells all items apart, as a hash of their text does, the outcome does not depend on the order they come in.
     """
     strata: dict[str, list[Item]] = {}
     for item in sorted(items, key=chance):
         strata.setdefault(stratum(item), []).append(item)
     groups = [strata[name] for name in sorted(strata)]
+
     def best_first(item: Item) -> Any:
         return -worth(item), chance(item)
 
