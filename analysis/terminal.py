@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
+from .arms import Arm
 from .compare import Comparison
 from .costs import Cost
 from .findings import Findings
@@ -110,9 +111,14 @@ def _mark(place: int) -> str:
     return TERMINAL_MARKS[place % PALETTE_SIZE]
 
 
+def _heading(arm: Arm) -> str:
+    """A method and its mark, short enough that two of them never touch."""
+    return f"{arm.label[:6].rstrip()} {_mark(arm.place)}"
+
+
 def _metric_table(findings: Findings) -> list[str]:
     base, other = findings.baseline, next(arm for arm in findings.arms if arm is not findings.baseline)
-    first, second = (f"{arm.label[:7]} {_mark(arm.place)}" for arm in (base, other))
+    first, second = _heading(base), _heading(other)
     minus, over = "difference", "ratio"
     if len(other.label) + len(base.label) <= 8:
         minus, over = f"{other.label} - {base.label}", f"{other.label} / {base.label}"
@@ -123,7 +129,7 @@ def _metric_table(findings: Findings) -> list[str]:
 
 
 def _row(name: str, first: str, second: str, change: str, interval: str, g: str) -> str:
-    return _fit(f" {name[:21]:<21}{first:>11}{second:>11} {change:<11} {interval:<16} {g}".rstrip())
+    return _fit(f" {name[:20]:<20}{first:>12}{second:>12} {change:<11} {interval:<16} {g}".rstrip())
 
 
 def _name(metric: Metric) -> str:
@@ -242,6 +248,6 @@ def _colored(findings: Findings, line: str) -> str:
     word = _word(state)
     line = line.replace(word, f"\x1b[1;{STATE_COLORS.get(state, '36')}m{word}\x1b[0m", 1) if word in line else line
     for arm in findings.arms:
-        name = f"{arm.label[:7]} {_mark(arm.place)}"
+        name = _heading(arm)
         line = line.replace(name, f"\x1b[{METHOD_COLORS[arm.place % PALETTE_SIZE]}m{name}\x1b[0m")
     return line
