@@ -1,17 +1,15 @@
 """Gathers a study: planned runs, run folders and tracked numbers, none of them dropped."""
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from alignbench.core.conditions import arm_labels
 from alignbench.core.errors import UserError
 
+from .files import read_json, read_lines, read_yaml
 from .tracking import (
     CURVES,
     Curve,
@@ -142,40 +140,6 @@ def unknown_study(name: str, output_dir: Path, uri: str) -> str:
 def read_plan(path: Path) -> list[dict[str, Any]]:
     """The runs a sweep meant to make, in its order; none when the runs were started one by one."""
     return read_json(path).get("planned", []) if path.is_file() else []
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty when the file is not there; UserError names a file that is broken."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Restore or delete it.") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, empty when the file is not there; UserError names a file that is broken."""
-    if not path.is_file():
-        return {}
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({error}). Restore or delete it.") from error
-
-
-def read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line cut short by a killed process is left out and noted."""
-    rows = []
-    lines = path.read_text().splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from error
-            notes.append(f"The last line of {path.parent.name}/{path.name} was cut short and is left out.")
-    return rows
 
 
 def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], notes: list[str]) -> Run:

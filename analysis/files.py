@@ -1,0 +1,43 @@
+"""Reads what runs left on disk; a broken file is named, a line that a killed process cut short is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignbench.core.errors import UserError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty when the file is not there; UserError names a file that is broken."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Restore or delete it.") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, empty when the file is not there; UserError names a file that is broken."""
+    if not path.is_file():
+        return {}
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({error}). Restore or delete it.") from error
+
+
+def read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; a last line cut short by a killed process is left out and noted."""
+    rows = []
+    lines = path.read_text().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from error
+            notes.append(f"The last line of {path.parent.name}/{path.name} was cut short and is left out.")
+    return rows
