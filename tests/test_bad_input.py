@@ -74,6 +74,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "wordy_answer.jsonl", [{**q, "answer": "so " * 3000 + q["answer"]} for q in QUESTIONS])
     write_rows(folder / "few.jsonl", QUESTIONS[:5])
     write_rows(folder / "same.jsonl", [{**QUESTIONS[30], "question": " what is 30 AND 30?"}])
+    boxes = [{"problem": q["question"], "solution": f"It is $\\boxed{{{n}}}$."} for n, q in enumerate(QUESTIONS)]
+    write_rows(folder / "unboxed.jsonl", [*boxes, {"problem": "And?", "solution": "It is 4."}])
+    write_rows(folder / "unsolved.jsonl", [*boxes, {"problem": "And?"}])
+    bodies = [{"Body": q["question"], "Question": "Well?", "Equation": "( 1.0 + 3.0 )", "Answer": 4} for q in QUESTIONS]
+    write_rows(folder / "no_number.jsonl", [*bodies, {"Body": "And", "Question": "And?", "Answer": "four"}])
+    write_rows(folder / "no_sum.jsonl", [*bodies, {**bodies[0], "Equation": "exit()"}])
     (folder / "nothing_here").mkdir()
     (folder / "mixed").mkdir()
     for name in ("train", "test", "other"):
@@ -85,6 +91,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 GSM = ("data=gsm8k", "data.validation_rows=4", "data.train_rows=20", "data.test_rows=4")
 """The small house on a file; arithmetic's own sizes are taken out by `plain`."""
+MATHS, SVAMP, QA, OWN = ((f"data={name}", *GSM[1:2]) for name in ("math", "svamp", "qa_json", "custom"))
 
 BEFORE_ANYTHING = [
     # what is typed                                                      what the message must say
@@ -151,12 +158,24 @@ BEFORE_ANYTHING = [
      ("same prompt", "test row test-0", "remove the row")),
     ((*GSM, "data.test_path={files}/good.jsonl"), ("data.test_path", "data.path")),
     ((*GSM, "data.path={files}/good.jsonl", "data.template=Q:"), ("data.template", "{question}")),
+    ((*MATHS, "data.path={files}/unboxed.jsonl"), ("unboxed.jsonl, line 41", "'solution'", "\\boxed{}")),
+    ((*MATHS, "data.path={files}/unsolved.jsonl"), ("unsolved.jsonl, line 41", "'solution' is missing", "problem")),
+    ((*SVAMP, "data.path={files}/no_number.jsonl"), ("no_number.jsonl, line 41", "'Answer'", "number", "'four'")),
+    ((*SVAMP, "data.path={files}/no_sum.jsonl"), ("no_sum.jsonl, line 41", "'Equation'", "+ - * /", "'exit()'")),
+    ((*SVAMP, "data.path={files}/good.jsonl"), ("good.jsonl, line 1", "'Body' is missing", "question, answer")),
+    ((*QA, "data.path={files}/column.jsonl"), ("column.jsonl, line 41", "'answer' is missing", "question, reply")),
+    (QA, ("there is no data", "data.path=<file or folder>", "data.name=")),
+    ((*OWN, "data.path={files}/good.jsonl"), ("good.jsonl, line 1", "'prompt' is missing", "question, answer")),
+    ((*OWN, "data.path={files}/good.jsonl", "data.prompt=question"), ("data.completion=<column>", "sft.enabled=false")),
+    ((*OWN, "data.path={files}/good.jsonl", "data.chosen=answer"), ("data.chosen", "data.rejected", "both or neither")),
+    ((*OWN, "data.path={files}/good.jsonl", "data.prompt=question", "data.completion=answer", "reward=bradley_terry"),
+     ("nothing to prefer by", "data.chosen=<column>", "data.rejected=<column>")),
 ]
 
 
 def plain(typed: tuple[str, ...], files: Path) -> list[str]:
     """The small house, without what only arithmetic knows where other data is asked for."""
-    only_arithmetic = ("data.",) if "data=gsm8k" in typed else ()
+    only_arithmetic = ("data.",) if any(override.startswith("data=") for override in typed) else ()
     small = [override for override in SMALL if not override.startswith(only_arithmetic)] if only_arithmetic else SMALL
     return [*small, *(override.replace("{files}", str(files)) for override in typed)]
 

@@ -2,8 +2,9 @@
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from alignbench.core.errors import UserError
 from alignbench.core.hub import require_hub
 
 FORMATS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+REMEDY = (
+    "Give a local copy with data.path=<file or folder>, or fill the cache on a machine with network (HF_HOME), "
+    "or set HF_TOKEN when access is restricted."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Record:
             raise UserError(f"{self.where}: column {column!r} must be a text that is not blank, found {value!r:.60}")
         return value
 
+    def first(self, *names: str) -> str:
+        """The first of these columns that is there; the first of all where none is."""
+        return next((name for name in names if self.columns.get(name) is not None), names[0])
+
 
 def files(path: str) -> list[Path]:
     """The data files at `path`: itself, or those directly in that folder, by name."""
@@ -61,23 +70,46 @@ def read(paths: Sequence[Path]) -> list[Record]:
     return records
 
 
+def read_apart(paths: Sequence[Path], test: tuple[str, ...] = ("test",)) -> tuple[list[Record], list[Record] | None]:
+    """(training rows, test rows), told apart by how the files' names begin: all rows and None where one of them lacks.
+
+    Raises UserError for a file that is neither beside files that are both.
+    """
+    training = [path for path in paths if path.name.startswith("train")]
+    held_out = [path for path in paths if path.name.startswith(test)]
+    if not training or not held_out:
+        return read(paths), None
+    if others := [path.name for path in paths if path not in training + held_out]:
+        place = paths[0].parent
+        raise UserError(f"data.path={place}: is {', '.join(others)} train or test? Rename it, or move it away")
+    return read(training), read(held_out)
+
+
 def read_hub(name: str, config: str | None, split: str) -> list[Record]:
     """All rows of one split of a hub dataset. Raises UserError within 5 seconds when the hub cannot give it."""
-    remedy = (
-        "Give a local copy with data.path=<file or folder>, or fill the cache on a machine with network (HF_HOME), "
-        "or set HF_TOKEN when access is restricted."
-    )
-    require_hub(name, "dataset", remedy)
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, config, split=split)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        raise UserError(f"cannot load split {split!r} of the dataset {name!r}: {error}\n{remedy}") from error
-    records = [Record(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(rows)]
+    splits = _hub(name, config)
+    if split not in splits:
+        raise UserError(f"the dataset {name!r} has no split {split!r}; it has {', '.join(splits)}\n{REMEDY}")
+    records = [Record(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(splits[split])]
     if not records:
         raise UserError(f"no rows in split {split!r} of {name!r}: the dataset is empty")
     return records
+
+
+def hub_splits(name: str, config: str | None) -> list[str]:
+    """The splits of a hub dataset by name. Raises UserError as `read_hub` does."""
+    return list(_hub(name, config))
+
+
+@lru_cache(maxsize=1)
+def _hub(name: str, config: str | None) -> Mapping[str, Any]:
+    require_hub(name, "dataset", REMEDY)
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(f"cannot load the dataset {name!r}: {error}\n{REMEDY}") from error
 
 
 def _read_file(path: Path) -> Iterator[Record]:

@@ -12,7 +12,7 @@ from alignbench.core.knobs import Count, Size
 from alignbench.core.seeds import address
 from alignbench.data.kinds import KINDS, kind
 from alignbench.data.pairs import Pair, usable
-from alignbench.data.source import Record, files, read, read_hub
+from alignbench.data.source import Record, files, read_apart, read_hub
 from alignbench.data.splits import SPLITS, check_disjoint
 from alignbench.data.stratify import draw, even, fit, proportional
 
@@ -98,13 +98,8 @@ class UltraFeedback:
             return read_hub(self.name, None, "train_prefs"), read_hub(self.name, None, "test_prefs")
         found = files(self.path)
         found = [file for file in found if "_prefs" in file.name] or found  # the hub's folder holds other tasks too
-        train = [file for file in found if file.name.startswith("train")]
-        test = [file for file in found if file.name.startswith(("test", "eval"))]
-        if not train or not test:
-            return read(found), []
-        if others := [file.name for file in found if file not in train + test]:
-            raise UserError(f"data.path={self.path}: is {', '.join(others)} train or test? Rename it, or move it away")
-        return read(train), read(test)
+        train, test = read_apart(found, test=("test", "eval"))
+        return train, test or []
 
     def _draw(self, pool: list[Pair], held_out: list[Pair] | None) -> dict[str, list[Pair]]:
         """The pairs of every split, from the pool alone or, those to test on, from what a test file holds."""
