@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, TYPE_CHECKING, Any
 
+from alignbench.store.diary import in_use
 from alignbench.store.disk import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -22,14 +24,8 @@ if TYPE_CHECKING:
 
 SECONDS_TO_STOP = 30.0
 """How long an interrupted job may take to write down where it stands."""
-
-TELL_MLFLOW = """
-import sys
-from pathlib import Path
-from alignbench.store.tracker import CARD, sync
-if (Path(sys.argv[1]) / CARD).exists():
-    sync(Path(sys.argv[1]))
-"""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often it is looked whether another process has left a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +86,29 @@ class Crew:
                 raise
 
     def _run(self, job: Job, place: str) -> Failure | None:
-        if not self.plan and job.is_finished():
-            say(f"{job.label} ({place}): already finished")
-            return None
+        if not self.plan:
+            self._let_others_finish(job, place)
+            if job.is_finished():
+                say(f"{job.label} ({place}): already finished")
+                return None
         before, began = job.status(), now()
         child = self._start(job, place)
         if child is None:
             return None
         tail = self._listen(child, f"[{job.label}] ")
+        if child.returncode and not self.plan and (in_use(job.identity.run_dir) or job.is_finished()):
+            return self._run(job, place)  # another process was quicker: it has the folder
         failure = self._end(job, child.returncode, tail, before, began)
         word = "stopped" if self.stopping else "FAILED"
         say(f"{job.label} ({place}): done" if failure is None else f"{word} {failure}")
         return failure
+
+    def _let_others_finish(self, job: Job, place: str) -> None:
+        """Wait while another process, such as the same sweep typed twice, has this very run in its hands."""
+        if in_use(job.identity.run_dir):
+            say(f"{job.label} ({place}): another process is running it; waiting for its end")
+        while in_use(job.identity.run_dir) and not self.stopping:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _start(self, job: Job, place: str) -> subprocess.Popen[str] | None:
         """The job's process, in a session of its own so that an interrupt reaches it once, from here."""
@@ -205,16 +212,16 @@ def end_status(job: Job, status: dict[str, Any], word: str, reason: str, began: 
     rest = {"started": began, "resumed": 0, "determinism": None, **status}
     ended = {**names, **rest, "status": word, "finished": now(), "reason": reason}
     write_whole(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
-    tell_mlflow(job)
+    settle(who.run_dir)
     return ended
 
 
-def tell_mlflow(job: Job) -> None:
-    """Close the MLflow run of a job that could not, in a process of its own: this one must not break, nor wait long."""
-    command = [sys.executable, "-c", TELL_MLFLOW, str(job.identity.run_dir)]
+def settle(folder: Path) -> None:
+    """Close what could not close itself in that folder, in a process of its own: this one must not break, nor wait."""
+    command = [sys.executable, "-m", "alignbench.store.sync", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        say(f"MLflow still shows {job.label} as running: {done.stderr.strip().splitlines()[-1]}")
+        say((done.stdout + done.stderr).strip())
 
 
 def now() -> str:

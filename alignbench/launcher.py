@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -25,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from alignbench.core.conditions import arm_labels, differences
 from alignbench.core.errors import NotComparable, UserError
-from alignbench.jobs import Crew, Job, say, summarise
+from alignbench.jobs import Crew, Job, say, settle, summarise
 from alignbench.store.disk import make_folder, write_whole
 
 NAMELESS = {"seed", "study", "output_dir", "plan"}
@@ -75,6 +76,8 @@ class IsolatedLauncher(Launcher):
         if not plan:
             write_study(jobs)
         failures = Crew(self.n_jobs, plan).run(jobs)
+        if not plan:
+            settle(jobs[0].identity.run_dir.parent)
         summarise(jobs, failures)
         analysis = 0 if plan else analyse(str(study), output_dir)
         if failures or analysis:
@@ -219,10 +222,11 @@ def earlier_runs(folder: Path) -> list[tuple[dict[str, Any], Any]]:
 def write_study(jobs: Sequence[Job]) -> None:
     """Write down what is planned, so that the analysis knows what is missing. Adds to what was planned before."""
     file = make_folder(jobs[0].identity.run_dir.parent) / "study.json"
-    earlier = json.loads(file.read_text())["planned"] if file.exists() else []
-    planned = {entry["key"]: entry for entry in [*earlier, *(job.describe() for job in jobs)]}
-    study = {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": sys.argv}
-    write_whole(file, json.dumps(study, indent=2) + "\n")
+    with FileLock(file.with_suffix(".lock")):  # two sweeps of one study may begin at once
+        earlier = json.loads(file.read_text())["planned"] if file.exists() else []
+        planned = {entry["key"]: entry for entry in [*earlier, *(job.describe() for job in jobs)]}
+        study = {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": sys.argv}
+        write_whole(file, json.dumps(study, indent=2) + "\n")
 
 
 def analyse(study: str, output_dir: str) -> int:

@@ -6,13 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alignbench.store.disk import explained, flush, make_folder, sha256
+from alignbench.store.packing import pack, unpack
 
 logger = logging.getLogger(__name__)
 
-NAME = re.compile(r"step-\d+\.[0-9a-f]{64}\.pt")
+NAME = re.compile(r"step-\d+\.[0-9a-f]{64}\.safetensors")
 
 
 class Checkpoints:
@@ -29,15 +28,14 @@ class Checkpoints:
     def save(self, step: int, payload: dict[str, Any]) -> None:
         """Write what a run must remember after `step`, then drop all but the newest `keep`.
 
-        `payload` holds tensors, numbers, strings and None in dicts, lists and tuples; anything else raises
-        pickle.UnpicklingError here, rather than when the run wants to resume.
+        `payload` holds tensors, numbers, strings and None in dicts, lists and tuples; anything else raises TypeError.
         """
         unfinished = make_folder(self.folder) / "unfinished"
         try:
             with explained(self.folder):
-                _write(payload, unfinished)
-                _read(unfinished, mmap=True)
-                path = unfinished.rename(self.folder / f"step-{step:08d}.{sha256(unfinished)}.pt")
+                pack(payload, unfinished)
+                flush(unfinished)
+                path = unfinished.rename(self.folder / f"step-{step:08d}.{sha256(unfinished)}.safetensors")
                 flush(self.folder)
                 self._prune(path)
         finally:
@@ -50,7 +48,7 @@ class Checkpoints:
         """
         for path in reversed(self._saved()):
             if sha256(path) == path.name.split(".")[1]:
-                return _step(path), _read(path)
+                return _step(path), unpack(path)
             logger.warning("%s is damaged: set aside, the checkpoint before it is taken", path)
             path.rename(path.with_name(f"{path.name}.damaged"))
         return None
@@ -74,19 +72,3 @@ class Checkpoints:
 
 def _step(path: Path) -> int:
     return int(path.name.split(".")[0].removeprefix("step-"))
-
-
-def _write(payload: dict[str, Any], path: Path) -> None:
-    try:
-        with path.open("wb") as file:
-            torch.save(payload, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch hides a full disk behind an error of its zip writer
-        raise
-    flush(path)
-
-
-def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
-    payload: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    return payload

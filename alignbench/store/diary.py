@@ -11,9 +11,9 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from alignbench.core.errors import UserError
-from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.disk import is_held, make_folder, write_whole
 
-STATUS, LOG = "status.json", "run.log"
+STATUS, LOG, LOCK = "status.json", "run.log", ".lock"
 logger = logging.getLogger(__name__)
 
 
@@ -56,7 +56,7 @@ class Diary:
 
     def _alone(self) -> None:
         """Hold the folder, so that no second process writes into it. Raises UserError when one already does."""
-        self._lock = FileLock(self.folder / ".lock")
+        self._lock = FileLock(self.folder / LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -70,6 +70,21 @@ def is_finished(folder: Path, key: str) -> bool:
     """Whether the run of this key ended well in this folder."""
     status = _read(folder / STATUS)
     return status.get("status") == "finished" and status.get("key") == key
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process, on this machine, is running the run of this folder now."""
+    return is_held(folder / LOCK)
+
+
+def reap(folder: Path) -> bool:
+    """Whether a run was left "running" by a process that is gone; it is then marked interrupted."""
+    status = _read(folder / STATUS)
+    if status.get("status") != "running" or in_use(folder):
+        return False
+    reason = "its process ended without a word: it was killed, or the machine went down"
+    write_whole(folder / STATUS, json.dumps({**status, "status": "interrupted", "reason": reason}, indent=2))
+    return True
 
 
 def now() -> str:

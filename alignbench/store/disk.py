@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from alignbench.core.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,6 +62,19 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether another process of this machine holds that lock; one that died holds none."""
+    if not lock.exists():
+        return False
+    ours = FileLock(lock)
+    try:
+        ours.acquire(timeout=0)
+    except Timeout:
+        return True
+    ours.release()
+    return False
 
 
 def sha256(path: Path) -> str:

@@ -52,19 +52,20 @@ class Sender:
         if len(self._queue) >= self._batch:
             self._wake.set()
 
-    def finish(self, status: str) -> None:
-        """Send what is queued or was left out, and say how it ended."""
+    def finish(self, status: str) -> bool:
+        """Send what is queued or was left out, and say how it ended. Returns whether the listener knows all now."""
         self._closing.set()
         self._wake.set()
         self._thread.join(PATIENCE_SECONDS)
         if self._thread.is_alive():
             self._warn("it does not answer")
-            return
+            return False
         if self._behind:
             self._catch_up()
         with self._forgiven():
             if self._listener is not None:
                 self._listener.end(status)
+        return not self._behind
 
     def _catch_up(self) -> None:
         with self._forgiven():

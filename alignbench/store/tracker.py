@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CARD, RUN_ID = "tracking.json", "mlflow_run_id"
+TICKET = "ticket"
+"""A tag, and the first word in the file of the id until there is one: by it a run is found that was asked for when we
+were killed, so that none is made twice."""
 ENDINGS = ("FINISHED", "FAILED", "KILLED")
 METRICS_PER_CALL, PARAMS_PER_CALL, PARAM_LENGTH = 1000, 100, 6000
 """The limits of MLflow's log_batch."""
@@ -86,7 +90,7 @@ class Tracker(Logbook):
         )
         if resume_after is None:
             start_anew(run_dir)
-        write_whole(run_dir / CARD, json.dumps(asdict(card), indent=2))
+        _keep(card, run_dir, told=False if enabled else None)
         tracker = cls(run_dir, card, batch, enabled)
         if resume_after is not None:
             tracker._metrics.cut(card.tags[PHASE], resume_after)
@@ -100,9 +104,9 @@ class Tracker(Logbook):
         if self._closed:
             return
         self._closed = True
-        write_whole(self.run_dir / CARD, json.dumps({**asdict(self._card), "status": status}, indent=2))
-        if self._sender:
-            self._sender.finish(status)
+        _keep(self._card, self.run_dir, told=False if self._sender else None, status=status)
+        if self._sender and self._sender.finish(status):
+            _keep(self._card, self.run_dir, told=True, status=status)
         super().close(status)
 
     def __enter__(self) -> Self:
@@ -134,7 +138,8 @@ class MLflowRun:
 
     def __init__(self, card: Card, run_dir: Path) -> None:
         self._client, experiment_id = _connect(card)
-        self.run_id = self._remembered(run_dir / RUN_ID) or self._new(experiment_id, card, run_dir / RUN_ID)
+        note = run_dir / RUN_ID
+        self.run_id = self._remembered(note, experiment_id) or self._new(experiment_id, card, note)
         run = self._client.get_run(self.run_id)
         self._tell_params({k: v for k, v in card.params.items() if k not in run.data.params})
         self._told = {(k, m.step) for k in run.data.metrics for m in self._client.get_metric_history(self.run_id, k)}
@@ -152,24 +157,31 @@ class MLflowRun:
         """Say how it ended: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.run_id, status)
 
-    def _remembered(self, note: Path) -> str | None:
+    def _remembered(self, note: Path, experiment_id: str) -> str | None:
         from mlflow.exceptions import MlflowException
 
         if not note.exists():
             return None
+        word, _, ticket = note.read_text(encoding="utf-8").strip().partition(" ")
         try:
-            run = self._client.get_run(note.read_text(encoding="utf-8").strip())
+            run = self._asked_for(ticket, experiment_id) if word == TICKET else self._client.get_run(word)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        if run.info.lifecycle_stage != "active":
+        if run is None or run.info.lifecycle_stage != "active":
             return None
+        write_whole(note, f"{run.info.run_id}\n")
         self._client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
 
+    def _asked_for(self, ticket: str, experiment_id: str) -> Any:
+        return next(iter(self._client.search_runs([experiment_id], f"tags.{TICKET} = '{ticket}'")), None)
+
     def _new(self, experiment_id: str, card: Card, note: Path) -> str:
-        run = self._client.create_run(experiment_id, tags=dict(card.tags), run_name=card.run_name)
+        ticket = uuid4().hex
+        write_whole(note, f"{TICKET} {ticket}\n")
+        run = self._client.create_run(experiment_id, tags={**card.tags, TICKET: ticket}, run_name=card.run_name)
         write_whole(note, f"{run.info.run_id}\n")
         return str(run.info.run_id)
 
@@ -219,10 +231,23 @@ class MLflowRun:
 def sync(run_dir: Path) -> None:
     """Tell MLflow what it lacks of a run that ended, each point once. Raises what MLflow raises."""
     kept = json.loads((Path(run_dir) / CARD).read_text(encoding="utf-8"))
-    status = kept.pop("status", "KILLED")
-    run = MLflowRun(Card(**kept), Path(run_dir))
+    told, status = kept.pop("told", None), kept.pop("status", "KILLED")
+    card = Card(**kept)
+    run = MLflowRun(card, Path(run_dir))
     run.tell(list(written(Path(run_dir))))
     run.end(status)
+    _keep(card, Path(run_dir), told=None if told is None else True, status=status)
+
+
+def lacks(run_dir: Path) -> bool:
+    """Whether MLflow may not have heard all of a run that wanted to tell it."""
+    card = Path(run_dir) / CARD
+    return card.exists() and json.loads(card.read_text(encoding="utf-8")).get("told") is False
+
+
+def _keep(card: Card, run_dir: Path, **more: Any) -> None:
+    """Write down what MLflow must know of a run; `told` says whether it knows all, null that it was not asked for."""
+    write_whole(run_dir / CARD, json.dumps({**asdict(card), **more}, indent=2))
 
 
 def dashboards(uri: str, server: str) -> list[str]:

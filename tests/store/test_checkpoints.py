@@ -1,7 +1,7 @@
 """Checkpoints come back as they were saved, whatever happened in between."""
 
-import pickle
 import resource
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -16,9 +16,11 @@ def payload(step):
     weights = torch.randn(3, 4, generator=generator)
     return {
         "model": OrderedDict(weight=weights, tied=weights),
+        "part": weights.T[1:],
         "half": weights.to(torch.bfloat16),
         "state": {"step": step, "kl_coef": 0.1 + step, "name": "ppo", "none": None, "pair": (1, 2.5)},
         "generator": generator.get_state(),
+        "adamw": {0: {"betas": (0.9, 0.99)}, 1: [float("-inf"), True]},
     }
 
 
@@ -40,11 +42,28 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     wanted = payload(7)
     assert step == 7
     assert got["state"] == wanted["state"]
-    for name in ("half", "generator"):
+    for name in ("half", "part", "generator"):
         assert got[name].dtype == wanted[name].dtype
         assert torch.equal(got[name], wanted[name])
     assert torch.equal(got["model"]["weight"], wanted["model"]["weight"])
     assert got["model"]["weight"].data_ptr() == got["model"]["tied"].data_ptr()
+    assert type(got["state"]["pair"]) is tuple
+    assert got["adamw"] == {0: {"betas": (0.9, 0.99)}, 1: [float("-inf"), True]}
+
+
+def test_the_optimizer_comes_back_and_no_pickle_is_involved(tmp_path):
+    weight = torch.nn.Parameter(torch.randn(4))
+    adamw = torch.optim.AdamW([weight])
+    weight.grad = torch.ones(4)
+    adamw.step()
+    Checkpoints(tmp_path).save(1, {"optimizer": adamw.state_dict()})
+    (file,) = tmp_path.iterdir()
+    assert not zipfile.is_zipfile(file), "torch.save writes zip files of pickles"
+    again = torch.optim.AdamW([weight])
+    again.load_state_dict(Checkpoints(tmp_path).latest()[1]["optimizer"])
+    one, two = (o.state_dict()["state"][0] for o in (adamw, again))
+    assert all(torch.equal(one[name], two[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+    assert adamw.state_dict()["param_groups"] == again.state_dict()["param_groups"]
 
 
 def test_the_newest_few_are_kept(tmp_path):
@@ -91,10 +110,10 @@ def test_a_run_killed_while_saving_resumes_from_the_one_before(tmp_path):
     assert "unfinished" not in names(tmp_path)
 
 
-def test_what_could_not_be_read_back_is_refused_at_once(tmp_path):
+def test_what_would_need_code_to_be_read_back_is_refused_at_once(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(10, payload(10))
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(TypeError, match="not struct_rusage"):
         saved.save(20, {"rng": resource.getrusage(resource.RUSAGE_SELF)})
     assert saved.latest()[0] == 10
 

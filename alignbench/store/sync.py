@@ -1,0 +1,54 @@
+"""Tells MLflow what it missed, and marks runs that nobody is running any more.
+
+    python -m alignbench.store.sync [folder ...]        an output folder, or any folder of runs; outputs by default
+
+What a run wrote down while MLflow was away is told once, however often this is typed. A run that is going on is left
+alone. Exit code 1 when MLflow cannot be told.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignbench.store.diary import LOCK, STATUS, reap
+from alignbench.store.disk import is_held
+from alignbench.store.tracker import CARD, lacks, sync
+
+LOGBOOK = ".tracking"
+"""How the folder ends that holds the numbers of an artifact's making."""
+
+
+def over(folder: Path) -> list[Path]:
+    """The folders of runs, in it and below it, that no process works on."""
+    found = sorted({path.parent for name in (CARD, STATUS) for path in folder.rglob(name)})
+    return [run for run in found if not is_held(_lock(run))]
+
+
+def settle(run: Path) -> str | None:
+    """Say how a run ended that could not say it itself, and tell MLflow what it lacks; what was done, in words."""
+    reaped, behind = reap(run), lacks(run)
+    if behind:
+        sync(run)
+    done = [*(["marked interrupted"] if reaped else []), *(["told to MLflow"] if behind else [])]
+    return " and ".join(done) or None
+
+
+def _lock(run: Path) -> Path:
+    return run.with_suffix(".lock") if run.suffix == LOGBOOK else run / LOCK
+
+
+def main(words: Sequence[str]) -> int:
+    """Settle every run in these folders."""
+    failed = 0
+    for run in [run for word in words or ["outputs"] for run in over(Path(word))]:
+        try:
+            done = settle(run)
+        except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
+            failed, done = 1, f"MLflow cannot be told: {str(error).splitlines()[0][:300]}"
+        if done:
+            sys.stdout.write(f"{run}: {done}\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
