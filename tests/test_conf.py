@@ -109,22 +109,31 @@ def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
         assert build(resolve(config(f"algo={method}", *own))).study == path.stem
 
 
-METHODS = ("ppo", "grpo")
+PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
+ALGORITHMS = [path.stem for path in CONF.glob("algo/*.yaml")]
+SPOKEN_OF = sorted((preset, algo) for preset in PRESETS for algo in ALGORITHMS
+                   if (CONF / "preset" / "method" / f"{preset}_{algo}.yaml").exists())
 
 
-@of_each(sorted((CONF / "preset").glob("*.yaml")))
-@pytest.mark.parametrize("algo", METHODS)
-def test_every_preset_builds_with_every_method_it_speaks_of(path: Path, algo: str) -> None:
-    job = build(resolve(config(f"preset={path.stem}", f"algo={algo}")))
+@pytest.mark.parametrize(("preset", "algo"), SPOKEN_OF)
+def test_every_preset_builds_with_every_method_it_speaks_of(preset: str, algo: str) -> None:
+    job = build(resolve(config(f"preset={preset}", f"algo={algo}")))
     assert job.names.method == algo
-    own = CONF / "preset" / "method" / f"{path.stem}_{algo}.yaml"
-    assert path.read_text().startswith("# @package _global_\n")
-    assert own.read_text().startswith("# @package _global_\n")
+    for path in (CONF / "preset" / f"{preset}.yaml", CONF / "preset" / "method" / f"{preset}_{algo}.yaml"):
+        assert path.read_text().startswith("# @package _global_\n")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_alone_chooses_a_method_it_speaks_of(preset: str) -> None:
+    assert (preset, build(resolve(config(f"preset={preset}"))).names.method) in SPOKEN_OF
 
 
 def test_what_a_preset_says_of_a_method_belongs_to_a_preset() -> None:
     names = {path.stem for path in (CONF / "preset" / "method").glob("*.yaml")}
-    assert names == {f"{path.stem}_{algo}" for path in (CONF / "preset").glob("*.yaml") for algo in METHODS}
+    assert names == {f"{preset}_{algo}" for preset, algo in SPOKEN_OF}
+
+
+METHODS = ("ppo", "grpo")
 
 
 def test_the_numbers_of_the_gemma_preset() -> None:
@@ -199,7 +208,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_key(override: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=-1", "rl.steps=0", "rl.rollouts_per_step=0", "rl.temperature=0", "rl.optimizer.learning_rate=-1e-4",
+        "seed=-1", "rl.steps=-1", "rl.rollouts_per_step=0", "rl.temperature=0", "rl.optimizer.learning_rate=-1e-4",
         "rl.optimizer.learning_rate=0", "rl.optimizer.learning_rate=.inf", "rl.optimizer.learning_rate=.nan",
         "rl.optimizer.beta1=1", "sft.batch_size=0", "sft.optimizer.warmup_steps=-1", "algo.clip_low=0",
         "algo.clip_low=1", "algo.clip_high=0", "algo.kl.coef=-1", "algo.group_size=0", "eval.every=0",

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+from checkpoints import make_checkpoint
 from commands import ROOT, config, lines, numbers, status
-from gemma import make_gemma
 
 from alignbench.data.ultrafeedback import UltraFeedback
 from alignbench.material import Material
@@ -29,7 +29,8 @@ SMALL = (
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     outputs = tmp_path_factory.mktemp("outputs")
     rows = UltraFeedback(path=str(SAMPLE), train_rows=200).demonstrations()
-    gemma = make_gemma(tmp_path_factory.mktemp("gemma"), [row["prompt"] + row["completion"] for row in rows])
+    texts = [row["prompt"] + row["completion"] for row in rows]
+    gemma = make_checkpoint("gemma", tmp_path_factory.mktemp("gemma"), texts)
     found = {}
     for method in METHODS:
         cfg = config(*SMALL, f"model.path={gemma}", f"algo={method}", f"output_dir={outputs}", "study=gemma")

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from checkpoints import make_checkpoint
 from commands import ROOT, config, lines, numbers, status
-from gemma import make_gemma
 
 from alignbench.data.gsm8k import GSM8K
 from alignbench.pipeline import run
@@ -37,7 +37,7 @@ def run_here(output_dir: Path, *overrides: str) -> Path:
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Gemma whose tokenizer knows word problems."""
     texts = [row["prompt"] + row["completion"] for row in GSM8K(path=str(TRAIN)).demonstrations()[:300]]
-    return make_gemma(tmp_path_factory.mktemp("gemma"), texts)
+    return make_checkpoint("gemma", tmp_path_factory.mktemp("gemma"), texts)
 
 
 def test_every_row_composes_a_prompt_that_the_embedded_model_has_room_for(capsys: pytest.CaptureFixture[str]) -> None:

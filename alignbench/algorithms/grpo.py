@@ -28,13 +28,15 @@ class GroupRelative(CriticFree):
     """Whose deviation: that of the scores of the group, or of all scores of the step."""
     eps: NonNegative = 1e-6
     """Added to that standard deviation."""
+    whiten_advantages: bool = False
+    """Divide by the deviation (n - 1) of all advantages of the step once more; their mean is 0 already."""
 
     def baseline(self, scores: PerRollout, batch: Scored) -> PerRollout:
-        centred = scores - group_mean(scores, batch.group)
-        if not self.scale_by_std:
-            return centred
-        spread = group_std(scores, batch.group) if self.std_over == "group" else batch_std(scores)
-        return divided(centred, spread, self.eps)
+        advantages = scores - group_mean(scores, batch.group)
+        if self.scale_by_std:
+            spread = group_std(scores, batch.group) if self.std_over == "group" else batch_std(scores)
+            advantages = divided(advantages, spread, self.eps)
+        return divided(advantages, batch_std(advantages), self.eps) if self.whiten_advantages else advantages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from alignbench.core.batches import Experience, Forward, PerToken, Scored
 from alignbench.core.contracts import Drift, Steering
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import BelowOne, Count, NonNegative, Positive
+from alignbench.core.knobs import AboveOne, BelowOne, Count, NonNegative, Positive
 from alignbench.equations.divergences import Estimator, estimate, with_exact_gradient
 
 Unit = Literal["per_sequence", "per_token"]
@@ -103,6 +103,38 @@ class AdaptiveKL(Penalty):
     def next(self, now: Steering, drift: Drift) -> Steering:
         error = min(max(measured(drift, self.unit) / self.target - 1, -self.clip), self.clip)
         return replace(now, coef=now.coef * (1 + error * drift.episodes / self.horizon))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandKL(Penalty):
+    """Changes the coefficient by one factor at each step whose KL stands outside a band around the target.
+
+        beta <- beta * factor  while KL > target * band        beta <- beta / factor  while KL < target / band
+
+    Schulman et al. 2017, section 4, https://arxiv.org/abs/1707.06347. There the KL is that to the policy of the step
+    before; here it is that to the reference, as with the other controllers.
+    """
+
+    coef: Positive = 0.2
+    """The coefficient beta at step 0."""
+    target: Positive = 6.0
+    """The KL to steer to, in nats, in the unit below."""
+    unit: Unit = "per_sequence"
+    """Whether the target is nats for a whole response or nats for each token."""
+    band: AboveOne = 1.5
+    """How many times the target, or which part of it, the KL may be before the coefficient changes."""
+    factor: AboveOne = 2.0
+    """What the coefficient is multiplied or divided by."""
+
+    @property
+    def start(self) -> Steering:
+        return Steering(coef=self.coef)
+
+    def next(self, now: Steering, drift: Drift) -> Steering:
+        kl = measured(drift, self.unit)
+        if kl > self.target * self.band:
+            return replace(now, coef=now.coef * self.factor)
+        return replace(now, coef=now.coef / self.factor) if kl < self.target / self.band else now
 
 
 @dataclass(frozen=True, kw_only=True)

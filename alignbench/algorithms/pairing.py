@@ -12,6 +12,7 @@ Pairs are made of what the policy wrote, the better one by its score; scores tha
 winner_vs_all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,8 @@ class Pairing:
     """Neighbours as drawn, or after a shuffle; or the first of the best against every other, or every one below it."""
     win_score: float | None = None
     """The score that a winner needs, below which others are incorrect; null is the best score of the group."""
+    distinct: bool = False
+    """Whether an answer that repeats an earlier one of its group is left out."""
     sure_lead: Positive | None = None
     """The lead in score at which a preference is sure; smaller leads count in proportion. Null: all are sure."""
     link: Literal["linear", "logistic", "squared"] = "logistic"
@@ -58,10 +61,15 @@ class Pairing:
         preferred = torch.zeros(len(of), max(map(len, rows_of)), device=of.device)
         for name, rows in zip(names.tolist(), rows_of, strict=True):
             number[rows] = torch.arange(len(rows), device=of.device)
-            scores = batch.scores[rows].tolist()
+            kept = self.compared([batch.texts[row] for row in rows.tolist()])
+            scores = batch.scores[rows[kept]].tolist()
             for better, worse in self.couples(scores, derive(batch.seed, "pairs", name)):
-                preferred[rows[better], worse] = self.confidence(scores[better] - scores[worse])
+                preferred[rows[kept[better]], kept[worse]] = self.confidence(scores[better] - scores[worse])
         return number, preferred
+
+    def compared(self, texts: Sequence[str]) -> list[int]:
+        """The numbers of the answers of a group that may stand in pairs."""
+        return [i for i, text in enumerate(texts) if not (self.distinct and text in texts[:i])]
 
     def couples(self, scores: list[float], draw: torch.Generator) -> Couples:
         """(better, worse) of one group, by their numbers."""

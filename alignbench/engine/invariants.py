@@ -38,6 +38,10 @@ class Invariants:
     """Steps in a row in which every group's scores are all equal, so that nothing can be learned."""
     no_signal_patience: Count = 5
     """How many such steps make an alarm."""
+    drift: Level = "warn"
+    """The policy must stay near its reference."""
+    most_kl: Positive | None = None
+    """The most KL to the reference, in nats a response; null knows no limit."""
 
     def check_trainable(self, groups: Iterable[Sequence[Parameter]]) -> list[str]:
         """Each group of the optimizer must have a parameter: a critic that learns must not hide a frozen policy."""
@@ -89,6 +93,14 @@ class Invariants:
         return report(self.no_signal, "invariants.no_signal",
                       f"{steps_without_signal} steps in a row gave all answers of each prompt the same reward: nothing "
                       "can be learned from them. Check the reward on a few samples (see the samples file of this run)")
+
+    def check_drift(self, kl: float, before: float) -> list[str]:
+        """An alarm each time the KL to the reference, in nats a response, comes to stand above what is allowed."""
+        if self.most_kl is None or kl <= self.most_kl or before > self.most_kl:
+            return []
+        return report(self.drift, "invariants.drift",
+                      f"the policy is {kl:.3g} nats a response from its reference, more than invariants.most_kl="
+                      f"{self.most_kl:g}: raise algo.kl.coef or lower the learning rate")
 
 
 def report(level: Level, key: str, message: str) -> list[str]:

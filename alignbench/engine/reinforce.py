@@ -36,7 +36,7 @@ class Engine:
     def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
         checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
-        pending = checks.check_trainable(self.update.optimizer.groups)
+        pending, kl = checks.check_trainable(self.update.optimizer.groups), 0.0
         draw = Draw(policy=self.policy, sampler=self.sampler, scorer=self.scorer, algorithm=self.algorithm,
                     microbatch_size=self.update.microbatch_size, seed=self.seed)
         while True:
@@ -48,6 +48,8 @@ class Engine:
             if self.update.importance_cap is None:  # With a cap the gap is weighed instead of refused.
                 warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
             warnings += checks.check_finite("a reward", float(scored.scores.sum()))
+            warnings += checks.check_drift(shown["rollout/kl_sequence"], before=kl)
+            kl = shown["rollout/kl_sequence"]
             shaped, moments = shape(drawn.kept, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)
             shaped = replace(shaped, seed=address(self.seed, "credit", state.step))
             experience = self.algorithm.credit(shaped)

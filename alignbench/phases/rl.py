@@ -21,8 +21,8 @@ from alignbench.phases.select import Best
 class RL:
     """The budget and the update, the same for every method of a study."""
 
-    steps: Count = 40
-    """Rollout, score, update: this many times."""
+    steps: Size = 40
+    """Rollout, score, update: this many times; 0 measures what the policy starts from, and nothing else."""
     rollouts_per_step: Count = 128
     """Answers drawn in a step; prompts = rollouts / group size, so that methods spend the same."""
     max_prompt_tokens: Count = 1024

@@ -7,7 +7,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from alignbench.algorithms.grpo import GRPO
-from alignbench.algorithms.kl import AdaptiveKL, FixedKL, PhasedKL
+from alignbench.algorithms.kl import AdaptiveKL, BandKL, FixedKL, PhasedKL
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Forward
 from alignbench.core.contracts import Drift, Steering
@@ -127,6 +127,24 @@ def test_adaptive_settles_where_the_kl_is_the_target(start):
     for _ in range(500):
         now = controller.next(now, drift(1.2 / now.coef, episodes=1000))
     assert now.coef == pytest.approx(0.2, rel=1e-2)
+
+
+# A target of 6 and a band of 1.5: nothing changes from 4 to 9 nats.
+@pytest.mark.parametrize(("kl", "factor"), [
+    (0.0, 1 / 3), (3.99, 1 / 3), (4.0, 1.0), (6.0, 1.0), (9.0, 1.0), (9.01, 3.0), (60.0, 3.0)])
+def test_the_band_by_hand(kl, factor):
+    controller = BandKL(target=6.0, band=1.5, factor=3.0)
+    assert controller.next(Steering(coef=0.2), drift(kl, 99.0)).coef == pytest.approx(0.2 * factor)
+    of_a_token = BandKL(target=6.0, band=1.5, factor=3.0, unit="per_token")
+    assert of_a_token.next(Steering(coef=0.2), drift(99.0, kl)).coef == pytest.approx(0.2 * factor)
+
+
+def test_the_band_as_published_doubles_and_halves():
+    now = Steering(coef=1.0, learning_rate_scale=0.5)
+    high, low = (BandKL(target=0.01, unit="per_token").next(now, drift(0.0, kl)) for kl in (0.02, 0.005))
+    assert (high.coef, low.coef) == (2.0, 0.5)
+    assert high.learning_rate_scale == 0.5
+    assert BandKL(coef=0.3).start == Steering(coef=0.3)
 
 
 def run(controller, kls):

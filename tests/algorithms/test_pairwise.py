@@ -42,6 +42,20 @@ def test_who_is_compared_with_whom(pairs, scores, expected):
     assert pairs.couples(scores, derive(0, "any")) == expected
 
 
+def test_an_answer_that_repeats_an_earlier_one_makes_no_pair_where_they_must_be_distinct():
+    flat = -torch.ones(5, 1)
+    batch = scored(old_logprobs=flat, ref_logprobs=flat, scores=tensor([0.0, 1.0, 0.0, 1.0, 0.5]),
+                   group=torch.zeros(5, dtype=torch.long))
+    batch = replace(batch, texts=("a", "b", "a", "b", "c"))  # left: numbers 0, 1 and 4
+    found = {}
+    for distinct in (False, True):
+        pairs = Pairing(selector="winner_vs_all", win_score=1.0, distinct=distinct)
+        found[distinct] = Pairwise(pairs=pairs).credit(batch).preferred.nonzero().tolist()
+    assert found == {False: [[1, 0], [1, 2], [1, 3], [1, 4]], True: [[1, 0], [1, 4]]}
+    neighbours = Pairwise(pairs=Pairing(selector="consecutive", distinct=True, **LINEAR)).credit(batch)
+    assert neighbours.preferred.nonzero().tolist() == [[1, 0]]
+
+
 def test_a_shuffle_is_addressed_and_takes_each_at_most_once():
     pairs, scores = Pairing(selector="random"), [float(i) for i in range(8)]
     drawn = [pairs.couples(scores, derive(seed, "pairs", 0)) for seed in (1, 1, 2)]

@@ -80,6 +80,17 @@ def test_with_one_group_the_batch_is_the_group():
     assert_close(GRPO(std_over="batch").credit(batch).advantages, GRPO().credit(batch).advantages)
 
 
+def test_whitened_advantages_have_deviation_one_over_the_step_and_groups_without_signal_stay_at_zero():
+    """z-scores of -r, r, 0, 0 with r = sqrt(1/2) have squares 1 around 0, over 3."""
+    batch = one_token([0.0, 1.0, 5.0, 5.0], [0, 0, 1, 1])
+    once, twice = (of_rollouts(GRPO(eps=0.0, whiten_advantages=w).credit(batch)) for w in (False, True))
+    assert_close(once, tensor([-0.5, 0.5, 0.0, 0.0]).sign() * 0.5**0.5)
+    assert_close(twice, once * 3**0.5)
+    assert not twice[2:].any()
+    silent = one_token([5.0] * 4, [0, 0, 1, 1])
+    assert not of_rollouts(GRPO(whiten_advantages=True).credit(silent)).any()
+
+
 class TestGSPO:
     def test_by_hand(self):
         """Log-ratios 0.2 and 0.4 make e^0.3 for the whole response; the hole and the end do not count."""

@@ -112,6 +112,23 @@ def test_steps_without_signal_are_counted_up_to_the_patience():
     assert [bool(checks.check_signal(n)) for n in range(8)] == [False, False, False, True, False, False, True, False]
 
 
+def test_the_drift_is_told_each_time_it_passes_what_is_allowed():
+    checks, kls = Invariants(most_kl=0.5), [0.0, 0.4, 0.6, 0.9, 0.5, 0.7]
+    told = [checks.check_drift(kl, before) for before, kl in zip([0.0, *kls], kls, strict=False)]
+    assert [bool(warning) for warning in told] == [False, False, True, False, False, True]
+    assert "0.6 nats a response" in told[2][0]
+    assert not Invariants().check_drift(99.0, 0.0)
+    with pytest.raises(InvariantBroken, match="invariants.drift=warn goes on"):
+        Invariants(most_kl=0.5, drift="error").check_drift(0.6, 0.0)
+
+
+def test_a_run_that_drifts_says_so():
+    running = engine(GRPO(), invariants=Invariants(most_kl=1e-9), rate=0.1)
+    first, *others = islice(running.run(Stream(), start(running.algorithm)), 5)
+    assert first.warnings == ()
+    assert any("(invariants.drift)" in warning for report in others for warning in report.warnings)
+
+
 def test_only_the_first_step_compares_with_the_reference():
     policy = Liar()
     running = engine(GRPO(), policy=policy)
