@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.core import record
-from alignbench.core.contracts import LearnedScorer, Scorer
+from alignbench.core.contracts import Scorer, learned
 from alignbench.core.errors import UserError
 from alignbench.data.splits import fingerprint
 from alignbench.engine.state import RunState
@@ -49,7 +49,7 @@ class Foundations:
     def check(self) -> None:
         """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
         critic = self.job.algo.critic
-        if critic and critic.start == "reward_model" and not isinstance(self.job.reward, LearnedScorer):
+        if critic and critic.start == "reward_model" and not learned(self.job.reward):
             raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
                             "set reward=bradley_terry, or algo.critic.start=zero")
         start = self.sft_key()
@@ -109,10 +109,10 @@ class Foundations:
 
     def judge(self, made: Artifact | None) -> RewardModel | None:
         """The reward model, loaded; None when the reward needs none."""
-        reward = self.job.reward
-        if not isinstance(reward, LearnedScorer):
+        reward = learned(self.job.reward)
+        if reward is None:
             return None
-        folder = made.path / MODEL if made else Path(reward.path)
+        folder = made.path / MODEL if made else Path(str(reward.path))
         return reward_models.trained(
             self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved())
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from alignbench.core.batches import Row
-from alignbench.core.contracts import LearnedScorer
+from alignbench.core.contracts import learned
 from alignbench.core.errors import UserError
 from alignbench.data.genrm import as_scoring
 from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
@@ -45,7 +45,8 @@ class Material:
     @property
     def trains_reward_model(self) -> bool:
         """Whether the reward needs a model that is not there yet."""
-        return isinstance(self.job.reward, LearnedScorer) and self.job.reward.path is None
+        reward = learned(self.job.reward)
+        return reward is not None and reward.path is None
 
     @cached_property
     def texts(self) -> list[str]:

@@ -147,6 +147,11 @@ def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
         run_dir=Path(config["output_dir"]) / "runs" / study / folder)
 
 
+def section(config: Mapping[str, Any], path: str) -> Any:
+    """The object of one section, such as `reward`, from a resolved config."""
+    return _value(Any, config, path)
+
+
 def flatten(config: Any, path: str = "") -> dict[str, Any]:
     """A nested config as one level of dotted keys."""
     if not isinstance(config, dict):
@@ -178,7 +183,9 @@ def _construct(cls: type, node: Mapping[str, Any], path: str) -> Any:
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
-    part = _dataclass_in(hint)
+    part, each = _dataclass_in(hint), _dataclass_of_each(hint)
+    if each is not None and isinstance(value, Mapping):
+        return {str(name): _value(each, one, _join(path, str(name))) for name, one in value.items()}
     if isinstance(value, Mapping) and ("_target_" in value or part is not None):
         cls = _locate(value["_target_"], path) if "_target_" in value else part
         built = _construct(cls, value, path)
@@ -206,6 +213,11 @@ def _dataclass_in(hint: Any) -> type | None:
     """The dataclass that a hint such as `Lora` or `Lora | None` speaks of."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return next((o for o in options if isinstance(o, type) and is_dataclass(o)), None)
+
+
+def _dataclass_of_each(hint: Any) -> type | None:
+    """The dataclass of the values that a hint such as `dict[str, Part]` speaks of."""
+    return _dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None
 
 
 def _locate(target: str, path: str) -> type:

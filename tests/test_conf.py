@@ -10,7 +10,17 @@ from commands import ROOT, config
 from hydra.errors import HydraException
 
 from alignbench.core.errors import UserError
-from alignbench.settings import Job, _dataclass_in, _locate, build, check, flatten, identify, resolve
+from alignbench.settings import (
+    Job,
+    _dataclass_in,
+    _dataclass_of_each,
+    _locate,
+    build,
+    check,
+    flatten,
+    identify,
+    resolve,
+)
 
 CONF = ROOT / "conf"
 OPTIONS = sorted(CONF.glob("*/*.yaml"))
@@ -22,7 +32,11 @@ def load(path: Path) -> dict:
     merged: dict = {}
     for entry in [entry for entry in node.pop("defaults", []) if entry != "_self_"]:
         if isinstance(entry, str):
-            merged = merge(merged, load(path.with_name(f"{entry}.yaml")))
+            option, _, place = entry.partition("@")  # @: where in this node it goes
+            found = load(path.with_name(f"{option}.yaml"))
+            for key in reversed(place.split(".") if place else []):
+                found = {key: found}
+            merged = merge(merged, found)
             continue
         for group, option in entry.items():
             if option is not None and not group.startswith("override "):
@@ -41,6 +55,10 @@ def assert_same_keys(node: dict, cls: type, where: str) -> None:
     assert keys == {field.name for field in dataclasses.fields(cls)}, where
     for key in keys:
         if isinstance(node[key], dict):
+            if each := _dataclass_of_each(hints[key]):
+                for name, part in node[key].items():
+                    assert_same_keys(part, each, f"{where}.{key}.{name}")
+                continue
             part = _locate(node[key]["_target_"], where) if "_target_" in node[key] else _dataclass_in(hints[key])
             assert part is not None, f"{where}.{key} is a section without a dataclass"
             assert_same_keys(node[key], part, f"{where}.{key}")
@@ -244,6 +262,34 @@ def test_another_class_for_a_part_is_taken_by_its_target() -> None:
     for target in ("nowhere.Kind", "alignbench.algorithms.kl.Nothing", "math.pi", "Kind"):
         with pytest.raises(UserError, match=r"algo\.kl\._target_"):
             check(config(f"algo.kl._target_={target}"))
+
+
+def test_parts_of_a_sum_are_added_changed_and_left_out_by_name() -> None:
+    words = ["reward=weighted", "+reward@reward.parts.style.reward=steps", "+reward.parts.style.weight=-0.5",
+             "reward.parts.style.reward.lines=3", "reward.parts.correct.reward.mode=flexible"]
+    parts = build(resolve(config(*words))).reward.parts
+    assert {name: part.weight for name, part in parts.items()} == {"correct": 1.0, "style": -0.5}
+    assert (parts["correct"].reward.mode, parts["style"].reward.lines) == ("flexible", 3)
+    assert list(build(resolve(config(*words[:3], "~reward.parts.correct"))).reward.parts) == ["style"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["reward.parts.correct.weight=much"], "reward.parts.correct.weight='much': "),
+        (["+reward.parts.correct.wight=1"], "there is no key reward.parts.correct.wight; did you mean"),
+        (["+reward.parts.correct.reward.mod=x"], "there is no key reward.parts.correct.reward.mod; did you mean"),
+        (["+reward.parts.style.weight=1"], "reward.parts.style.reward is not set"),
+        (["+reward.parts.style=1"], "reward.parts.style=1: a section with the keys weight, reward is expected"),
+        (["+reward.parts.style={reward:3}"], "reward.parts.style.reward=3: a section of settings is expected"),
+        (["reward.parts=3"], "reward.parts=3: "),
+        (["~reward.parts.correct"], "in reward: parts is empty"),
+    ],
+)
+def test_a_mistake_in_a_part_of_a_sum_is_refused_by_its_key(words: list[str], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check(config("reward=weighted", *words))
+    assert str(refused.value).startswith(told)
 
 
 @of_each(PARTS)

@@ -255,7 +255,17 @@ class ScoreModel(Protocol):
 
 @runtime_checkable
 class LearnedScorer(Protocol):
-    """A reward that needs the reward model of its study before it can score."""
+    """A reward that can need the reward model of its study before it can score."""
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether this one does; a sum of rewards does where one of its parts does."""
+        ...
+
+    @property
+    def path(self) -> str | None:
+        """A folder with the model; None where the study trains it."""
+        ...
 
     def scale(self, known: Calibration) -> Calibration:
         """How it brings a model's scores, of which this is known, to its own: (score / temperature - mean) / std."""
@@ -264,6 +274,11 @@ class LearnedScorer(Protocol):
     def with_model(self, model: ScoreModel) -> Scorer:
         """The scorer that asks this model."""
         ...
+
+
+def learned(reward: Any) -> LearnedScorer | None:
+    """A reward as one that needs a model; None when it scores as it is."""
+    return reward if isinstance(reward, LearnedScorer) and reward.needs_model else None
 
 
 @runtime_checkable

@@ -45,6 +45,8 @@ TRAIN: Final = (
 # What the scorer said of the rollouts of a step.
 REWARDS: Final = tuple(f"rewards/{name}" for name in ("mean", "std", "max", "min", "median", "q25", "q75"))
 REWARD_COMPONENT: Final = "rewards/component/"
+SEPARATION: Final = "rewards/auc"
+"""How often a right answer scored above a wrong one, where the score is more than correctness."""
 
 # Of the groups that were trained on; `kept_fraction` of those drawn, `pairs` where a method compares rollouts in pairs.
 GROUPS: Final = (

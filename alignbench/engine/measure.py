@@ -56,7 +56,20 @@ def rewards(scored: Scored) -> Metrics:
         "rewards/min": scores.min(), "rewards/median": median, "rewards/q25": q25, "rewards/q75": q75,
     }
     out |= {f"rewards/component/{name}": part.double().mean() for name, part in scored.components.items()}
-    return {name: float(value) for name, value in out.items()}
+    return {name: float(value) for name, value in out.items()} | separation(scored)
+
+
+def separation(scored: Scored) -> Metrics:
+    """How often a right answer of the step scored above a wrong one, ties half: the AUC of the score.
+
+    Nothing where the score is correctness itself, nobody knows what is correct, or all answers are right or all wrong.
+    """
+    marks = {name: part for name, part in scored.components.items() if name.startswith("correct_")}
+    if "correct_strict" not in marks or any(torch.equal(scored.scores, part) for part in marks.values()):
+        return {}
+    right = marks["correct_strict"] > 0
+    gaps = scored.scores[right][:, None] - scored.scores[~right]
+    return {"rewards/auc": float((gaps.sign().double() / 2 + 0.5).mean())} if gaps.numel() else {}
 
 
 def shaped(scored: Scored) -> Metrics:

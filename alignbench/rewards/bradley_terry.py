@@ -30,6 +30,11 @@ class BradleyTerry:
     microbatch_size: Count = 32
     """Rollouts scored at once."""
 
+    @property
+    def needs_model(self) -> bool:
+        """Always."""
+        return True
+
     def with_model(self, model: ScoreModel) -> "Judged":
         """The scorer that asks this model."""
         return Judged(reward=self, model=model)

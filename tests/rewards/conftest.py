@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from alignbench.core.batches import Rollouts
+from alignbench.rewards import __main__ as door
 
 
 @pytest.fixture
@@ -25,3 +26,9 @@ def rollouts_for():
         )
 
     return make
+
+
+@pytest.fixture
+def option():
+    """A reward as its YAML describes it, keys changed by words."""
+    return lambda name, *words: door.compose([f"reward={name}", *words])

@@ -1,0 +1,106 @@
+"""The hybrid reward: what each part adds, that right stays above wrong, and what the published weights do instead."""
+
+import itertools
+
+import pytest
+import torch
+
+from alignbench.core.errors import UserError
+from alignbench.rewards.gsm8k_hybrid import GSM8KHybrid, count
+
+FULL = "First 5*4=20 and 20-5=15, so 3+12=15; then 30/2 is the answer.\n#### 15"  # every part at its most
+BARE = "15"
+
+
+def one(rollouts_for, text, reference="15", **knobs):
+    return GSM8KHybrid(**knobs)(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (FULL, {"correctness": 0.6, "length": 0.05, "indicators": 0.1, "steps": 0.1, "format": 0.1, "number": 0.025,
+                "calculation": 0.025}),
+        (BARE, {"correctness": 0.6, "number": 0.025}),
+        ("16", {"number": 0.025}),
+        ("", {}),
+        ("Final answer: 15", {"correctness": 0.6, "indicators": 0.02, "format": 0.05, "number": 0.025}),
+        ("also sold, somewhere: a well-known address", {}),
+    ],
+)
+def test_each_part_adds_what_it_is_worth(rollouts_for, text, parts):
+    scores = one(rollouts_for, text)
+    told = {name: value.item() for name, value in scores.components.items() if not name.startswith("correct_")}
+    assert told == pytest.approx({**dict.fromkeys(told, 0.0), **parts})
+    assert scores.total.item() == pytest.approx(sum(parts.values()))
+    assert scores.total.dtype == torch.float32
+
+
+def test_any_right_answer_scores_above_any_other(rollouts_for):
+    styles = ["", FULL.partition("\n")[0] + " ", "x" * 60 + " ", "solve " * 9]
+    ends = ["15", "#### 15", "#### 16", "16", "Final Answer: 16"]
+    texts = [style + end for style, end in itertools.product(styles, ends)]
+    rollouts = rollouts_for(texts, [{"id": i, "prompt": "?", "reference": "15"} for i in range(len(texts))])
+    scores = GSM8KHybrid()(rollouts)
+    right = scores.components["correct_flexible"].bool()
+    assert 0 < right.sum() < len(texts)
+    assert scores.total[right].min() >= 0.6
+    assert scores.total[~right].max() <= 0.4 + 1e-6
+    assert scores.total.max() <= 1 + 1e-6
+    assert one(rollouts_for, FULL).total.item() == pytest.approx(1.0)
+    assert one(rollouts_for, FULL, reference="16").total.item() == pytest.approx(0.4)
+
+
+def test_the_published_weights_hide_whether_the_answer_is_right(rollouts_for, option):
+    def told(name, text, reference="15", *words):
+        return option(name, *words)(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
+
+    for name, most in (("gsm8k_hybrid_readme", 1.95), ("gsm8k_hybrid_source", 1.75)):
+        words = (name, FULL, "15", "reward.noise_std=0")
+        parts = {part: value.item() for part, value in told(*words).components.items()}
+        assert sum(value for part, value in parts.items() if "correct_" not in part) == pytest.approx(most)
+        assert told(*words).total == told(name, FULL, "16", "reward.noise_std=0").total == 1
+    assert told("gsm8k_hybrid_source", FULL).components["noise"] != 0
+    none, wrong = (told("gsm8k_hybrid_readme", text).components["correctness"].item() for text in ("none", "16"))
+    assert none > wrong  # no answer is worth more than a wrong one
+
+
+def test_where_the_number_is_read_decides_what_is_wrong_and_what_is_no_answer(rollouts_for):
+    worth = {"wrong": -1.0, "no_answer": -2.0}
+    table = {("15", "flexible"): 0.6, ("15", "strict"): -2.0, ("#### 16", "strict"): -1.0, ("16", "flexible"): -1.0,
+             ("none", "flexible"): -2.0, ("#### 1,500", "strict"): -1.0}
+    for (text, mode), expected in table.items():
+        scores = one(rollouts_for, text, mode=mode, **worth)
+        assert scores.components["correctness"].item() == pytest.approx(expected), (text, mode)
+    assert one(rollouts_for, "#### -1,500", reference="-1500").components["correctness"].item() == pytest.approx(0.6)
+
+
+def test_words_stand_alone_and_signs_before_numbers_unless_any_letters_do():
+    text = "He also sold some goods at his address; a well-known one"
+    assert count(("so", "add", "-"), text, "word") == 0
+    assert count(("so", "add", "-"), text, "substring") == 3
+    assert count(("so", "add", "-", "=", "*"), "So add 3 - 2, x = $5, 2*-3", "word") == 5
+    assert count(("-", "/"), "-5 and/or 10", "word") == 0
+    assert count(("=",), "<<5*3=15>>15", "word") == 1
+
+
+def test_noise_is_the_same_for_the_same_response_to_the_same_row(rollouts_for):
+    rows = [{"id": f"r{i}", "prompt": "?", "reference": "15"} for i in range(4000)]
+    quiet, noisy = (GSM8KHybrid(noise_std=std)(rollouts_for(["15"] * 4000, rows)).total for std in (0.0, 0.1))
+    added = noisy - quiet
+    assert abs(added.mean()) < 0.006
+    assert abs(added.std() - 0.1) < 0.006
+    torch.testing.assert_close(GSM8KHybrid(noise_std=0.1)(rollouts_for(["15"] * 4, rows[:4])).total, noisy[:4])
+    other = GSM8KHybrid(noise_std=0.1, seed=1)(rollouts_for(["15"] * 4, rows[:4])).total
+    assert not torch.isclose(other, noisy[:4]).any()
+
+
+def test_a_row_that_cannot_be_scored_is_refused_by_name():
+    with pytest.raises(UserError, match="reward=gsm8k_hybrid needs the column 'reference'"):
+        GSM8KHybrid().check([{"id": "r", "prompt": "?"}])
+    with pytest.raises(UserError, match="reward=gsm8k_hybrid: the column 'reference' of row r is not a number"):
+        GSM8KHybrid().check([{"id": "r", "prompt": "?", "reference": "ten"}])
+
+
+def test_the_fingerprint_changes_with_every_knob():
+    assert len({GSM8KHybrid(**knobs).fingerprint() for knobs in ({}, {"wrong": 0.1}, {"clip": True}, {"seed": 1})}) == 4

@@ -1,0 +1,78 @@
+"""The heuristic by numbers computed by hand, and what it makes of real answers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignbench.core.errors import UserError
+from alignbench.rewards import math_heuristic
+from alignbench.rewards.math_heuristic import MathHeuristic
+
+GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(0, 0.1), (2, 0.1), (3, 0.4), (4, 0.4), (5, 0.7), (6, 0.7), (7, 1.0), (10, 1.0), (15, 1.0), (16, 0.7), (20, 0.7),
+     (21, 0.4), (30, 0.4), (31, 0.1)],
+)
+def test_length_is_compared_with_the_ten_words_of_the_reference(words, expected):
+    assert math_heuristic.length("a " * words, "b " * 10) == expected
+    assert math_heuristic.length("a " * words, "") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [("", 0), ("P(A|B)", 1), ("P(A) = 1", 2), ("E[X] ≥ ∑ x", 3), (r"\frac{1}{2}", 1), ("λ^2", 2), ("2**3", 1),
+     ("√2", 1), (r"P(A) = \frac{1}{2} λ^2 √2", 4)],
+)
+def test_each_kind_of_notation_counts_once_and_four_are_enough(text, kinds):
+    assert math_heuristic.formulas(text) == kinds / 4
+
+
+def test_concepts_are_the_long_words_both_have_among_those_either_has():
+    reference = "The random variable is being sampled"  # random, variable, sampled
+    assert math_heuristic.concepts("A RANDOM, random variable", reference) == pytest.approx(2 / 3)
+    assert math_heuristic.concepts("random numbers", reference) == pytest.approx(1 / 4)
+    assert math_heuristic.concepts("random", "is a one") == 0.5
+    assert math_heuristic.concepts("", reference) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", 0), ("It is a number", 0.3), ("it is defined as one", 0.3), ("this another", 0), ("the formula", 0.2),
+     ("for instance", 0.2), ("It is short. Yes. No.", 0), ("This is long enough. So this must be.", 0.3),
+     ("It is the equation. An example follows here.", 1.0)],
+)
+def test_structure_is_the_sum_of_its_signs(text, expected):
+    assert math_heuristic.structure(text) == pytest.approx(expected)
+
+
+def test_the_score_is_the_weighted_sum_and_its_parts_add_up(rollouts_for):
+    reference = "Conditional probability is P(A|B) = P(A and B) / P(B)"  # 9 words; conditional, probability
+    text = "A conditional chance: it is the formula P(A|B) = x"  # 10 words; conditional, chance, formula; two kinds
+    scores = MathHeuristic()(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
+    told = {name: part.item() for name, part in scores.components.items()}
+    assert told == pytest.approx({"length": 0.2, "formulas": 0.3 * 0.5, "concepts": 0.3 / 4, "structure": 0.2 * 0.5})
+    assert scores.total.item() == pytest.approx(sum(told.values()))
+    assert scores.total.dtype == torch.float32
+
+
+def test_a_row_without_a_text_to_compare_with_is_refused():
+    for row in ({"id": "r7", "prompt": "?"}, {"id": "r7", "prompt": "?", "reference": 5}):
+        with pytest.raises(UserError, match="math_heuristic needs the column 'reference'.*r7"):
+            MathHeuristic().check([row])
+
+
+def test_the_fingerprint_follows_the_weights():
+    assert MathHeuristic().fingerprint() == MathHeuristic(length=0.2).fingerprint()
+    assert MathHeuristic().fingerprint() != MathHeuristic(length=0.3).fingerprint()
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason="no shared/data/gsm8k beside the repository")
+def test_even_the_gold_solutions_of_gsm8k_reach_only_part_of_the_scale(rollouts_for):
+    answers = [json.loads(line)["answer"] for line in (GSM8K / "test.jsonl").read_text().splitlines()]
+    rows = [{"id": i, "prompt": "?", "reference": answer} for i, answer in enumerate(answers)]
+    assert MathHeuristic()(rollouts_for(answers, rows)).total.mean().item() == pytest.approx(0.623, abs=0.02)
