@@ -66,7 +66,8 @@ def tokenise(rows: Sequence[Row], encode: Encode, max_prompt_tokens: int) -> lis
         if len(found) > max_prompt_tokens:
             raise UserError(
                 f"the prompt of row {row['id']} has {len(found)} tokens, above max_prompt_tokens={max_prompt_tokens}. "
-                "Prompts are never cut: raise max_prompt_tokens (within the model's context) or take the row out."
+                "Prompts are never cut: raise max_prompt_tokens (within the model's context), or leave such rows out "
+                "with rl.too_long=drop."
             )
     return tokens
 
