@@ -7,11 +7,17 @@ from itertools import count
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.models.logprobs import distribution
 from alignbench.models.policy import CausalPolicy
+
+FULL = 7 / 8
+"""Rows that have ended leave the batch once no larger share of it is still writing: to leave is to copy what stays."""
+BLOCK = 128
+"""Tokens of the vocabulary whose chances are summed before one of them is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,48 +58,57 @@ class Sampler:
         return torch.stack([torch.rand(self.max_new_tokens, generator=derive(seed, "sample", *a)) for a in addresses])
 
     def _decode(self, prompts: Prompts, group_size: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens and log-probabilities [n, max_new_tokens], lengths [n], and whether each row ended by itself [n]."""
-        from transformers import DynamicCache  # here, because its import takes longer than telling what is wrong
+        """Tokens and log-probabilities [n, max_new_tokens], lengths [n], and whether each row ended by itself [n].
 
-        n, device, model = len(uniforms), uniforms.device, self.policy.model
-        width, cache = prompts.tokens.shape[1], DynamicCache(config=self.policy.inner.config)
-        seen = (torch.arange(width)[None] >= (width - prompts.lengths)[:, None]).long().to(device)
-        logits = model(
-            input_ids=prompts.tokens.to(device), attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-        cache.batch_repeat_interleave(group_size)
-        logits, seen = logits.repeat_interleave(group_size, 0), seen.repeat_interleave(group_size, 0)
+        A row that has ended goes on for nothing until enough others have too; behind its end stands no meaning.
+        """
+        from alignbench.models.grouped import decoding  # here, because it imports transformers, and that takes long
 
-        tokens = torch.full((n, self.max_new_tokens), self.policy.text.pad, device=device)
-        logprobs = torch.zeros(n, self.max_new_tokens, device=device)
-        lengths = torch.zeros(n, dtype=torch.long, device=device)
-        ended, alive = torch.zeros(n, dtype=torch.bool, device=device), torch.arange(n, device=device)
+        n, limit, device = len(uniforms), self.max_new_tokens, uniforms.device
+        tokens = torch.full((n, limit), self.policy.text.pad, device=device)
+        logprobs = torch.zeros(n, limit, device=device)
         stops = torch.tensor(self.policy.text.stops, device=device)
-        for t in range(self.max_new_tokens):
-            token, logprob = self._draw(logits, uniforms[alive, t])
-            tokens[alive, t], logprobs[alive, t] = token, logprob
-            lengths[alive] += 1
-            over = torch.isin(token, stops)
-            ended[alive[over]] = True
-            if over.all() or t + 1 == self.max_new_tokens:
+        rows, writing = torch.arange(n, device=device), torch.ones(n, dtype=torch.bool, device=device)
+        reading = decoding(self.policy, prompts, group_size, limit)
+        logits = reading.begin()
+        for t in range(limit):
+            token, logprob = self._draw(logits, uniforms[rows, t])
+            tokens[rows, t], logprobs[rows, t] = token, logprob
+            writing &= ~torch.isin(token, stops)
+            left = int(writing.sum())
+            if left == 0 or t + 1 == limit:
                 break
-            if over.any():
-                keep = (~over).nonzero()[:, 0]
-                alive, token, seen = alive[keep], token[keep], seen[keep]
-                cache.batch_select_indices(keep)
-            seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
-            logits = model(
-                input_ids=token[:, None], attention_mask=seen, position_ids=seen.sum(1, keepdim=True) - 1,
-                past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-        return tokens, logprobs, lengths, ended
+            if left <= FULL * len(rows):
+                going = writing.nonzero()[:, 0]
+                rows, token, writing = rows[going], token[going], writing[going]
+                reading.keep(going)
+            logits = reading.step(token)
+        is_end = torch.isin(tokens, stops)
+        ended = is_end.any(1)
+        return tokens, logprobs, torch.where(ended, is_end.int().argmax(1) + 1, limit), ended
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """A token for each row, where the distribution function reaches its uniform number; and its log-probability."""
         logp = distribution(logits, self.temperature or 1.0, self.policy.text.never)
-        if self.temperature == 0:
-            token = logp.argmax(-1)
-        else:
-            reached = logp.double().exp().cumsum(-1)
-            token = torch.searchsorted(reached, (uniform.double() * reached[:, -1])[:, None], right=True)[:, 0]
-            token = token.clamp(max=logits.shape[-1] - 1)
+        token = logp.argmax(-1) if self.temperature == 0 else reach(logp.exp(), uniform.double())
         return token, logp.gather(-1, token[:, None])[:, 0]
+
+
+def reach(chances: Tensor, uniform: Tensor) -> Tensor:
+    """Where the sum of the chances [n, v] first passes this share [n] of the whole, [n]; never at a chance of 0.
+
+    Sums are in double precision, of blocks first and then within one: over a large vocabulary that takes a small part
+    of the time of summing token by token.
+    """
+    blocks = functional.pad(chances, (0, -chances.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    block, rest = _passed(blocks.sum(-1, dtype=torch.double), uniform)
+    within, _ = _passed(blocks[torch.arange(len(blocks), device=blocks.device), block].double(), rest)
+    return block * BLOCK + within
+
+
+def _passed(masses: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place at which the sum of the masses passes its share, and how much of the mass there is below it."""
+    sums = masses.cumsum(-1)
+    target = share.clamp(0, 1 - 1e-12)[:, None] * sums[:, -1:]  # rounding must not lead past the last chance there is
+    place = torch.searchsorted(sums, target, right=True)
+    return place[:, 0], ((target - sums.gather(1, place)) / masses.gather(1, place) + 1)[:, 0]

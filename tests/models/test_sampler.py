@@ -3,10 +3,14 @@
 import pytest
 import torch
 from scipy.stats import chisquare
-from small_models import EOS, PAD, PROMPTS, make_model, make_text, markov_model, prompts_of
+from small_models import EOS, PAD, PROMPTS, SIZES, make_model, make_text, markov_model, prompts_of
+from transformers import AutoModelForCausalLM, BloomConfig, GptOssConfig
 
+from alignbench.models import sampler
+from alignbench.models.decoding import Plain
+from alignbench.models.grouped import Grouped, can_group, decoding
 from alignbench.models.policy import CausalPolicy
-from alignbench.models.sampler import Sampler
+from alignbench.models.sampler import Sampler, reach
 
 LIMIT = 12
 
@@ -133,3 +137,86 @@ def test_temperature_sharpens_what_is_drawn():
     drawn = draw(policy, [[3, 2]], group=4000, limit=1, temperature=0.5).responses[:, 0]
     sharper = chances.double() ** 2 / (chances.double() ** 2).sum()
     assert chisquare(torch.bincount(drawn, minlength=4).numpy(), 4000 * sharper.numpy()).pvalue > 0.01
+
+
+# --- the faster way, and the one for any model ------------------------------------------------------------------------
+
+FITTING = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64}, "gemma2": {"sliding_window": 64}}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_grouped_and_plain_decoding_read_the_same(name, text):
+    """Tokens are given, some rows leave, a whole group leaves, and more is written than there was room for at first."""
+    policy = CausalPolicy(make_model(name, **FITTING[name]), text)
+    assert isinstance(decoding(policy, prompts_of(), 3, 40), Grouped)
+    ways = [way(policy, prompts_of(), 3) for way in (Grouped, Plain)]
+    rng, left = torch.Generator().manual_seed(0), 12
+    with torch.no_grad():
+        torch.testing.assert_close(*(way.begin() for way in ways))
+        for t in range(40):
+            if t in (2, 5, 36):
+                going = {2: [0, 1, 2, 6, 7, 11], 5: [0, 2, 5], 36: [1]}[t]
+                left = len(going)
+                for way in ways:
+                    way.keep(torch.tensor(going))
+            tokens = torch.randint(2, 16, (left,), generator=rng)
+            torch.testing.assert_close(*(way.step(tokens) for way in ways), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_layers_that_forget_go_the_plain_way(name, text):
+    assert isinstance(decoding(CausalPolicy(make_model(name), text), prompts_of(), 3, 5), Plain)
+
+
+def test_an_attention_that_is_not_ours_goes_the_plain_way(text):
+    bloom = BloomConfig(vocab_size=16, hidden_size=32, n_layer=2, n_head=4, pad_token_id=PAD, eos_token_id=EOS)
+    sinks = GptOssConfig(**SIZES, head_dim=8, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1,
+                         sliding_window=64, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    for config in (bloom, sinks):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            policy = CausalPolicy(AutoModelForCausalLM.from_config(config), text)
+        assert not can_group(policy, 20)
+        rollouts = draw(policy)
+        with torch.no_grad():
+            torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_sampling_leaves_the_attention_of_the_model_as_it_was(llama):
+    before = llama.inner.config._attn_implementation
+    draw(llama)
+    assert llama.inner.config._attn_implementation == before == "sdpa"
+
+
+@pytest.mark.parametrize("full", [0.0, 1.0])
+def test_when_rows_leave_the_batch_changes_nothing(llama, monkeypatch, full):
+    expected = draw(llama, group=8)
+    monkeypatch.setattr(sampler, "FULL", full)
+    found = draw(llama, group=8)
+    assert answers(found) == answers(expected)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.truncated, expected.truncated)
+
+
+# --- where the distribution function reaches a number -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vocabulary", [3, 128, 129, 5000])
+def test_the_first_token_whose_sum_passes_the_number(vocabulary):
+    rng = torch.Generator().manual_seed(vocabulary)
+    chances = torch.rand(200, vocabulary, generator=rng) ** 8
+    chances[:, torch.randperm(vocabulary, generator=rng)[: vocabulary // 3]] = 0.0
+    uniform = torch.rand(200, generator=rng).double()
+    sums = chances.double().cumsum(-1)
+    expected = [int((row > u * row[-1]).nonzero()[0]) for row, u in zip(sums, uniform, strict=True)]
+    assert reach(chances, uniform).tolist() == expected
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24, 1.0])
+def test_no_number_reaches_a_token_without_a_chance(uniform):
+    chances = torch.zeros(3, 1000)
+    chances[0, [5, 130, 700]] = torch.tensor([1e-30, 0.3, 1e-38])
+    chances[1, 999] = 1.0
+    chances[2, 0] = 1.0
+    found = reach(chances, torch.full((3,), uniform).double())
+    assert (chances[torch.arange(3), found] > 0).all()
