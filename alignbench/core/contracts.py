@@ -192,6 +192,8 @@ class Policy(Learner, Protocol):
 
     critic_flops_per_token: int
     """The same of a trunk that is the critic's own; 0 without one."""
+    shares_prompts: bool
+    """Whether sequences that answer one prompt cost less together than each in a call of its own."""
 
     def __call__(self, batch: Sequences) -> Forward:
         """Log-probabilities, entropies and values of the response tokens of a batch, on its device."""

@@ -32,7 +32,7 @@ def read(policy: Policy, batch: Sequences, microbatch_size: int) -> Forward:
     """What a policy thinks of a whole batch, a few rows at a time."""
     logprobs = torch.zeros_like(batch.mask, dtype=torch.float32)
     entropy, values = torch.zeros_like(logprobs), None
-    for rows in microbatches(batch, microbatch_size):
+    for rows in microbatches(batch, microbatch_size, siblings(policy, batch), may_part=True):
         part = policy(batch[rows])
         logprobs[rows], entropy[rows] = part.logprobs, part.entropy
         if part.values is not None:
@@ -50,10 +50,13 @@ def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollo
     return scores
 
 
-def microbatches(batch: Sequences | Pairs, size: int, together: Tensor | None = None) -> Iterator[Tensor]:
+def microbatches(
+    batch: Sequences | Pairs, size: int, together: Tensor | None = None, *, may_part: bool = False
+) -> Iterator[Tensor]:
     """Row numbers, `size` at a time, rows of like length together so that little is spent on padding.
 
-    Rows that share a number in `together` [n] never part; a microbatch then holds at least one such group.
+    Rows that share a number in `together` [n] stay together; a group larger than `size` is a microbatch of its own,
+    or several where it `may_part`.
     """
     if together is None:
         yield from batch.lengths().argsort(descending=True, stable=True).split(size)
@@ -62,4 +65,10 @@ def microbatches(batch: Sequences | Pairs, size: int, together: Tensor | None = 
     longest = torch.zeros(len(names), device=of.device).scatter_reduce(0, of, batch.lengths().float(), "amax")
     at_once = max(size // int(of.bincount().max()), 1)
     for groups in longest.argsort(descending=True, stable=True).split(at_once):
-        yield torch.isin(of, groups).nonzero()[:, 0]
+        rows = torch.isin(of, groups).nonzero()[:, 0]
+        yield from rows.split(size) if may_part else (rows,)
+
+
+def siblings(policy: Policy, batch: Sequences) -> Tensor | None:
+    """Which rows had better stand in one microbatch [n]: a group, where the policy reads its prompt once for all."""
+    return batch.group if policy.shares_prompts and isinstance(batch, Rollouts) else None

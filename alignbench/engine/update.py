@@ -13,7 +13,7 @@ from alignbench.core.seeds import derive
 from alignbench.engine.invariants import Invariants, fingerprint
 from alignbench.engine.measure import Metrics, TokenMeans, observe
 from alignbench.engine.optimize import Optimizer
-from alignbench.engine.score import microbatches
+from alignbench.engine.score import microbatches, siblings
 
 SPREAD = ("ratio", "kl", "advantages")
 
@@ -85,8 +85,9 @@ class Update:
     def _accumulate(self, batch: Experience, seen: TokenMeans) -> tuple[float, float, float]:
         """Add up the gradient of one optimizer step; returns its loss, KL to the sampler, and largest |log ratio|."""
         total, local, gaps = torch.zeros((), device=batch.mask.device), TokenMeans(), [0.0]
-        together = batch.group if self.algorithm.whole_groups else None
-        for rows in microbatches(batch, self.microbatch_size, together):
+        whole = self.algorithm.whole_groups
+        together = batch.group if whole else siblings(self.policy, batch)
+        for rows in microbatches(batch, self.microbatch_size, together, may_part=not whole):
             part = batch[rows]
             now = self.policy(part)
             output = self.algorithm.loss(now, part)

@@ -1,7 +1,7 @@
 """The critic of PPO: a value head on the policy's trunk, or on weights or an adapter of its own."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,9 +15,9 @@ from alignbench.models.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_
 
 
 class Trunk(Protocol):
-    """Reads tokens [n, l] into hidden states [n, l, h]."""
+    """Reads rows of tokens [r, l] into hidden states [r, l, h]."""
 
-    def __call__(self, ids: Tensor) -> Tensor: ...
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor: ...
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and value of all that is the critic's alone."""
@@ -50,8 +50,8 @@ class OwnWeights:
 
     decoder: Any
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        return self.decoder(input_ids=ids, use_cache=False).last_hidden_state
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.decoder(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from ((f"{CRITIC}.{name}", p) for name, p in self.decoder.named_parameters())
@@ -65,9 +65,9 @@ class OwnAdapter:
     under: tuple[str, ...]
     """The frozen adapters that act beneath it."""
 
-    def __call__(self, ids: Tensor) -> Tensor:
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         with acting(self.model, *self.under, CRITIC):
-            return self.model.get_base_model().get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+            return self.model.get_base_model().get_decoder()(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from ((name, p) for name, p in self.model.named_parameters() if f".{CRITIC}." in name)

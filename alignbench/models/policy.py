@@ -1,7 +1,7 @@
 """A causal language model as a policy: log-probabilities, a critic when asked for, and its frozen reference."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -12,11 +12,17 @@ from alignbench.core.batches import Forward, Sequences
 from alignbench.models.adapters import CRITIC, FROZEN, acting, is_adapted
 from alignbench.models.critic import ValueFunction
 from alignbench.models.logprobs import token_logprobs
+from alignbench.models.packed import Rows, alone
+from alignbench.models.sharing import Sharing
 from alignbench.models.text import Text
 
 
 class CausalPolicy:
-    """Reads sequences without padding before or between tokens, so that no mask and no position id can be wrong."""
+    """Reads sequences each in a row of its own, or several behind the prompt they share where that is less work.
+
+    No padding stands before or between tokens. Whether the model gives packed sequences what it gives each alone is
+    tried when it is loaded; where it does not, or where its attention has a window that cuts them, each stays alone.
+    """
 
     def __init__(
         self, model: Any, text: Text, *, temperature: float = 1.0, critic: ValueFunction | None = None
@@ -32,6 +38,7 @@ class CausalPolicy:
         self.critic_flops_per_token = critic.flops_per_token if critic else 0
         self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         self._head_is_exact = self._check_head()
+        self.sharing = Sharing.found(self.inner, self._read, text.pad, self.dtype)
         self._frozen: CausalPolicy | None = None
         self._is_reference = False
 
@@ -40,19 +47,29 @@ class CausalPolicy:
         """Where the model computes."""
         return self.inner.get_input_embeddings().weight.device
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether sequences that answer one prompt cost less together."""
+        return self.sharing.possible
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What hidden states are counted in."""
+        return self.inner.get_input_embeddings().weight.dtype
+
     def __call__(self, batch: Sequences) -> Forward:
         """Log-probabilities, entropies and values of the response tokens, [n, t]; the reference has no values."""
-        ids, at = (part.to(self.device) for part in right_padded(batch, self.text.pad))
-        mask = batch.mask.to(self.device)
-        rows = torch.arange(len(mask), device=self.device)[:, None]
-        before = self._hidden(ids)[rows, at][mask]
+        rows = self._rows(batch).to(self.device)
+        inputs, mask = rows.inputs(self.dtype), batch.mask.to(self.device)
+        before = rows.predicting(self._hidden(inputs), mask)
         logprobs, entropy = token_logprobs(
             before, batch.responses.to(self.device)[mask], self._head, vocabulary=self.vocabulary,
             temperature=self.temperature, never=self.text.never)
         values = None
         if self.critic is not None and not self._is_reference:
             own = self.critic.trunk
-            values = self.critic(before[:, : self.hidden_size] if own is None else own(ids)[rows, at][mask])
+            values = self.critic(
+                before[:, : self.hidden_size] if own is None else rows.predicting(own(inputs), mask))
         return Forward(
             logprobs=scatter(logprobs, mask), entropy=scatter(entropy, mask),
             values=None if values is None else scatter(values, mask))
@@ -120,11 +137,20 @@ class CausalPolicy:
         finally:
             self.model, self.inner, self.decoder, self.lm_head = mine
 
-    def _hidden(self, ids: Tensor) -> Tensor:
-        """The last hidden state of each position, [n, l, h]; then the logits where the head has rules of its own."""
+    def _rows(self, batch: Sequences) -> Rows:
+        """As the model is to read them; with dropout each alone, for siblings would lose the same of their prompt."""
+        return alone(batch, self.text.pad) if self.model.training else self.sharing.rows(batch, self.text.pad)
+
+    def _read(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The last hidden states on the CPU, whatever the model needs to read them."""
+        here = {name: part.to(self.device) for name, part in inputs.items()}
+        return self._hidden(here)[..., : self.hidden_size].cpu()
+
+    def _hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The last hidden state of each position, [r, l, h]; then the logits where the head has rules of its own."""
         if self._head_is_exact:
-            return self.decoder(input_ids=ids, use_cache=False).last_hidden_state
-        out = self.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+            return self.decoder(**inputs, use_cache=False).last_hidden_state
+        out = self.model(**inputs, use_cache=False, output_hidden_states=True)
         return torch.cat([out.hidden_states[-1].float(), out.logits.float()], dim=-1)
 
     def _head(self, hidden: Tensor) -> Tensor:
@@ -138,7 +164,7 @@ class CausalPolicy:
         """Whether decoder, then head, then cap is all the model does to its hidden states: tried on a few tokens."""
         self._head_is_exact = True
         ids = torch.arange(1, 5, device=self.device)[None] % self.vocabulary
-        ours = self._head(self._hidden(ids)[0]).float()
+        ours = self._head(self._hidden({"input_ids": ids})[0]).float()
         theirs = self.model(input_ids=ids, use_cache=False).logits[0].float()
         return bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())))
 
@@ -151,20 +177,6 @@ def training(model: Any) -> Iterator[None]:
         yield
     finally:
         model.eval()
-
-
-def right_padded(batch: Sequences, pad: int) -> tuple[Tensor, Tensor]:
-    """Prompt and response joined without a gap [n, l], and the position that predicts each response token [n, t]."""
-    width = batch.prompts.shape[1]
-    joined = torch.cat([batch.prompts, batch.responses], dim=1)
-    length = int(batch.lengths().max())
-    offset = (width - batch.prompt_lengths)[:, None]
-    columns = torch.arange(length, device=joined.device)[None] + offset
-    ids = joined.gather(1, columns.clamp(max=joined.shape[1] - 1))
-    inside = torch.arange(length, device=joined.device)[None] < batch.lengths()[:, None]
-    ids = torch.where(inside, ids, pad)
-    at = batch.prompt_lengths[:, None] - 1 + torch.arange(batch.mask.shape[1], device=joined.device)[None]
-    return ids, at.clamp(max=length - 1)
 
 
 def scatter(values: Tensor, mask: Tensor) -> Tensor:

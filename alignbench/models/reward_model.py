@@ -18,7 +18,8 @@ from alignbench.core.errors import UserError
 from alignbench.core.seeds import address, derive
 from alignbench.models.adapters import SFT, TRAINED, is_adapted
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.policy import right_padded, training
+from alignbench.models.packed import alone
+from alignbench.models.policy import training
 from alignbench.models.text import Text
 
 CARD = "reward_model.json"
@@ -48,8 +49,8 @@ class RewardModel:
 
     def __call__(self, batch: Sequences) -> Tensor:
         """The score of each row, [n], fp32."""
-        ids, _ = right_padded(batch, self.text.pad)
-        return self._scores(ids.to(self.device), batch.lengths().to(self.device))
+        rows = alone(batch, self.text.pad, whole=True)
+        return self._scores(rows.ids.to(self.device), batch.lengths().to(self.device))
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and value of everything the optimizer may change."""

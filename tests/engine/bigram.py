@@ -39,6 +39,7 @@ class Bigram:
 
     flops_per_token = 10
     critic_flops_per_token = 0
+    shares_prompts = False
 
     def __init__(self, critic: bool = False, frozen: bool = False) -> None:
         draw = torch.Generator().manual_seed(0)

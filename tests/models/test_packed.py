@@ -1,0 +1,268 @@
+"""Siblings packed behind the prompt they share get what each gets alone, gradients included, or are not packed."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from small_models import CONFIGS, EOS, PAD, SIZES, SPECIAL, VOCABULARY, batch, make_model
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPTNeoConfig,
+    Phi3Config,
+    Qwen3Config,
+)
+
+from alignbench.core.batches import sequences
+from alignbench.core.contracts import Critic
+from alignbench.models import critic as critics
+from alignbench.models.loading import Lora, Pretrained
+from alignbench.models.packed import alone, packed
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.sharing import shared_out, work
+
+GROUPED = {"num_key_value_heads": 2}
+WINDOWED = {**GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8}
+FAMILIES = {
+    **{name: CONFIGS[name] for name in ("llama", "gpt2", "qwen2", "gemma2", "mistral")},
+    "qwen3": lambda: Qwen3Config(**SIZES, **GROUPED, head_dim=8),
+    "gemma": lambda: GemmaConfig(**SIZES, **GROUPED, head_dim=8),
+    "gemma2, wide window": lambda: CONFIGS["gemma2"]().__class__(
+        **SIZES, **WINDOWED, sliding_window=32, final_logit_softcapping=2.0),
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, **WINDOWED, sliding_window=32),
+    "phi3": lambda: Phi3Config(**SIZES, sliding_window=32),
+    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3,
+                                 **SPECIAL),
+    "gpt_neo": lambda: GPTNeoConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=64, window_size=16, initializer_range=0.3, **SPECIAL),
+}
+NEVER = ("gemma2", "mistral", "bloom", "gpt_neo")
+"""Attention that looks back four tokens, that counts columns, or that counts columns in a window."""
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 5, 3, 2], [4, 1, 4, 9, 9, 12]]
+RESPONSES = [[[3, 4, EOS], [9, 8, 7, 6, 5, 4], [EOS], [13, 2, 15, 14]], [[2, 2, EOS], [7], [8, 8], [3, 14, 2, 2, EOS]]]
+BATCH = batch([p for p in PROMPTS for _ in range(4)], [r for group in RESPONSES for r in group])
+CHEAP = 1e-6
+"""An attention so cheap that all siblings share one row."""
+
+
+@dataclass
+class Answer:
+    """What a policy says of a batch, and the gradient of something that depends on all of it."""
+
+    forward: object
+    gradients: dict
+
+
+def ask(policy, packs, of=BATCH):
+    policy.sharing = replace(policy.sharing, possible=packs, dearness=CHEAP)
+    for _, p in policy.trainable():
+        p.grad = None
+    now = policy(of)
+    draw = torch.Generator().manual_seed(0)
+    parts = [now.logprobs, now.entropy] + ([] if now.values is None else [now.values])
+    sum((part * torch.randn(part.shape, generator=draw)).sum() for part in parts).backward()
+    return Answer(now, {name: p.grad.clone() for name, p in policy.trainable() if p.grad is not None})
+
+
+def agree(found, expected, share=3e-6):
+    torch.testing.assert_close(found.forward.logprobs, expected.forward.logprobs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.forward.entropy, expected.forward.entropy, atol=1e-5, rtol=0)
+    if expected.forward.values is not None:
+        torch.testing.assert_close(found.forward.values, expected.forward.values, atol=1e-5, rtol=0)
+    assert found.gradients.keys() == expected.gradients.keys()
+    largest = max(float(g.norm()) for g in expected.gradients.values())
+    assert largest > 0.1
+    for name, gradient in expected.gradients.items():
+        assert float((found.gradients[name] - gradient).norm()) <= share * largest, name
+
+
+def family(name, text):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CausalPolicy(AutoModelForCausalLM.from_config(FAMILIES[name]()), text)
+
+
+@pytest.fixture
+def packing(text):
+    """A policy that packs whatever it can."""
+    policy = family("llama", text)
+    policy.sharing = replace(policy.sharing, dearness=CHEAP)
+    return policy
+
+
+def tokens_read(policy, of=BATCH):
+    """How many tokens, padding included, pass the layers."""
+    seen = []
+    hook = policy.inner.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
+    with torch.no_grad():
+        policy(of)
+    hook.remove()
+    return sum(seen)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_which_models_can_share_a_prompt(name, text):
+    policy = family(name, text)
+    assert policy.shares_prompts == (name not in NEVER)
+    policy.sharing = replace(policy.sharing, dearness=CHEAP)
+    assert (tokens_read(policy) == 2 * (10 + 10)) == (name not in NEVER)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NEVER])
+def test_packed_is_what_each_is_alone(name, text):
+    policy = family(name, text)
+    agree(ask(policy, True), ask(policy, False))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("critic", [Critic(hidden=4), Critic(trunk="separate", hidden=4)], ids=["shared", "separate"])
+@pytest.mark.parametrize("kind", ["all weights", "adapter", "four bits"])
+def test_packed_is_what_each_is_alone_with_a_critic_and_adapters(kind, critic, attention, wide_gemma, text):
+    source = Pretrained(
+        name="gemma", path=str(wide_gemma), lora=None if kind == "all weights" else Lora(rank=4),
+        quantization="nf4" if kind == "four bits" else "none", attention=attention)
+    model, _ = source.load(texts=(), start=None, device="cpu", seed=0)
+    policy = CausalPolicy(model, text, critic=critics.make(model, critic, seed=0))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, p in policy.trainable():
+            p += 0.1 * torch.randn(p.shape, generator=draw)
+    assert policy.shares_prompts
+    agree(ask(policy, True), ask(policy, False), share=1e-5 if kind == "four bits" else 3e-6)
+    policy.freeze_reference()
+    with torch.no_grad(), policy.reference():
+        together = policy(BATCH).logprobs
+        policy.sharing = replace(policy.sharing, possible=False)
+        torch.testing.assert_close(together, policy(BATCH).logprobs, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def wide_gemma(tmp_path_factory, text):
+    """A small Gemma on disk, its widths multiples of 64 as 4-bit blocks are."""
+    config = GemmaConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 64}, **GROUPED, head_dim=16)
+    folder = tmp_path_factory.mktemp("gemma")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    text.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_low_precision_is_no_reason_to_read_each_alone(text):
+    policy = CausalPolicy(make_model("llama").bfloat16(), text)
+    assert policy.shares_prompts
+    with torch.no_grad():
+        together = policy(BATCH).logprobs
+        policy.sharing = replace(policy.sharing, possible=False)
+        torch.testing.assert_close(together, policy(BATCH).logprobs, atol=0.15, rtol=0.05)
+
+
+def test_sequences_longer_than_the_window_stay_alone(text):
+    policy = family("phi3", text)
+    policy.sharing = replace(policy.sharing, dearness=CHEAP)
+    fits, longer = (batch([[5, 6, 7, 8]] * 2, [[3] * t, [4] * 5]) for t in (28, 29))
+    assert tokens_read(policy, fits) == 4 + 27 + 4
+    assert tokens_read(policy, longer) == 2 * (4 + 28)
+
+
+def test_with_dropout_each_stays_alone(packing):
+    assert tokens_read(packing) == 2 * 20
+    with packing.training():
+        assert tokens_read(packing) == 8 * 15
+
+
+def test_what_a_sibling_wrote_never_matters(packing):
+    other = batch([p for p in PROMPTS for _ in range(4)],
+                  [r if i else [12, 13, 5, 11] for group in RESPONSES for i, r in enumerate(group)])
+    with torch.no_grad():
+        one, two = packing(BATCH).logprobs, packing(other).logprobs
+    mine = torch.arange(8) % 4 > 0
+    torch.testing.assert_close(one[mine], two[mine], atol=1e-5, rtol=0)
+    assert (one[~mine, 0] != two[~mine, 0]).all()
+
+
+def test_a_sibling_gets_no_gradient(packing):
+    """The token 13 stands in one response alone."""
+    table = packing.inner.get_input_embeddings().weight
+    lower, = torch.autograd.grad(packing(BATCH).logprobs[[0, 1, 2]].sum(), table)
+    assert (lower[13] == 0).all()
+    assert lower[[3, 5]].abs().max() > 0
+
+
+@pytest.mark.parametrize("pad", [EOS, 7])
+def test_what_rows_are_padded_with_never_matters(packing, pad):
+    rows = packed(BATCH, torch.arange(8) // 4, PAD)
+    assert rows.ids.shape == (2, 20)
+    assert (rows.ids[1, 6 + 2 + 1 + 4:] == PAD).all()
+    other = replace(rows, ids=torch.where(rows.positions.new_tensor(range(20)) < rows_end(rows), rows.ids, pad))
+    assert not torch.equal(rows.ids, other.ids)
+    with torch.no_grad():
+        one, two = (packing.decoder(**r.inputs(torch.float32)).last_hidden_state for r in (rows, other))
+    assert torch.equal(rows.predicting(one, BATCH.mask), rows.predicting(two, BATCH.mask))
+
+
+def rows_end(rows):
+    """Where the padding of each row begins: the last column that predicts, and one more."""
+    return torch.stack([rows.at[rows.row == r][BATCH.mask[rows.row == r]].max() for r in (0, 1)])[:, None] + 1
+
+
+# --- the layout ---------------------------------------------------------------------------------------------------
+
+TWO = sequences([[5, 6, 7]] * 2 + [[5, 6]], [[8, 9, 1], [2], [3, 4]], PAD)
+
+
+def test_a_packed_row_by_hand():
+    rows = packed(TWO, torch.tensor([0, 0, 1]), PAD)
+    assert rows.ids.tolist() == [[5, 6, 7, 8, 9], [5, 6, 3, PAD, PAD]]
+    assert rows.positions.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 0]]
+    assert rows.at[0].tolist() == [2, 3, 4]
+    assert rows.at[1, 0] == 2
+    assert rows.at[2, :2].tolist() == [1, 2]
+    siblings = packed(sequences([[5, 6]] * 2, [[8, 9, 1], [3, 4]], PAD), torch.tensor([0, 0]), PAD)
+    assert siblings.ids.tolist() == [[5, 6, 8, 9, 3]]
+    assert siblings.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert siblings.sees[0].int().tolist() == [
+        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert siblings.at.tolist()[1][:2] == [1, 4]
+
+
+def test_rows_alone_by_hand():
+    rows = alone(TWO, PAD)
+    assert rows.ids.tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, PAD, PAD], [5, 6, 3, PAD, PAD]]
+    assert set(rows.inputs(torch.float32)) == {"input_ids"}
+    whole = alone(TWO, PAD, whole=True).ids.tolist()
+    assert whole == [[5, 6, 7, 8, 9, 1], [5, 6, 7, 2, PAD, PAD], [5, 6, 3, 4, PAD, PAD]]
+
+
+@pytest.mark.parametrize("dearness", [1e-4, 1e-3, 1e-2, 1e-1])
+@pytest.mark.parametrize(("prompt", "response"), [(3, 40), (20, 20), (60, 5), (200, 300)])
+def test_as_many_siblings_share_a_row_as_make_the_least_work(dearness, prompt, response):
+    group = sequences([list(range(prompt))] * 8, [[7] * (response + 1)] * 8, PAD)
+    row = shared_out(group, dearness)
+
+    def cost(rows):
+        return work(rows, prompt + 8 * response / rows, dearness)
+
+    best = min(range(1, 9), key=cost)
+    assert row.diff().min() >= 0
+    assert row.bincount().max() - row.bincount().min() <= 1
+    assert cost(int(row.max()) + 1) <= 1.02 * cost(best)
+
+
+def test_only_the_same_prompt_is_shared():
+    prompts = [[5, 6], [5, 6, 7], [5, 6], [PAD, 5, 6], [5, 6, 7]]
+    row = shared_out(sequences(prompts, [[3, 4]] * 5, PAD), CHEAP)
+    assert row[0] == row[2]
+    assert row[1] == row[4]
+    assert len(set(row.tolist())) == 3
+
+
+@pytest.mark.parametrize(("response", "rows"), [(2, 2), (60, 8)])
+def test_siblings_share_a_row_only_where_that_is_less_work(packing, response, rows):
+    """Attention is dear here: four siblings in a row are too many."""
+    packing.sharing = replace(packing.sharing, dearness=0.5)
+    group = batch([[5, 6, 7]] * 8, [[3] * response] * 8)
+    assert len(packing.sharing.rows(group, PAD).ids) == rows
