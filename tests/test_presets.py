@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,8 @@ NUMBERS: dict[tuple[str, str], dict[str, Any]] = {
         "model.name": "microsoft/Phi-3-mini-128k-instruct", "model.quantization": "nf4", "model.lora.rank": 16,
         "model.lora.alpha": 32.0, "model.lora.dropout": 0.05, "model.lora.targets": "all-linear",
         "names.data": "math", "names.reward": "boxed", "data.validation_rows": 20, "data.test_rows": 100,
-        "sft.enabled": True, "sft.steps": 3740, "sft.batch_size": 8,
-        "sft.optimizer.learning_rate": 2e-4, "rl.steps": 100, "rl.rollouts_per_step": 8, "rl.max_new_tokens": 512,
-        "rl.temperature": 0.4,
+        "sft.enabled": True, "sft.steps": 3740, "sft.batch_size": 8, "sft.optimizer.learning_rate": 2e-4,
+        "rl.steps": 100, "rl.rollouts_per_step": 8, "rl.max_new_tokens": 512, "rl.temperature": 0.4,
         "rl.optimizer.learning_rate": 1e-6, "rl.optimizer.max_grad_norm": 1.0, "eval.decoding": "greedy",
         "algo.group_size": 8, "algo.pairs.selector": "winner_vs_all", "algo.pairs.win_score": 1.0,
         "algo.pairs.distinct": True, "algo.pairs.link": "logistic", "algo.pairs.beta": 0.1,
@@ -152,16 +152,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_checkpoint(name, tmp_path_factory.mktemp(name), texts) for name in ARCHITECTURES}
 
 
+@pytest.fixture
+def small(files: dict[str, Path], models: dict[str, Path], tmp_path: Path) -> Callable[[str, str], tuple[str, ...]]:
+    """The words for two steps of a preset: two prompts a step, a small model of its family, few real rows."""
+    def words(preset: str, algo: str) -> tuple[str, ...]:
+        job = build(resolve(config(f"preset={preset}", f"algo={algo}")))
+        return (*SMALL, f"preset={preset}", f"algo={algo}", f"rl.rollouts_per_step={2 * job.algo.group_size}",
+                f"model.path={models[family(preset)]}", f"data.path={files[job.names.data]}", f"output_dir={tmp_path}")
+
+    return words
+
+
 @real_rows
 @of_each
 def test_each_preset_trains_two_steps_on_real_rows_and_its_own_architecture(
-    preset: str, algo: str, files: dict[str, Path], models: dict[str, Path], tmp_path: Path,
+    preset: str, algo: str, small: Callable[[str, str], tuple[str, ...]], models: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    kind = family(preset)
-    job = build(resolve(config(f"preset={preset}", f"algo={algo}")))
-    words = (*SMALL, f"preset={preset}", f"algo={algo}", f"rl.rollouts_per_step={2 * job.algo.group_size}",
-             f"model.path={models[kind]}", f"data.path={files[job.names.data]}", f"output_dir={tmp_path}")
+    kind, words = family(preset), small(preset, algo)
+    job = build(resolve(config(*words)))
     run(config(*words, "plan=true"))
     assert f"rl      2 steps of 2 prompts x {job.algo.group_size} answers" in capsys.readouterr().out
     cfg = config(*words)
@@ -183,3 +192,24 @@ def test_each_preset_trains_two_steps_on_real_rows_and_its_own_architecture(
         f"{ARCHITECTURES[kind]}ForCausalLM"]
     made = json.loads((folder / "manifest.json").read_text())["artifacts"]
     assert ("sft" in made) == job.sft.enabled
+
+
+REWARD = """
+def every_second(prompts, completions):
+    return [float(i % 2) for i in range(len(completions))]
+"""
+
+
+@real_rows
+@pytest.mark.parametrize(("preset", "pairs"), [("qwen_gsm8k", 8), ("phi3_math", 14)])
+def test_pairs_move_the_policy_where_answers_differ(
+    preset: str, pairs: int, small: Callable[[str, str], tuple[str, ...]], tmp_path: Path
+) -> None:
+    """Of eight answers every second is right: four pairs of neighbours, or the first right one against seven."""
+    (tmp_path / "mine.py").write_text(REWARD)
+    cfg = config(*small(preset, "pairwise"), "reward=custom", f"reward.function={tmp_path}/mine.py:every_second")
+    run(cfg)
+    _, first, last = (metrics for phase, _, metrics in numbers(identify(cfg).run_dir) if phase == "rl")
+    assert first["group_stats/pairs"] == pairs
+    assert last["budget/optimizer_steps"] == 2
+    assert last["rollout/kl_sequence"] != 0
