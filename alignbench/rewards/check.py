@@ -88,7 +88,7 @@ def warnings(responses: Responses, total: np.ndarray) -> list[str]:
         return [f"all responses are {'right' if right.all() else 'wrong'}: nothing says whether the reward separates"]
     told = []
     if found.low <= 0.5:
-        told.append("right answers do not reliably score above wrong ones: the interval of the AUC reaches 0.5")
+        told.append("right answers do not reliably score above wrong ones: not all of the AUC interval is above 0.5")
     if total[right].mean() <= total[~right].mean():
         told.append("right answers do not get more than wrong ones on average")
     if top[~right].mean() > 0.5:
