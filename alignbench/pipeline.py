@@ -19,21 +19,26 @@ from alignbench.engine.state import RunState, StepReport
 from alignbench.foundations import Foundations, card, cost
 from alignbench.material import Material
 from alignbench.models import loading
+from alignbench.models.hardware import within_memory
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
 from alignbench.phases.evaluate import Examiner
 from alignbench.phases.follow import Display, keep_samples, ledger, write_down
-from alignbench.phases.rl import restore, snapshot
+from alignbench.phases.inquest import Witness, watched
+from alignbench.phases.rl import CONDITIONS, refuse_other_conditions, restore, snapshot
 from alignbench.phases.select import Best
-from alignbench.settings import Identity, Job, build, identify, resolve
+from alignbench.settings import Identity, Job, build, conditions, identify, own_code, resolve
 from alignbench.store.artifacts import Artifact
 from alignbench.store.checkpoints import Checkpoints
 from alignbench.store.diary import Diary, is_finished
 from alignbench.store.disk import write_whole
 from alignbench.store.provenance import git_state, versions
+from alignbench.store.sync import tell_what_it_missed
 from alignbench.store.tracker import Tracker
 
+MADE_OF = ("data", "prompt_order", "artifacts", "reward")
+"""What a run was made of beside its config: a checkpoint must have been made of the same."""
 SHOWN = {"rewards/mean": "reward", record.EVAL_ACCURACY: "accuracy", record.EVAL_GOLD: "gold",
          "rollout/response_length": "tokens", "rollout/kl_sequence": "KL"}
 
@@ -50,9 +55,10 @@ def run(cfg: DictConfig) -> None:
     folder = pipeline.identity.run_dir
     if is_finished(folder, pipeline.identity.key):
         Display().say(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
+        tell_what_it_missed(folder)
         return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
-    with Diary(folder, who, job.hardware.determinism) as diary, Display() as display:
+    with Diary(folder, who, job.hardware.determinism) as diary, Display() as display, within_memory():
         pipeline.run(diary, display)
 
 
@@ -121,16 +127,20 @@ class Pipeline:
         stream = self.prompts(policy.text)
         made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
+        for function in own_code(self.config["reward"]):
+            display.say(f"reward: {function} is code of your own, run as it is (sha256 {scorer.fingerprint()[:12]})")
+        under = conditions(self.config, {name: about[name] for name in MADE_OF})
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
         checkpoints = Checkpoints(diary.folder / "checkpoints")
         saved = checkpoints.latest()
         if saved:
+            refuse_other_conditions(saved[1], under, checkpoints.folder)
             diary.resumed()
         examiner = self.examiner(policy, scorer)
         with self.base.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
             for split, rows in self.material.prompts.items():
                 tracker.dataset(self.job.names.data, fingerprint(rows), split)
-            state, best = self.train(examiner, stream, checkpoints, saved, tracker, display)
+            state, best = self.train(examiner, stream, checkpoints, saved, tracker, display, under)
             best.put_back(policy)
             numbers = self.evaluate(examiner, diary, tracker, state)
         spent = {name.split("/")[1]: value for name, value in ledger(state).items()}
@@ -158,24 +168,25 @@ class Pipeline:
 
     def train(
         self, examiner: Examiner, stream: PromptStream, checkpoints: Checkpoints, saved: tuple[int, Any] | None,
-        tracker: Tracker, display: Display,
+        tracker: Tracker, display: Display, under: dict[str, Any],
     ) -> tuple[RunState, Best]:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
         job, policy, best = self.job, examiner.policy, Best(self.job.eval)
-        invariants = replace(job.invariants, ratio_tolerance=self._ratio_tolerance())
-        engine = job.rl.engine(policy, examiner.scorer, job.algo, job.seed, job.hardware.microbatch_size, invariants)
+        invariants, witness = replace(job.invariants, ratio_tolerance=self._ratio_tolerance()), Witness(examiner.scorer)
+        engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.microbatch_size, invariants)
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
         if saved:
             state = restore(saved[1], policy, adamw, best)
             display.say(f"rl: going on after step {state.step}")
         else:
             tracker.record("rl", 0, {**self.validate(examiner), **ledger(state)})
-        reports = self._measured(job.rl.run(engine, stream, state), examiner, tracker)
+        steps = watched(job.rl.run(engine, stream, state), state.step, witness)
+        reports = self._measured(steps, examiner, tracker)
         for report in write_down(display.watch(reports, "rl", job.rl.steps, SHOWN), tracker, "rl"):
             state = report.state
             best.offer(state.step, report.metrics, policy)
             if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or job.rl.is_over(state)):
-                checkpoints.save(state.step, snapshot(state, policy, adamw, best))
+                checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), CONDITIONS: under})
         return state, best
 
     def _measured(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,6 +40,11 @@ class Tracking:
     """The MLflow experiment."""
     samples: Size = 8
     """Rollouts kept as a table at every evaluation."""
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.uri or "").password is not None:
+            raise UserError("uri has a password in it, and every run writes its config down: leave it out, and set "
+                            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +163,17 @@ def flatten(config: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(config, dict):
         return {path: config}
     return {k: v for name, part in config.items() for k, v in flatten(part, f"{path}.{name}" if path else name).items()}
+
+
+def conditions(config: Mapping[str, Any], made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """All that shapes a run's numbers, as one level of dotted keys with plain values."""
+    settings = {name: part for name, part in config.items() if name not in NOT_PART_OF_A_RUN}
+    return flatten(json.loads(json.dumps({**settings, **made_of}, default=str)))
+
+
+def own_code(reward: Mapping[str, Any]) -> list[str]:
+    """The functions of the user's own that a reward, or a part of one, is made of."""
+    return [value for name, value in flatten(dict(reward)).items() if name.rpartition(".")[2] == "function"]
 
 
 SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"

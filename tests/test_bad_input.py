@@ -114,6 +114,7 @@ BEFORE_ANYTHING = [
      ("reward=exact_match", "reward=bradley_terry", "algo.critic.start=zero")),
     (("eval.samples=2",), ("in eval", "pass_at=[1, 4]", "samples=4 or more")),
     (("eval.samples=2", "eval.pass_at=[]"), ("in eval", "pass_at=[1]")),
+    (("tracking.uri=https://me:secret@host/",), ("in tracking", "MLFLOW_TRACKING_PASSWORD")),
     (("study=a/b",), ("study='a/b'", "letters, digits")),
     (("study=..",), ("study='..'", "letters, digits")),
     (("names.method=a/b",), ("names.method='a/b'", "letters, digits")),

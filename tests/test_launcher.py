@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.core.conditions import differences
 from alignbench.core.errors import NotComparable, UserError
-from alignbench.jobs import Crew, Job, environment, explain
+from alignbench.jobs import Crew, Job, environment, explain, summarise
 from alignbench.launcher import IsolatedLauncher, agreed, refuse_unequal_conditions, study_name, write_study
 from alignbench.settings import Identity
 
@@ -124,6 +125,56 @@ def test_an_interrupt_stops_all_jobs_and_says_so_on_disk(tmp_path: Path) -> None
         Crew(2).run(jobs)
     assert time.monotonic() - began < 60
     assert [job.status().get("status") for job in jobs] == ["interrupted", "interrupted", None]
+
+
+ONCE = """
+import pathlib, sys, time
+from filelock import FileLock, Timeout
+folder = pathlib.Path(r'{run_dir}')
+folder.mkdir(parents=True, exist_ok=True)
+try:
+    FileLock(folder / '.lock').acquire(timeout=0)
+except Timeout:
+    sys.exit('error: in use')
+with (folder / 'times').open('a') as times:
+    times.write('ran ')
+time.sleep(1)
+"""
+
+
+def test_the_same_sweep_typed_twice_at_once_does_each_job_once(tmp_path: Path) -> None:
+    """Also where both start a job in the same moment: the second one waits, and then finds it finished."""
+    jobs = [make_job(tmp_path, ONCE + FINISH, seed=seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as twins:
+        ends = [twins.submit(Crew(2).run, jobs) for _ in range(2)]
+        assert [end.result() for end in ends] == [[], []]
+    for job in jobs:
+        assert (job.identity.run_dir / "times").read_text() == "ran "
+        assert job.status()["status"] == "finished"
+
+
+def test_no_way_to_end_badly_hurts_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bad = {
+        "raises": "raise RuntimeError('no luck')",
+        "exits": "import sys; sys.exit(7)",
+        "leaves well, too early": "import sys; sys.exit(0)",
+        "is killed": "import os; os.kill(os.getpid(), 9)",
+        "ends without goodbye": "import os; os._exit(1)",
+        "has no memory": "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28)); bytearray(2**29)",
+        "crashes": "import faulthandler; faulthandler._sigsegv()",
+    }
+    jobs = [make_job(tmp_path, START + "; " + script, seed=seed) for seed, script in enumerate(bad.values())]
+    good = [make_job(tmp_path, FINISH, "grpo", seed=seed) for seed in range(2)]
+    failures = Crew(2).run([good[0], *jobs, good[1]])
+    assert [failure.job for failure in failures] == jobs
+    assert [job.status()["status"] for job in jobs] == ["failed"] * len(bad)
+    assert [job.status()["status"] for job in good] == ["finished"] * 2
+    told = dict(zip(bad, (failure.reason for failure in failures), strict=True))
+    assert "no luck" in told["raises"]
+    assert "MemoryError" in told["has no memory"]
+    assert "SIGSEGV" in told["crashes"]
+    summarise([*jobs, *good], failures)
+    assert "2 of 9 jobs done" in capfd.readouterr().out
 
 
 def test_jobs_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

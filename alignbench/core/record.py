@@ -40,6 +40,7 @@ TRAIN: Final = (
     "train/kl_to_old",
     "train/first_ratio_gap",
     "train/epochs_done",
+    "train/skipped_updates",
 )
 
 # What the scorer said of the rollouts of a step.

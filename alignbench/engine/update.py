@@ -37,6 +37,7 @@ class Update:
     ) -> "Updated":
         """Work through the batch; `optimizer_steps` were made before it."""
         seen, norms, rates, losses, first_gap, warnings = TokenMeans(), [0.0], [0.0], [0.0], 0.0, list[str]()
+        skipped = 0
         before = fingerprint(self.policy.trainable()) if step == 0 else None
         for rows in self._minibatches(experience, seed, step):
             batch = self._shared_out(experience[rows])
@@ -49,6 +50,7 @@ class Update:
                 first_gap = gap
                 warnings += self.invariants.check_first_pass(gap, "the update's first pass and the scoring pass")
             if not isfinite(loss + norm):
+                skipped += 1
                 self.optimizer.clear()
                 continue
             if self.algorithm.target_kl is not None and kl_to_old > self.algorithm.target_kl:
@@ -64,7 +66,7 @@ class Update:
         metrics = self._metrics(seen) | {
             "train/total_loss": sum(losses) / max(done, 1), "train/grad_norm": sum(norms) / max(done, 1),
             "train/learning_rate": rates[-1], "train/first_ratio_gap": first_gap,
-            "train/epochs_done": done / self.minibatches,
+            "train/epochs_done": done / self.minibatches, "train/skipped_updates": float(skipped),
         }
         return Updated(metrics=metrics, optimizer_steps=done, warnings=tuple(warnings))
 

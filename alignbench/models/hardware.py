@@ -1,5 +1,7 @@
 """What a machine offers: device, threads, and how many rows it takes at once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,6 +9,10 @@ import torch
 
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count
+
+REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.eval_batch_size), shorter answers "
+          "(rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a smaller model; the first two "
+          "change no result beyond rounding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +54,16 @@ class Hardware:
     def determinism(self) -> str:
         """bitwise: the same seed gives the same bits; seeded: it gives the same draws, up to rounding."""
         return "bitwise" if self.resolved() == "cpu" else "seeded"
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """While it is open, running out of memory raises a UserError that names the knobs."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        is_it = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not is_it:
+            raise
+        first, _, _ = str(error).partition("\n")
+        raise UserError(f"out of memory: {first or 'nothing is left'}; {REMEDY}") from error

@@ -19,6 +19,8 @@ from alignbench.models.adapters import FROZEN, TRAINED, is_adapted
 from alignbench.models.text import Text
 
 MIB = 1 << 20
+CODE = {"trust_remote_code": False}
+"""Nothing that a model brings along is ever run: only architectures that transformers knows are loaded."""
 ATTENTION = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 
 
@@ -97,7 +99,8 @@ class Pretrained:
 
         _quiet()
         with _explained(self.source):
-            return self._text(AutoConfig.from_pretrained(self.source), AutoTokenizer.from_pretrained(self.source))
+            config = AutoConfig.from_pretrained(self.source, **CODE)
+            return self._text(config, AutoTokenizer.from_pretrained(self.source, **CODE))
 
     def load(self, *, texts: Sequence[str], start: Path | None, device: str, seed: int) -> tuple[Any, Text]:
         """The model ready to train, on its device, and its text side.
@@ -141,7 +144,7 @@ class Pretrained:
             options["quantization_config"] = self._nf4(device)
             options["device_map"] = {"": device}
         with _explained(source):
-            return auto.from_pretrained(source, **options), AutoTokenizer.from_pretrained(source)
+            return auto.from_pretrained(source, **options, **CODE), AutoTokenizer.from_pretrained(source, **CODE)
 
     def torch_dtype(self, device: str) -> torch.dtype:
         """The dtype of the base weights on this device."""

@@ -9,8 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from alignbench.core.errors import InvariantBroken
 from alignbench.core.record import BUDGET, PEAK_MEMORY, SECONDS, TRACKING_SECONDS
 from alignbench.engine.state import RunState, StepReport
+from alignbench.phases.inquest import placed
 from alignbench.store.logbook import Logbook
 
 logger = logging.getLogger(__name__)
@@ -63,11 +65,14 @@ class Display:
 
 
 def write_down(reports: Iterable[StepReport], logbook: Logbook, phase: str) -> Iterator[StepReport]:
-    """Record the metrics of each report, with the budget spent so far and what it cost."""
-    for report in reports:
-        spent = {**ledger(report.state), TRACKING_SECONDS: logbook.seconds}
-        logbook.record(phase, report.state.step, {**report.metrics, **spent})
-        yield report
+    """Record the metrics of each report, with the budget spent so far and what it cost; or what broke it, and where."""
+    try:
+        for report in reports:
+            spent = {**ledger(report.state), TRACKING_SECONDS: logbook.seconds}
+            logbook.record(phase, report.state.step, {**report.metrics, **spent})
+            yield report
+    except InvariantBroken as broken:
+        raise placed(broken, logbook, phase) from broken
 
 
 def keep_samples(report: StepReport, logbook: Logbook, count: int) -> None:

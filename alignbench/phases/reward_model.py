@@ -22,6 +22,7 @@ from alignbench.models.loading import Lora
 from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
 from alignbench.phases import calibration
+from alignbench.phases.inquest import given, watched
 
 VERSION = 1
 """Raised when this phase computes something else from the same settings, so that old artifacts are not reused."""
@@ -79,7 +80,8 @@ class RewardModelTraining:
             microbatch_size=max(microbatch_size // 2, 1), invariants=invariants, notes=pairs.notes)
         with model.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            yield from islice(learning.run(RunState()), self.steps)
+            reports = islice(learning.run(RunState()), self.steps)
+            yield from watched(reports, 0, lambda step: given(learning.batch_at(step), model.text))
 
     def examine(
         self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int

@@ -1,7 +1,8 @@
 """Policy + scorer + algorithm -> a better policy: the reinforcement learning phase of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from alignbench.core.contracts import Algorithm, PromptStream, Scorer
@@ -15,6 +16,9 @@ from alignbench.engine.update import Update
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 from alignbench.phases.select import Best
+
+CONDITIONS = "conditions"
+"""Where a checkpoint says under which conditions it was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,16 @@ class RL:
 def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: Best) -> dict[str, Any]:
     """All that a run needs to go on exactly."""
     return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict(), "best": best.state()}
+
+
+def refuse_other_conditions(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError when a snapshot was taken under other conditions than those of now, naming what differs."""
+    before = saved.get(CONDITIONS, {})
+    differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differ:
+        told = ", ".join(f"{name} (was {before.get(name)!r:.40}, now {now.get(name)!r:.40})" for name in differ[:8])
+        raise UserError(f"the checkpoint in {folder} was made under other conditions: {told}. Undo the change, or "
+                        "remove that folder to begin this run again")
 
 
 def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any, best: Best) -> RunState:

@@ -17,6 +17,7 @@ from alignbench.engine.state import RunState, StepReport
 from alignbench.engine.supervise import Imitation, Supervised
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
+from alignbench.phases.inquest import given, watched
 
 VERSION = 1
 """Raised when this phase computes something else from the same settings, so that old artifacts are not reused."""
@@ -60,7 +61,8 @@ class SFT:
             microbatch_size=microbatch_size, invariants=invariants, notes=examples.notes)
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            yield from islice(learning.run(RunState()), self.steps)
+            reports = islice(learning.run(RunState()), self.steps)
+            yield from watched(reports, 0, lambda step: given(learning.batch_at(step), policy.text))
 
 
 class Demonstrations:

@@ -6,6 +6,7 @@ What a run wrote down while MLflow was away is told once, however often this is 
 alone. Exit code 1 when MLflow cannot be told.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from alignbench.store.diary import LOCK, STATUS, reap
 from alignbench.store.disk import is_held
 from alignbench.store.tracker import CARD, lacks, sync
 
+logger = logging.getLogger(__name__)
 LOGBOOK = ".tracking"
 """How the folder ends that holds the numbers of an artifact's making."""
 
@@ -31,6 +33,16 @@ def settle(run: Path) -> str | None:
         sync(run)
     done = [*(["marked interrupted"] if reaped else []), *(["told to MLflow"] if behind else [])]
     return " and ".join(done) or None
+
+
+def tell_what_it_missed(run: Path) -> None:
+    """Tell MLflow what it lacks of a run that ended; where that fails, a warning says so."""
+    if not lacks(run):
+        return
+    try:
+        sync(run)
+    except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
+        logger.warning("MLflow cannot be told of %s: %s", run, str(error).partition("\n")[0][:300])
 
 
 def _lock(run: Path) -> Path:

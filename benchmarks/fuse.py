@@ -1,0 +1,83 @@
+"""Runs alignbench as it is typed, and kills it at a moment named beforehand.
+
+    python -m benchmarks.fuse '{"path": "checkpoints/unfinished", "event": "open", "skip": 1}' algo=grpo ...
+    python -m benchmarks.fuse '{"trace": "events.jsonl"}' algo=grpo ...                      writes all moments down
+
+A moment is a file event, as Python's own audit hook tells it: the (skip + 1)-th time that a path whose end matches
+`path` is opened, renamed or removed, or a folder made. The process gets its signal before that happens, or `seconds`
+after it.
+"""
+
+import json
+import os
+import re
+import runpy
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+EVENTS = {"open": "open", "os.rename": "rename", "os.remove": "remove", "os.mkdir": "mkdir"}
+
+
+def told(event: str, arguments: tuple[Any, ...]) -> tuple[str, str]:
+    """What happens to a file, and its path; empty words for whatever else happens. A renaming goes by its new name."""
+    path = arguments[event == "os.rename"] if event in EVENTS else None
+    return (EVENTS[event], os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ("", "")
+
+
+class Trace:
+    """Writes each file event down with its time."""
+
+    def __init__(self, trace: str) -> None:
+        self.file = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        self.began = time.monotonic()
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """The audit hook."""
+        what, path = told(event, arguments)
+        if what:
+            os.write(self.file, (json.dumps([time.monotonic() - self.began, what, path]) + "\n").encode())
+
+
+class Fuse:
+    """Counts the events that match; the last of them is the end."""
+
+    def __init__(self, event: str, path: str, skip: int = 0, seconds: float = 0.0,
+                 number: int = signal.SIGKILL) -> None:
+        self.event, self.path, self.skip, self.seconds = event, re.compile(f"{path}$"), skip, seconds
+        self.number, self.burning = number, False
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """The audit hook."""
+        if self.burning:
+            return
+        what, path = told(event, arguments)
+        if what != self.event or not self.path.search(path):
+            return
+        self.skip -= 1
+        if self.skip >= 0:
+            return
+        self.burning = True
+        if self.seconds:
+            threading.Thread(target=self._burn, daemon=True).start()
+        else:
+            self._burn()
+
+    def _burn(self) -> None:
+        time.sleep(self.seconds)
+        os.kill(os.getpid(), self.number)
+
+
+def main() -> None:
+    """Set the fuse, then do what the door does."""
+    given = json.loads(sys.argv.pop(1))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.addaudithook(Trace(**given) if "trace" in given else Fuse(**given))
+    runpy.run_module("alignbench", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

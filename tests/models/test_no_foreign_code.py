@@ -1,0 +1,35 @@
+"""What is loaded runs nobody's code: a model with code of its own is refused, and weights are no pickles."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alignbench.core.errors import UserError
+from alignbench.models.loading import Pretrained
+
+TRAP = """
+from pathlib import Path
+Path(__file__).with_name("was_run").write_text("")
+Path({marker!r}).write_text("")
+"""
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """A model folder whose architecture is in a Python file beside it; it says when it was run."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "odd.py").write_text(TRAP.format(marker=str(tmp_path / "was_run")))
+    auto = {"AutoConfig": "odd.Odd", "AutoModelForCausalLM": "odd.Model", "AutoTokenizer": ["odd.Tokenizer", None]}
+    (folder / "config.json").write_text(json.dumps({"model_type": "odd", "auto_map": auto}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": auto}))
+    return folder
+
+
+@pytest.mark.parametrize("how", ["text", "load"])
+def test_code_that_a_model_brings_along_is_not_run(trap: Path, how: str) -> None:
+    source = Pretrained(name="odd", path=str(trap))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        source.text(()) if how == "text" else source.load(texts=(), start=None, device="cpu", seed=0)
+    assert not (trap.parent / "was_run").exists()
