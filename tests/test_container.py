@@ -42,6 +42,8 @@ def test_the_image_is_made_and_run_by_targets_of_the_makefile() -> None:
     typed = [line for line in instructions("RUN") if line.startswith("make ")]
     assert typed == ["make .venv/.runtime"]
     assert instructions("CMD") == ['["make", "study"]']
+    checked = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {*typed, "make study"} <= set(checked), "what the image does is what is tried before a change is taken"
     targets = set(re.findall(r"^([\w./-]+):(?!=)", MAKEFILE, re.MULTILINE))
     assert {".venv/.runtime", "study", "build", "run", "train-sft", "train-grpo", "evaluate"} <= targets
     assert make("study")[0][:4] == [".venv/bin/python", "-m", "alignbench", "sweeps=ppo_vs_grpo"]
