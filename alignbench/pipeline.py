@@ -30,6 +30,7 @@ from alignbench.phases.rl import CONDITIONS, refuse_other_conditions, restore, s
 from alignbench.phases.select import Best
 from alignbench.settings import Identity, Job, build, conditions, identify, own_code, resolve
 from alignbench.store.artifacts import Artifact
+from alignbench.store.card import write_card
 from alignbench.store.checkpoints import Checkpoints
 from alignbench.store.diary import Diary, is_finished
 from alignbench.store.disk import write_whole
@@ -147,6 +148,7 @@ class Pipeline:
         about |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
         loading.save(policy.model, policy.text, diary.folder / "final")
+        write_card(diary.folder, diary.folder / "final", "full" if self.job.model.lora is None else "adapter")
         self._say_what_became_of_it(best, numbers, diary, display)
 
     # --- reinforcement learning -----------------------------------------------------------------------------------
@@ -228,12 +230,14 @@ class Pipeline:
         answers, numbers = examiner.measure(rows, "final/")
         numbers |= examiner.distance(rows, "final/")
         with examiner.policy.reference():
-            numbers |= examiner.measure(rows, "final/start_")[1]
+            started, marks = examiner.measure(rows, "final/start_")
+        numbers |= marks
         if self.job.eval.samples:
             numbers |= examiner.pass_at(rows, "final/")
         tag = {"method": self.identity.method, "seed": self.identity.seed}
-        lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in answers)
-        write_whole(diary.folder / "eval.jsonl", "\n".join(lines) + "\n")
+        for name, told in (("eval.jsonl", answers), ("eval_start.jsonl", started)):
+            lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in told)
+            write_whole(diary.folder / name, "\n".join(lines) + "\n")
         tracker.record("evaluate", state.step, {**numbers, record.EVALUATION_SECONDS: perf_counter() - began})
         tracker.artifact(diary.folder / "eval.jsonl")
         return numbers
@@ -246,6 +250,7 @@ class Pipeline:
         return {
             "versions": versions(), "git": git_state(), "command": sys.argv,
             "device": job.hardware.resolved(), "threads": job.hardware.threads_used(),
+            "dtype": str(job.model.torch_dtype(job.hardware.resolved())).removeprefix("torch."),
             "data": self.material.describe(), "prompt_order": stream.order_hash(),
             "artifacts": {name: artifact.key for name, artifact in made.items()},
             "artifact_costs": {name: cost(artifact) for name, artifact in made.items()},

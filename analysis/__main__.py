@@ -26,7 +26,7 @@ Write the comparison report of a study.
 
 baseline, metric and margin default to what the runs declared under `analysis`, the judge to their `judge`.
 Writes <output_dir>/reports/NAME/report.html, report.md, report.json and figures/, and attaches the report to a run
-named `report NAME` where MLflow has the study.
+named `report NAME` where MLflow has the study; the model cards beside the runs' weights get the verdict.
 Exit code: 0 complete, 2 wrong input, 3 a planned run has no result, 4 not comparable.
 """
 
@@ -79,6 +79,7 @@ def _tell(text: str) -> None:
 
 
 def _report(words: dict[str, str]) -> int:
+    from .cards import tell_cards
     from .declared import Options
     from .findings import find  # heavy: not needed for --help or a mistyped word
     from .publish import publish
@@ -96,9 +97,9 @@ def _report(words: dict[str, str]) -> int:
     )
     findings = find(options, _tell)
     page = write_report(findings)
-    trouble = publish(findings, page.parent, options.tracking_uri)
-    if trouble:
-        _tell(f"warning: {trouble}")
+    for trouble in (publish(findings, page.parent, options.tracking_uri), tell_cards(findings)):
+        if trouble:
+            _tell(f"warning: {trouble}")
     print_summary(findings, page, sys.stdout)
     return findings.verdict.exit_code
 

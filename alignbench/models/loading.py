@@ -74,6 +74,11 @@ class Pretrained:
             raise UserError("model.quantization=nf4 needs bitsandbytes: pip install 'alignbench[quant]'")
 
     @property
+    def embedded(self) -> bool:
+        """Whether the base is made on the spot, and stands nowhere to be loaded from."""
+        return False
+
+    @property
     def source(self) -> str:
         """Where the base comes from."""
         return self.path or self.name
@@ -205,6 +210,11 @@ class Tiny(Pretrained):
     """How many demonstrations the tokenizer is trained on."""
     seed: int = field(default=0)
     """Where the first weights are drawn from; the same for all runs of a study."""
+
+    @property
+    def embedded(self) -> bool:
+        """Unless a path is given."""
+        return self.path is None
 
     def require(self) -> None:
         """Nothing is needed from outside, unless a path is given."""
