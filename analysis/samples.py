@@ -93,7 +93,7 @@ def _neither_right_nor_wrong(shared: list[str], tables: list[Table]) -> list[tup
 def _sample(rule: str, prompt: str, runs: list[Run], tables: list[Table]) -> Sample:
     rows = [table[prompt] for table in tables]
     answers = tuple(_answer(run, row) for run, row in zip(runs, rows, strict=True))
-    return Sample(rule, prompt, _text(rows[0]["prompt"]), _text(rows[0].get("reference")), answers)
+    return Sample(rule, prompt, shortened(rows[0]["prompt"]), shortened(rows[0].get("reference")), answers)
 
 
 def _answer(run: Run, row: dict[str, Any]) -> Answer:
@@ -101,7 +101,7 @@ def _answer(run: Run, row: dict[str, Any]) -> Answer:
     reward = scores.get("total", scores.get("reward", next(iter(scores.values()), None)))
     return Answer(
         arm=run.arm,
-        text=_text(row["response"]),
+        text=shortened(row["response"]),
         correct=row.get("correct"),
         tokens=row.get("tokens"),
         reward=reward,
@@ -110,7 +110,8 @@ def _answer(run: Run, row: dict[str, Any]) -> Answer:
     )
 
 
-def _text(value: object) -> str:
+def shortened(value: object) -> str:
+    """A text of at most as many characters as are shown, and how many were left out."""
     text = "" if value is None else str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} [{len(text) - SHOWN:,} more characters]"
 

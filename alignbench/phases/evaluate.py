@@ -83,10 +83,7 @@ class Examiner:
 
         Where rows have a `stratum`, rewards are told for each of these too.
         """
-        greedy = self.settings.decoding == "greedy"
-        answers: Answers = []
-        for rollouts in self._answers(rows, 1, temperature=0.0 if greedy else self.settings.temperature):
-            answers += self._rows(rollouts)
+        answers = self.answer(rows)
         numbers = means(answers)
         if "accuracy" not in numbers and self.settings.samples:
             raise UserError("eval.samples is for pass@k, and this reward does not say which answers are correct: set "
@@ -95,6 +92,12 @@ class Examiner:
             inside = means([a for a in answers if a["stratum"] == stratum])
             numbers |= {f"stratum/{stratum}/{mark}": inside[mark] for mark in TOLD_BY_STRATUM if mark in inside}
         return answers, {f"{prefix}{name}": value for name, value in numbers.items()}
+
+    def answer(self, rows: Sequence[Row], samples: int = 1) -> Answers:
+        """`samples` answers to each prompt, a row each: a single one by `decoding`, several drawn at `temperature`."""
+        greedy = samples == 1 and self.settings.decoding == "greedy"
+        temperature = 0.0 if greedy else self.settings.temperature
+        return [row for rollouts in self._answers(rows, samples, temperature) for row in self._rows(rollouts)]
 
     @torch.no_grad()
     def distance(self, rows: Sequence[Row], prefix: str) -> Numbers:
