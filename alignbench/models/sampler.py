@@ -13,6 +13,7 @@ from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.models.logprobs import distribution
 from alignbench.models.policy import CausalPolicy
+from alignbench.models.truncation import Truncation
 
 FULL = 7 / 8
 """Rows that have ended leave the batch once no larger share of it is still writing: to leave is to copy what stays."""
@@ -29,6 +30,8 @@ class Sampler:
     """Where a response is cut."""
     temperature: float
     """0 takes the most likely token each time."""
+    truncation: Truncation | None = None
+    """Which tokens may be sampled; None lets all. Log-probabilities are of what was sampled from."""
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
@@ -90,6 +93,7 @@ class Sampler:
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """A token for each row, where the distribution function reaches its uniform number; and its log-probability."""
         logp = distribution(logits, self.temperature or 1.0, self.policy.text.never)
+        logp = logp if self.truncation is None else self.truncation(logp)
         token = logp.argmax(-1) if self.temperature == 0 else reach(logp.exp(), uniform.double())
         return token, logp.gather(-1, token[:, None])[:, 0]
 
@@ -97,9 +101,11 @@ class Sampler:
 def reach(chances: Tensor, uniform: Tensor) -> Tensor:
     """Where the sum of the chances [n, v] first passes this share [n] of the whole, [n]; never at a chance of 0.
 
-    Sums are in double precision, of blocks first and then within one: over a large vocabulary that takes a small part
-    of the time of summing token by token.
+    Sums are in double precision; over a large vocabulary of blocks first and then within one, since that takes a small
+    part of the time of summing token by token.
     """
+    if chances.shape[1] <= 8 * BLOCK:
+        return _passed(chances.double(), uniform)[0]
     blocks = functional.pad(chances, (0, -chances.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
     block, rest = _passed(blocks.sum(-1, dtype=torch.double), uniform)
     within, _ = _passed(blocks[torch.arange(len(blocks), device=blocks.device), block].double(), rest)
