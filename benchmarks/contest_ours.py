@@ -1,0 +1,39 @@
+"""Our side of the contest with TRL: the engine as a run has it, without journal and tracker."""
+
+from itertools import islice
+from time import perf_counter
+
+from alignbench.algorithms.grpo import GRPO
+from alignbench.algorithms.kl import FixedKL
+from alignbench.engine.invariants import Invariants
+from alignbench.engine.optimize import AdamW
+from alignbench.engine.state import RunState
+from alignbench.models.policy import CausalPolicy
+from alignbench.phases.rl import RL
+from alignbench.rewards.exact_match import ExactMatch
+from benchmarks.contest import BETA1, BETA2, CLIP, KL, LEARNING_RATE, WARMUP, Clock, command_line, load, stream
+
+
+def main() -> None:
+    """Make the steps of a setting and print what they took."""
+    started, (setting, folder) = perf_counter(), command_line()
+    policy = CausalPolicy(*load(folder))
+    policy.freeze_reference()
+    algorithm = GRPO(group_size=setting.group_size, clip_low=CLIP, clip_high=CLIP, kl=FixedKL(coef=KL))
+    optimizer = AdamW(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, warmup_steps=WARMUP)
+    rl = RL(steps=setting.steps + 1, rollouts_per_step=setting.rollouts, max_new_tokens=setting.new_tokens,
+            minibatches=setting.minibatches, optimizer=optimizer)
+    engine = rl.engine(policy, ExactMatch(), algorithm, 0, setting.microbatch, Invariants())
+    clock, before = Clock(setting, policy.model.state_dict), 0
+    start = perf_counter()
+    for report in islice(rl.run(engine, stream(setting, policy.text), RunState.at_start(algorithm)), rl.steps):
+        whole, shown = perf_counter() - start, report.metrics
+        rollout, score = shown["cost/rollout_seconds"], shown["cost/score_seconds"]
+        clock.step(rollout=rollout, score=score, update=whole - rollout - score,
+                   tokens=report.state.tokens_written - before)
+        before, start = report.state.tokens_written, perf_counter()
+    clock.tell(policy, started)
+
+
+if __name__ == "__main__":
+    main()
