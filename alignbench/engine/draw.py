@@ -35,6 +35,8 @@ class Draw:
     algorithm: Algorithm
     microbatch_size: int
     seed: int
+    rescored: bool = True
+    """Whether the policy reads rollouts once more for their old log-probabilities; at step 0 it always does."""
 
     def __call__(self, stream: Iterator[Prompts], step: int, kl_coef: float) -> Drawn:
         """Draw once; with dynamic sampling again, until there are as many wanted groups as prompts in one draw."""
@@ -46,7 +48,8 @@ class Draw:
             start = perf_counter()
             rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, *names))
             sampled = perf_counter()
-            scored = score(rollouts, self.scorer, self.policy, kl_coef, self.microbatch_size)
+            scored = score(rollouts, self.scorer, self.policy, kl_coef, self.microbatch_size,
+                           rescored=self.reads_again(step))
             rollout, scoring = rollout + sampled - start, scoring + perf_counter() - sampled
             prompts, wanted = prompts + len(batch), wanted or len(batch)
             parts.append(scored)
@@ -56,6 +59,10 @@ class Draw:
         chosen = everything if selection is None else first(everything, selection(everything), wanted)
         return Drawn(everything=everything, kept=chosen, prompts=prompts, rollout_seconds=rollout,
                      score_seconds=scoring)
+
+    def reads_again(self, step: int) -> bool:
+        """Whether this step does; the first shows how far sampler and update are apart."""
+        return self.rescored or step == 0
 
 
 def first(drawn: Scored, keep: torch.Tensor, wanted: int) -> Scored:

@@ -43,6 +43,11 @@ class Invariants:
     most_kl: Positive | None = None
     """The most KL to the reference, in nats a response; null knows no limit."""
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether sampler and update are held to the tolerance of exact arithmetic."""
+        return self.first_ratio == "error" and (self.ratio_tolerance is None or self.ratio_tolerance <= STRICT)
+
     def check_trainable(self, groups: Iterable[Sequence[Parameter]]) -> list[str]:
         """Each group of the optimizer must have a parameter: a critic that learns must not hide a frozen policy."""
         if all(groups):

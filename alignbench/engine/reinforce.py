@@ -32,13 +32,15 @@ class Engine:
     """How many the run has: schedules are shares of it."""
     missing_eos_penalty: float = 0.0
     """Taken off the score of a rollout that was cut at the length limit."""
+    rescored: bool = True
+    """Whether old log-probabilities are from a pass of their own at every step, and not the sampler's after step 0."""
 
     def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
         checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
         pending, kl = checks.check_trainable(self.update.optimizer.groups), 0.0
         draw = Draw(policy=self.policy, sampler=self.sampler, scorer=self.scorer, algorithm=self.algorithm,
-                    microbatch_size=self.update.microbatch_size, seed=self.seed)
+                    microbatch_size=self.update.microbatch_size, seed=self.seed, rescored=self.rescored)
         while True:
             start = perf_counter()
             drawn = draw(stream, state.step, state.steering.coef)
@@ -53,7 +55,7 @@ class Engine:
             shaped, moments = shape(drawn.kept, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)
             shaped = replace(shaped, seed=address(self.seed, "credit", state.step))
             experience = self.algorithm.credit(shaped)
-            used = state.steering
+            used, again = state.steering, draw.reads_again(state.step)
             updated = self.update(
                 experience, step=state.step, optimizer_steps=state.optimizer_steps, seed=self.seed,
                 learning_rate_scale=used.learning_rate_scale)
@@ -69,7 +71,8 @@ class Engine:
                 completions=state.completions + len(scored),
                 tokens_written=state.tokens_written + int(scored.mask.sum()),
                 optimizer_steps=state.optimizer_steps + updated.optimizer_steps,
-                flops=state.flops + self._flops(scored, experience, updated.metrics["train/epochs_done"]),
+                flops=state.flops + self._flops(
+                    scored, experience, updated.metrics["train/epochs_done"], again),
                 seconds=state.seconds + end - start,
                 steering=self.algorithm.kl.next(used, drift),
                 moments=moments,
@@ -82,13 +85,16 @@ class Engine:
                 "cost/rollout_seconds": drawn.rollout_seconds, "cost/score_seconds": drawn.score_seconds,
                 "cost/update_seconds": end - judged,
             }
+            if not again:  # Then the update's first pass was the first to read what was sampled.
+                metrics["rollout/sampler_gap"] = updated.metrics["train/first_ratio_gap"]
             yield StepReport(state=state, metrics=metrics, warnings=(*warnings, *updated.warnings), scored=scored)
 
-    def _flops(self, drawn: Scored, trained: Scored, epochs: float) -> float:
+    def _flops(self, drawn: Scored, trained: Scored, epochs: float, rescored: bool) -> float:
         """One forward pass to sample, two to score, and for each epoch one forward and one backward, worth two.
 
-        A critic with a trunk of its own reads once to score and three times in each epoch.
+        Where old log-probabilities are the sampler's, one is enough to score. A critic with a trunk of its own reads
+        once to score and three times in each epoch.
         """
         own, critic = self.policy.flops_per_token, self.policy.critic_flops_per_token
         read, learned = float(drawn.lengths().sum()), 3 * epochs * float(trained.lengths().sum())
-        return own * (3 * read + learned) + critic * (read + learned)
+        return own * ((3 if rescored else 2) * read + learned) + critic * (read + learned)

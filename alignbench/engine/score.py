@@ -10,19 +10,24 @@ from alignbench.core.contracts import Policy, ScoreModel, Scorer
 
 
 @torch.no_grad()
-def score(rollouts: Rollouts, scorer: Scorer, policy: Policy, kl_coef: float, microbatch_size: int) -> Scored:
-    """Score, and take old and reference log-probabilities from the same forward pass that the update will use."""
+def score(
+    rollouts: Rollouts, scorer: Scorer, policy: Policy, kl_coef: float, microbatch_size: int, *, rescored: bool = True
+) -> Scored:
+    """Score, and take old and reference log-probabilities from the same forward pass that the update will use.
+
+    Unless `rescored`, old ones are those the sampler took, and there are no values.
+    """
     scores = scorer(rollouts)
-    old = read(policy, rollouts, microbatch_size)
+    old = read(policy, rollouts, microbatch_size) if rescored else None
     with policy.reference():
         reference = read(policy, rollouts, microbatch_size)
     return rollouts.widen(
         Scored,
         scores=scores.total.to(rollouts.mask.device),
         components=scores.components,
-        old_logprobs=old.logprobs,
+        old_logprobs=rollouts.logprobs if old is None else old.logprobs,
         ref_logprobs=reference.logprobs,
-        values=old.values,
+        values=old and old.values,
         kl_coef=kl_coef,
     )
 

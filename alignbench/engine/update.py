@@ -48,7 +48,7 @@ class Update:
             warnings += self.invariants.check_finite("the loss", loss) + self.invariants.check_finite("grad norm", norm)
             if len(losses) == 1:
                 first_gap = gap
-                warnings += self.invariants.check_first_pass(gap, "the update's first pass and the scoring pass")
+                warnings += self.invariants.check_first_pass(gap, "the update's first pass and the pass before it")
             if not isfinite(loss + norm):
                 skipped += 1
                 self.optimizer.clear()

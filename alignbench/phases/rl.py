@@ -46,6 +46,9 @@ class RL:
     importance_cap: Positive | None = None
     """Weigh each token by its probability to the update over that to the sampler, at most this: for samplers with
     other arithmetic. Pairs are compared whoever wrote them. Null: sampler and update must agree."""
+    old_logprobs: Literal["auto", "sampled", "rescored"] = "auto"
+    """What the ratio starts from: log-probabilities as sampled, or read again as the update reads them, which is always
+    done at step 0, with a critic and with importance_cap. auto: as sampled where the two must agree to 0.001 anyway."""
     optimizer: AdamW = field(default_factory=AdamW)
     """How weights are changed."""
     checkpoint_every: Size = 20
@@ -78,7 +81,14 @@ class RL:
             importance_cap=self.importance_cap)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
-                      steps=self.steps, missing_eos_penalty=self.missing_eos_penalty)
+                      steps=self.steps, missing_eos_penalty=self.missing_eos_penalty,
+                      rescored=self._rescored(algorithm, invariants))
+
+    def _rescored(self, algorithm: Algorithm, invariants: Invariants) -> bool:
+        """Whether rollouts are read once more before the update."""
+        if algorithm.critic is not None or self.importance_cap is not None or self.old_logprobs == "rescored":
+            return True
+        return self.old_logprobs == "auto" and not invariants.is_strict
 
     def run(self, engine: Engine, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """The steps that are left after `state`; fewer when the KL controller ends the run."""

@@ -180,7 +180,7 @@ FAMILY = {
 
 def engine(
     algorithm, *, seed=0, policy=None, scorer=None, rate=0.05, epochs=2, minibatches=2, microbatch_size=16,
-    invariants=None, temperature=1.0, steps=100, missing_eos_penalty=0.0, importance_cap=None, **adamw,
+    invariants=None, temperature=1.0, steps=100, missing_eos_penalty=0.0, importance_cap=None, rescored=True, **adamw,
 ) -> Engine:
     """A whole engine around a bigram policy."""
     policy = policy or Bigram(critic=algorithm.critic is not None)
@@ -194,7 +194,7 @@ def engine(
         minibatches=minibatches, microbatch_size=microbatch_size, invariants=invariants or Invariants(),
         importance_cap=importance_cap)
     return Engine(policy=policy, sampler=Draw(policy, temperature), scorer=scorer or Wanted(), algorithm=algorithm,
-                  update=update, seed=seed, steps=steps, missing_eos_penalty=missing_eos_penalty)
+                  update=update, seed=seed, steps=steps, missing_eos_penalty=missing_eos_penalty, rescored=rescored)
 
 
 def start(algorithm) -> RunState:

@@ -9,6 +9,8 @@ from bigram import LIMIT, METHODS, PROMPTS, Given, Stream, engine, start, weight
 
 from alignbench.core import record
 from alignbench.core.contracts import Steering
+from alignbench.core.errors import InvariantBroken
+from alignbench.engine.invariants import Invariants
 from alignbench.engine.state import RunState
 
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -101,6 +103,35 @@ def test_the_budget_is_counted_exactly(method):
     tokens = sum(int(s.mask.sum()) + 2 * len(s) for s in scored)
     assert state.flops == 10 * tokens * (3 + 3 * 3)
     assert state.seconds > 0
+
+
+def test_a_pass_that_is_left_out_is_not_counted():
+    one, two = steps(engine(METHODS["GRPO"](), epochs=1, rescored=False), 2)
+    tokens = [int(r.scored.mask.sum()) + 2 * len(r.scored) for r in (one, two)]
+    assert one.state.flops == 10 * tokens[0] * (3 + 3)
+    assert two.state.flops - one.state.flops == 10 * tokens[1] * (2 + 3)
+
+
+def test_log_probabilities_as_sampled_teach_the_same():
+    again, sampled = (engine(METHODS["GRPO"](), rescored=rescored) for rescored in (True, False))
+    for one, other in zip(steps(again, 6), steps(sampled, 6), strict=True):
+        assert measured(other) == pytest.approx(measured(one), abs=1e-4)
+    assert torch.equal(other.scored.old_logprobs, other.scored.logprobs)
+    for a, b in zip(weights(again.policy), weights(sampled.policy), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_log_probabilities_that_were_not_the_policys_end_the_run_whichever_pass_is_left_out():
+    def second(level):
+        running = engine(METHODS["GRPO"](), rescored=False, invariants=Invariants(first_ratio=level))
+        reports = running.run(Stream(), start(running.algorithm))
+        next(reports)
+        running.sampler.temperature = 1.1
+        return next(reports)
+
+    with pytest.raises(InvariantBroken, match="the update's first pass and the pass before it"):
+        second("error")
+    assert second("warn").metrics["rollout/sampler_gap"] > 0.01
 
 
 def test_a_trunk_of_the_critics_own_is_counted():

@@ -9,7 +9,7 @@ from bigram import METHODS, Bigram, Stream, engine, start, weights
 from alignbench.core.batches import Pairs, sequences
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW, Optimizer
-from alignbench.engine.score import microbatches, read, score
+from alignbench.engine.score import microbatches, read, score, siblings
 from alignbench.engine.state import RunState
 from alignbench.engine.supervise import Imitation, Supervised
 from alignbench.engine.update import TokenMeans
@@ -86,6 +86,27 @@ def test_microbatches_hold_each_row_once_and_rows_of_like_length():
     assert [len(p) for p in parts] == [5] * 6 + [2]
     lengths = experience.lengths()[torch.cat(parts)]
     assert (lengths.diff() <= 0).all()
+
+
+@pytest.mark.parametrize(("size", "expected"), [(9, [8] * 4), (8, [8] * 4), (4, [4] * 8), (3, [3, 1] * 8)])
+def test_siblings_that_may_part_stand_in_one_microbatch_unless_they_are_too_many(size, expected):
+    _, experience = gathered("GRPO")
+    parts = list(microbatches(experience, size, experience.group, may_part=True))
+    assert sorted(torch.cat(parts).tolist()) == list(range(32))
+    assert [len(p) for p in parts] == expected
+    for rows in parts:
+        _, counts = experience.group[rows].unique(return_counts=True)
+        assert (counts == min(size, 4)).all() or size == 3
+    whole = list(microbatches(experience, 3, experience.group))
+    assert [len(p) for p in whole] == [4] * 8
+
+
+def test_a_policy_that_shares_prompts_meets_siblings_together():
+    running, experience = gathered("GRPO")
+    assert siblings(running.policy, experience) is None
+    running.policy.shares_prompts = True
+    assert torch.equal(siblings(running.policy, experience), experience.group)
+    assert siblings(running.policy, EXAMPLES) is None
 
 
 @pytest.mark.parametrize("minibatches", [1, 2, 3, 8, 20])

@@ -15,8 +15,15 @@ from transformers import (
     Qwen3Config,
 )
 
-from alignbench.core.batches import sequences
+from alignbench.algorithms.grpo import GRPO
+from alignbench.algorithms.ppo import PPO
+from alignbench.core.batches import Rollouts, Scored, sequences
 from alignbench.core.contracts import Critic
+from alignbench.engine.invariants import Invariants
+from alignbench.engine.measure import TokenMeans
+from alignbench.engine.optimize import AdamW, Optimizer
+from alignbench.engine.score import read
+from alignbench.engine.update import Update
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.packed import alone, packed
@@ -266,3 +273,33 @@ def test_siblings_share_a_row_only_where_that_is_less_work(packing, response, ro
     packing.sharing = replace(packing.sharing, dearness=0.5)
     group = batch([[5, 6, 7]] * 8, [[3] * response] * 8)
     assert len(packing.sharing.rows(group, PAD).ids) == rows
+
+
+# --- in the update ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("size", [1, 3, 4, 8])
+@pytest.mark.parametrize("algorithm", [GRPO(group_size=4), PPO(group_size=4, value_clip=None)], ids=["grpo", "ppo"])
+def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorithm, size, text):
+    critic = algorithm.critic and Critic(hidden=4)
+
+    def gradients(packs, microbatch_size):
+        model = make_model("llama")
+        policy = CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
+        policy.sharing = replace(policy.sharing, possible=packs, dearness=CHEAP)
+        draw = torch.Generator().manual_seed(0)
+        before = read(policy, BATCH, 8)
+        rollouts = BATCH.widen(
+            Rollouts, group=torch.arange(8) // 4, logprobs=before.logprobs, truncated=torch.zeros(8, dtype=torch.bool),
+            texts=("",) * 8, rows=({},) * 8)
+        scored = rollouts.widen(
+            Scored, scores=torch.randn(8, generator=draw), old_logprobs=before.logprobs - 0.1,
+            ref_logprobs=before.logprobs + 0.1, values=before.values, kl_coef=0.1)
+        batch = algorithm.apportion(algorithm.credit(scored))
+        params = [p for _, p in policy.trainable()]
+        update = Update(
+            policy=policy, algorithm=algorithm, optimizer=Optimizer([(params, 0.1)], AdamW(), 1), epochs=1,
+            minibatches=1, invariants=Invariants(), microbatch_size=microbatch_size)
+        update._accumulate(batch, TokenMeans())
+        return Answer(before, {name: p.grad for name, p in policy.trainable()})
+
+    agree(gradients(True, size), gradients(False, 8))
