@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignbench import launcher
+from alignbench import analyst, launcher
 from alignbench.core.errors import InvariantBroken, NotComparable, UserError
 from alignbench.core.hub import MODEL_REMEDY, require_hub
 
@@ -39,7 +39,8 @@ alignbench: which alignment algorithm is better under the same conditions, by ho
   python -m alignbench algo=grpo model=tiny seed=42                one run
   python -m alignbench --multirun seed=42,123,777 algo=ppo,grpo    a study: six runs, then the report
   python -m alignbench sweeps=ppo_vs_grpo                          the same, by name
-  python -m alignbench ... plan=true                               resolve and check everything, train nothing
+  python -m alignbench ... plan=true                               check and count everything, train nothing
+  python -m alignbench ... plan.probe=true                         the same, and time two steps of each phase
   python -m alignbench ... --cfg job                               print the config that these words make
 
 Groups, group=option:
@@ -59,6 +60,7 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes longer than a second
         sys.stdout.write(help_text(home()))
         return
+    sys.argv[1:] = one_plan(sys.argv[1:])
     with reported():
         launcher.register()
         register_sweeps(home() / "sweeps")
@@ -75,16 +77,26 @@ def job(cfg: DictConfig) -> None:
 
 
 def ask_for_the_model(cfg: DictConfig) -> None:
-    """Refuse a hub name that can be had from nowhere before torch is imported, which alone takes seconds."""
+    """Refuse a hub name that can be had from nowhere before torch is imported, which alone takes seconds.
+
+    A plan asks for itself, and tells all that is missing at once.
+    """
+    if cfg.plan is True or (OmegaConf.is_dict(cfg.plan) and True in cfg.plan.values()):
+        return
     model = cfg.model if OmegaConf.is_dict(cfg.model) else {}
     name = str(model.get("name"))
     if model.get("path") is None and "/" in name:
         require_hub(name, "model", MODEL_REMEDY)
 
 
+def one_plan(words: list[str]) -> list[str]:
+    """Beside plan.probe=true, plan=true says nothing more, and Hydra takes only one of the two."""
+    return [word for word in words if word != "plan=true"] if any(w.startswith("plan.") for w in words) else words
+
+
 def home() -> Path:
     """The folder that holds `conf` and `sweeps`: the checkout, or the package itself when installed from a wheel."""
-    return launcher.checkout() or Path(__file__).parent
+    return analyst.checkout() or Path(__file__).parent
 
 
 def help_text(folder: Path) -> str:

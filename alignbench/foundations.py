@@ -53,10 +53,10 @@ class Foundations:
             raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
                             "set reward=bradley_terry, or algo.critic.start=zero")
         start = self.sft_key()
-        if start and not self.store.get(start):
+        if start and not self.store.has(start):
             self.job.sft.examples(self.material.demonstrations, self.material.text)
         judge = self.reward_model_key(start)
-        if judge and not self.store.get(judge):
+        if judge and not self.store.has(judge):
             for rows in self.material.comparisons.values():
                 self.job.reward_model.comparisons(rows, self.material.text)
 

@@ -66,10 +66,10 @@ class Failure:
 
 
 class Crew:
-    """Runs jobs, `n_jobs` at a time; in `plan` mode nothing is skipped and nothing is written."""
+    """Runs jobs, `n_jobs` at a time; what is finished is skipped."""
 
-    def __init__(self, n_jobs: int, plan: bool = False) -> None:
-        self.n_jobs, self.plan = n_jobs, plan
+    def __init__(self, n_jobs: int) -> None:
+        self.n_jobs = n_jobs
         self.children: list[subprocess.Popen[str]] = []
         self.starting = Lock()
         self.stopping = False
@@ -86,17 +86,16 @@ class Crew:
                 raise
 
     def _run(self, job: Job, place: str) -> Failure | None:
-        if not self.plan:
-            self._let_others_finish(job, place)
-            if job.is_finished():
-                say(f"{job.label} ({place}): already finished")
-                return None
+        self._let_others_finish(job, place)
+        if job.is_finished():
+            say(f"{job.label} ({place}): already finished")
+            return None
         before, began = job.status(), now()
         child = self._start(job, place)
         if child is None:
             return None
         tail = self._listen(child, f"[{job.label}] ")
-        if child.returncode and not self.plan and (in_use(job.identity.run_dir) or job.is_finished()):
+        if child.returncode and (in_use(job.identity.run_dir) or job.is_finished()):
             return self._run(job, place)  # another process was quicker: it has the folder
         failure = self._end(job, child.returncode, tail, before, began)
         word = "stopped" if self.stopping else "FAILED"
@@ -142,8 +141,6 @@ class Crew:
 
     def _end(self, job: Job, code: int, tail: list[str], before: dict, began: str) -> Failure | None:
         """Why the job failed, or None; in either case status.json tells the same afterwards."""
-        if self.plan:
-            return Failure(job, code, explain(code, tail)) if code else None
         status = job.status()
         if code == 0 and job.is_finished():
             return None

@@ -4,12 +4,11 @@ import copy
 import hashlib
 import importlib.util
 import json
-import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from alignbench import analyst
 from alignbench.core.conditions import arm_labels, differences
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.jobs import Crew, Job, say, settle, summarise
@@ -66,23 +66,47 @@ class IsolatedLauncher(Launcher):
             UserError: a config is wrong or two jobs are the same. Nothing was started then.
             NotComparable: the methods would not run under the same conditions. Nothing was started then either.
         """
-        (Path(self.master.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)  # study.json says it better
+        self._clear()
         self._refuse_what_it_cannot_do()
         job_overrides, configs = self._chosen([(words, self._compose(words)) for words in job_overrides])
         study = agreed(configs, "study") or study_name(job_overrides)
-        output_dir, plan = str(agreed(configs, "output_dir")), bool(agreed(configs, "plan"))
-        jobs = make_jobs(configs, job_overrides, str(study), self._arguments())
-        refuse_unequal_conditions(jobs, configs)
-        if not plan:
+        output_dir, planned = str(agreed(configs, "output_dir")), is_planned(configs)
+        jobs = make_jobs(configs, job_overrides, str(study), self._arguments(), checked=not planned)
+        conditions = refuse_unequal_conditions(jobs, configs)
+        if planned:
+            self._plan(jobs, configs, conditions)
+        else:
+            refuse_a_judge_that_cannot_be_asked(configs[0])
             write_study(jobs)
-        failures = Crew(self.n_jobs, plan).run(jobs)
-        if not plan:
-            settle(jobs[0].identity.run_dir.parent)
+            self._run(jobs, output_dir)
+        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+    def _run(self, jobs: Sequence[Job], output_dir: str) -> None:
+        failures = Crew(self.n_jobs).run(jobs)
+        settle(jobs[0].identity.run_dir.parent)
         summarise(jobs, failures)
-        analysis = 0 if plan else analyse(str(study), output_dir)
+        study = jobs[0].identity.study
+        say(f"Report of {study}:")
+        analysis = analyst.report(study, output_dir)
         if failures or analysis:
             sys.exit(3 if failures else analysis)
-        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+    def _plan(self, jobs: Sequence[Job], configs: Sequence[DictConfig], conditions: Sequence[str]) -> None:
+        """Tell what all of it would take."""
+        from alignbench.settings import resolve  # here, because only a sweep needs them
+        from alignbench.study import Study
+
+        arms: dict[str, list[dict[str, Any]]] = {}
+        for arm, config in zip(arm_labels([job.describe() for job in jobs]), configs, strict=True):
+            arms.setdefault(arm, []).append(resolve(config))
+        Study(arms, self.n_jobs).show(conditions)
+
+    def _clear(self) -> None:
+        """Remove what Hydra has put down: study.json says it better, and a plan leaves nothing."""
+        folder = Path(self.master.hydra.sweep.dir)
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        with suppress(OSError):  # there are runs in it
+            folder.rmdir()
 
     def _refuse_what_it_cannot_do(self) -> None:
         if self.n_jobs < 1:
@@ -133,10 +157,11 @@ def register() -> None:
     package.alignbench = sys.modules["hydra_plugins.alignbench"] = sys.modules[__name__]
 
 
-def checkout() -> Path | None:
-    """The checkout this package runs from, or None when it was installed from a wheel."""
-    root = Path(__file__).resolve().parents[1]
-    return root if (root / "pyproject.toml").exists() and (root / "conf" / "config.yaml").exists() else None
+def is_planned(configs: Sequence[DictConfig]) -> bool:
+    """Whether the sweep is only to be planned."""
+    from alignbench.settings import resolve, wants_plan  # here, because only a sweep needs them
+
+    return any(wants_plan(resolve(config)) for config in configs)
 
 
 def agreed(configs: Sequence[DictConfig], key: str) -> Any:
@@ -163,8 +188,10 @@ def study_name(job_overrides: Typed) -> str:
     return name if name == full else f"{name}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
 
 
-def make_jobs(configs: Sequence[DictConfig], job_overrides: Typed, study: str, arguments: Sequence[str]) -> list[Job]:
-    """Check every config and say who each job is.
+def make_jobs(
+    configs: Sequence[DictConfig], job_overrides: Typed, study: str, arguments: Sequence[str], checked: bool
+) -> list[Job]:
+    """Check every config, where that is not done later, and say who each job is.
 
     Raises:
         UserError: a config is wrong, or two jobs would be the same run.
@@ -173,7 +200,8 @@ def make_jobs(configs: Sequence[DictConfig], job_overrides: Typed, study: str, a
 
     for config in configs:
         config.study = study
-        check(config)
+        if checked:
+            check(config)
     identities = [identify(config) for config in configs]
     for run_dir, count in Counter(identity.run_dir for identity in identities).items():
         if count > 1:
@@ -187,8 +215,10 @@ def make_jobs(configs: Sequence[DictConfig], job_overrides: Typed, study: str, a
     ]
 
 
-def refuse_unequal_conditions(jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
+def refuse_unequal_conditions(jobs: Sequence[Job], configs: Sequence[DictConfig]) -> list[str]:
     """Only `algo` and what analysis.allow names may differ between methods; runs that the study has already count too.
+
+    Returns in words what differs.
 
     Raises:
         NotComparable: something else differs.
@@ -199,16 +229,29 @@ def refuse_unequal_conditions(jobs: Sequence[Job], configs: Sequence[DictConfig]
     plan = {entry["key"]: (entry, config) for entry, config in [*earlier, *now]}
     labels = arm_labels([entry for entry, _ in plan.values()])
     runs = [(label, config) for label, (_, config) in zip(labels, plan.values(), strict=True)]
-    refused = [found for found in differences(runs, configs[0].analysis.allow)[0] if not found.allowed]
+    different, keys = differences(runs, configs[0].analysis.allow)
+    refused = [found for found in different if not found.allowed]
     if refused:
-        keys = ",".join(found.key for found in refused)
+        named = ",".join(found.key for found in refused)
         told = "\n".join(f"  {found}" for found in refused[:MOST_TOLD])
         more = f"\n  and {len(refused) - MOST_TOLD} more" if len(refused) > MOST_TOLD else ""
         there = f" {folder} has runs already; another study=NAME begins without them." if earlier else ""
         raise NotComparable(
             f"the methods of this study would not run under the same conditions:\n{told}{more}\nGive all of them one "
-            f"value, or declare that they may differ with 'analysis.allow=[{keys}]'.{there} Nothing was started."
+            f"value, or declare that they may differ with 'analysis.allow=[{named}]'.{there} Nothing was started."
         )
+    return [f"the same: of {keys} keys {len(different)} differ, each of them allowed", *map(str, different)]
+
+
+def refuse_a_judge_that_cannot_be_asked(config: DictConfig) -> None:
+    """Raise UserError before a study whose judge lacks its key, or has left, rather than after days of training."""
+    if "model" not in config.judge:
+        return
+    question = {"seeds": {}, "paired": False, "judge": OmegaConf.to_container(config.judge), "prompts": [],
+                "answer_tokens": 0}
+    problems = analyst.forecast(question)["problems"]
+    if problems:
+        raise UserError("\n".join([*problems, "Nothing was started; judge=none asks nobody."]))
 
 
 def earlier_runs(folder: Path) -> list[tuple[dict[str, Any], Any]]:
@@ -227,13 +270,3 @@ def write_study(jobs: Sequence[Job]) -> None:
         planned = {entry["key"]: entry for entry in [*earlier, *(job.describe() for job in jobs)]}
         study = {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": sys.argv}
         write_whole(file, json.dumps(study, indent=2) + "\n")
-
-
-def analyse(study: str, output_dir: str) -> int:
-    """Write the report in a process of its own. Returns its exit code."""
-    root = checkout()
-    module = "alignbench.analysis" if root is None else "analysis"
-    path = os.pathsep.join([str(root or ""), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
-    say(f"Report of {study}:")
-    command = [sys.executable, "-m", module, f"study={study}", f"output_dir={output_dir}"]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode

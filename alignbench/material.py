@@ -1,6 +1,6 @@
 """The rows of a run: what it imitates, prefers by and answers; nothing it is tested on may be trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ class Material:
         """The rows to answer, of each split."""
         limit, keep_all = self.job.rl.max_prompt_tokens, self.job.rl.too_long == "error"
         return {split: rows if keep_all else [r for r in rows if len(self.text.prompt(r["prompt"])) <= limit]
-                for split, rows in self._all_prompts.items()}
+                for split, rows in self.all_prompts.items()}
 
     @cached_property
     def demonstrations(self) -> Sequence[Row]:
@@ -66,18 +66,17 @@ class Material:
 
     def check(self) -> None:
         """Raise UserError for rows that overlap, that cannot be scored, or that do not fit into the model."""
-        self._check_disjoint()
-        for split, rows in self.prompts.items():
-            if not rows:
-                raise UserError(f"no {split} prompt is left: each has more than rl.max_prompt_tokens="
-                                f"{self.job.rl.max_prompt_tokens} tokens. Raise it")
-            self.job.reward.check(rows)
-        self._check_room()
+        for each in self.checks():
+            each()
+
+    def checks(self) -> tuple[Callable[[], None], ...]:
+        """The same one by one, so that all that is wrong can be told."""
+        return self._check_disjoint, self._check_rows, self._check_reward, self._check_room
 
     def notes(self) -> dict[str, int]:
         """What became of the source's rows, in the dataset's words, and how many prompts were too long."""
         short = {f"{split} prompts too long": len(rows) - len(self.prompts[split])
-                 for split, rows in self._all_prompts.items()}
+                 for split, rows in self.all_prompts.items()}
         return {**self.job.data.notes(), **{what: count for what, count in short.items() if count}}
 
     def describe(self) -> dict[str, Any]:
@@ -86,7 +85,8 @@ class Material:
         return {"name": self.job.names.data, **splits, "notes": self.notes()}
 
     @cached_property
-    def _all_prompts(self) -> dict[str, Sequence[Row]]:
+    def all_prompts(self) -> dict[str, Sequence[Row]]:
+        """The rows of each split, too long ones among them."""
         return {split: self.job.data.prompts(split) for split in SPLITS}
 
     @cached_property
@@ -94,9 +94,19 @@ class Material:
         return self.job.data.demonstrations()
 
     def _check_disjoint(self) -> None:
-        used = {split: [*rows, *self.comparisons.get(split, ())] for split, rows in self._all_prompts.items()}
+        used = {split: [*rows, *self.comparisons.get(split, ())] for split, rows in self.all_prompts.items()}
         used["train"] += self._answers if self.job.sft.enabled else ()
         check_disjoint(**used)
+
+    def _check_rows(self) -> None:
+        for split, rows in self.prompts.items():
+            if not rows:
+                raise UserError(f"no {split} prompt is left: each has more than rl.max_prompt_tokens="
+                                f"{self.job.rl.max_prompt_tokens} tokens. Raise it")
+
+    def _check_reward(self) -> None:
+        for rows in self.prompts.values():
+            self.job.reward.check(rows)
 
     def _check_room(self) -> None:
         """Every prompt of every split, and the answer to it, must fit into the model."""

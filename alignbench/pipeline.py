@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
+from alignbench import plan
 from alignbench.core import record
 from alignbench.core.contracts import Scorer
 from alignbench.data.splits import fingerprint
@@ -28,7 +29,7 @@ from alignbench.phases.follow import Display, keep_samples, ledger, write_down
 from alignbench.phases.inquest import Witness, watched
 from alignbench.phases.rl import CONDITIONS, refuse_other_conditions, restore, snapshot
 from alignbench.phases.select import Best
-from alignbench.settings import Identity, Job, build, conditions, identify, own_code, resolve
+from alignbench.settings import Identity, Job, build, conditions, identify, own_code, resolve, wants_plan
 from alignbench.store.artifacts import Artifact
 from alignbench.store.card import write_card
 from alignbench.store.checkpoints import Checkpoints
@@ -45,14 +46,14 @@ SHOWN = {"rewards/mean": "reward", record.EVAL_ACCURACY: "accuracy", record.EVAL
 
 
 def run(cfg: DictConfig) -> None:
-    """Run, or with plan=true only check, the job that a config describes."""
+    """Run the job that a config describes, or only tell its plan."""
     config = resolve(cfg)
+    if wants_plan(config):
+        plan.show(config)
+        return
     job = build(config)
     pipeline = Pipeline(job, config, identify(config))
     pipeline.check()
-    if job.plan:
-        pipeline.show_plan()
-        return
     folder = pipeline.identity.run_dir
     if is_finished(folder, pipeline.identity.key):
         Display().say(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
@@ -93,29 +94,6 @@ class Pipeline:
         self.job.hardware.prepare()
         self.material.check()
         self.base.check()
-
-    def show_plan(self) -> None:
-        """What would be done, in a few lines."""
-        job, groups, rows = self.job, self.job.rl.prompts_per_step(self.job.algo), self.material.prompts
-        start = self.base.sft_key()
-        judge = self.base.reward_model_key(start)
-        lines = [
-            f"plan of {self.name} in study {self.identity.study}",
-            f"  data    {job.names.data}: " + ", ".join(f"{len(rows[split])} {split}" for split in rows),
-            *(f"          {what}: {count}" for what, count in self.material.notes().items()),
-            f"  model   {job.names.model} from {job.model.source}, on {job.hardware.resolved()}",
-            f"  sft     {self._state_of(start, job.sft.steps)}",
-            f"  reward  {job.names.reward}" + (f", {self._state_of(judge, job.reward_model.steps)}" if judge else ""),
-            f"  rl      {job.rl.steps} steps of {groups} prompts x {job.algo.group_size} answers, "
-            f"{job.rl.steps * job.rl.rollouts_per_step} answers in all",
-            f"  folder  {self.identity.run_dir}",
-        ]
-        Display().say("\n".join(lines))
-
-    def _state_of(self, name: str | None, steps: int) -> str:
-        if name is None:
-            return "off"
-        return f"{name}, ready" if self.base.store.get(name) else f"{name}, {steps} steps to train"
 
     def run(self, diary: Diary, display: Display) -> None:
         """Every phase, in order."""
@@ -196,7 +174,7 @@ class Pipeline:
     ) -> Iterator[StepReport]:
         """The reports, with the measures of the evaluation in those where one is due."""
         for report in reports:
-            if report.state.step % self.job.eval.every and not self.job.rl.is_over(report.state):
+            if not self.job.eval.is_due(report.state.step, self.job.rl.is_over(report.state)):
                 yield report
                 continue
             keep_samples(report, tracker, self.job.tracking.samples)

@@ -48,6 +48,21 @@ class Tracking:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planning:
+    """Whether to tell what a run will take in place of running it; plan=true says the same as plan.enabled=true."""
+
+    enabled: bool = False
+    """Check and count everything, train nothing, write nothing."""
+    probe: bool = False
+    """Plan, and time two steps of each phase in a folder that is gone afterwards."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a plan to tell."""
+        return self.enabled or self.probe
+
+
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """What is declared before a study runs, and read by the report."""
 
@@ -90,7 +105,7 @@ class Job:
     seed: Size
     study: str | None
     output_dir: str
-    plan: bool
+    plan: Planning
     names: Names
     model: Any
     algo: Any
@@ -126,6 +141,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(f"the config cannot be resolved: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    if isinstance(plain.get("plan"), bool):
+        plain["plan"] = {"enabled": plain["plan"], "probe": False}
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 
@@ -137,6 +154,23 @@ def check(cfg: DictConfig) -> None:
 def build(config: Mapping[str, Any]) -> Job:
     """Every object of a run, from a resolved config."""
     return _construct(Job, config, "")
+
+
+def wants_plan(config: Mapping[str, Any]) -> bool:
+    """Whether a resolved config asks for a plan, whatever else is right or wrong in it."""
+    return bool(_value(Planning, config["plan"], "plan").wanted)
+
+
+def build_what_can_be(config: Mapping[str, Any]) -> tuple[Job, dict[str, UserError]]:
+    """The job with None in place of each section that is wrong, and what is wrong with these."""
+    hints, parts, wrong = typing.get_type_hints(Job, include_extras=True), dict[str, Any](), dict[str, UserError]()
+    _refuse_unknown(config, {knob.name: knob for knob in fields(Job)}, "")
+    for name, hint in hints.items():
+        try:
+            parts[name] = _value(hint, config[name], name)
+        except UserError as error:
+            parts[name], wrong[name] = None, error
+    return Job(**parts), wrong
 
 
 def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:

@@ -217,9 +217,9 @@ def test_each_job_of_a_sweep_gets_its_own_choices_and_a_plan_writes_nothing(tmp_
     done = type_in("--multirun", "algo=ppo,grpo", "seed=5", "plan=true", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     for method in ("ppo", "grpo"):
-        assert f"[{method} s5] plan of {method}-tiny-s5-" in done.stdout
-    assert "in study algo-ppo-grpo" in done.stdout
-    assert not any(tmp_path.rglob("*.*"))
+        assert f"  run         {method}-tiny-s5-" in done.stdout
+    assert "plan of study algo-ppo-grpo: 2 runs" in done.stdout
+    assert not any(tmp_path.rglob("*"))
 
 
 def sweep_of(*methods: str, seeds: range) -> list[tuple[list[str], DictConfig]]:
@@ -270,7 +270,7 @@ def test_methods_under_different_conditions_are_refused_before_anything_runs(tmp
 def test_a_difference_that_was_declared_may_be(tmp_path: Path) -> None:
     done = type_in(*UNEQUAL, "analysis.allow=[rl.steps]", "plan=true", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert "4 of 4 jobs done" in done.stdout
+    assert "plan of study s: 4 runs" in done.stdout
 
 
 def test_settings_of_the_algorithm_are_the_comparison_itself() -> None:

@@ -107,6 +107,13 @@ class Pretrained:
             config = AutoConfig.from_pretrained(self.source, **CODE)
             return self._text(config, AutoTokenizer.from_pretrained(self.source, **CODE))
 
+    def shape(self, texts: Sequence[str]) -> Any:
+        """What transformers knows of the model without its weights; `texts` as in `load`."""
+        from transformers import AutoConfig
+
+        with _explained(self.source):
+            return AutoConfig.from_pretrained(self.source)
+
     def load(self, *, texts: Sequence[str], start: Path | None, device: str, seed: int) -> tuple[Any, Text]:
         """The model ready to train, on its device, and its text side.
 
@@ -227,9 +234,7 @@ class Tiny(Pretrained):
         if start is not None or self.path is not None:
             return super()._base(texts, start, device, scalar)
         tokenizer = self._tokenizer(texts)
-        model = tiny_model(
-            len(tokenizer), hidden=self.hidden, layers=self.layers, heads=self.heads, intermediate=self.intermediate,
-            context=self.context, seed=self.seed)
+        model = tiny_model(self._shape(tokenizer), self.seed)
         return (with_scalar_head(model) if scalar else model).to(self.torch_dtype(device)), tokenizer
 
     def text(self, texts: Sequence[str]) -> Text:
@@ -237,6 +242,16 @@ class Tiny(Pretrained):
         if self.path is not None:
             return super().text(texts)
         return Text(tokenizer=self._tokenizer(texts), chat=False, context=self.context)
+
+    def shape(self, texts: Sequence[str]) -> Any:
+        """The sizes that `load` gives the model from the same texts."""
+        return self._shape(self._tokenizer(texts)) if self.path is None else super().shape(texts)
+
+    def _shape(self, tokenizer: Any) -> Any:
+        from alignbench.models.tiny import tiny_shape
+
+        return tiny_shape(len(tokenizer), hidden=self.hidden, layers=self.layers, heads=self.heads,
+                          intermediate=self.intermediate, context=self.context)
 
     def _tokenizer(self, texts: Sequence[str]) -> Any:
         from alignbench.models.tiny import tiny_tokenizer

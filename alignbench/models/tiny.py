@@ -23,16 +23,20 @@ def tiny_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
-def tiny_model(
-    vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int, seed: int
-) -> Any:
-    """A Llama of these sizes with tied embeddings, its weights drawn from the seed alone."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def tiny_shape(vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int) -> Any:
+    """A Llama of these sizes with tied embeddings, without its weights."""
+    from transformers import LlamaConfig
 
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=context,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+
+
+def tiny_model(config: Any, seed: int) -> Any:
+    """A Llama of that shape, its weights drawn from the seed alone."""
+    from transformers import LlamaForCausalLM
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(address(seed, "tiny model"))
         return LlamaForCausalLM(config)

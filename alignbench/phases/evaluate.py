@@ -63,6 +63,17 @@ class Evaluate:
             raise UserError("select=perplexity needs perplexity_rows=1 or more")
 
 
+    def is_due(self, step: int, over: bool) -> bool:
+        """Whether the policy is measured on validation prompts after that step, which may be the last."""
+        return over or step % self.every == 0
+
+    def answers(self, steps: int, validation: int, test: int) -> int:
+        """How many are drawn for that many prompts: each time one for the marks and one for the distance to the
+        reference, and on test prompts one more for the marks of the start, and those for pass@k."""
+        times = sum(self.is_due(step, step == steps) for step in range(steps + 1))
+        return 2 * times * validation + (3 + self.samples) * test
+
+
 @dataclass(frozen=True, kw_only=True)
 class Examiner:
     """Everything needed to measure one policy again and again."""

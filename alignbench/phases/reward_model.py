@@ -190,7 +190,15 @@ class Comparisons:
 
     def batch(self, seed: int, step: int, size: int) -> Pairs:
         """The pairs of a step: epochs without repetition, reshuffled each time."""
-        return self.take(in_epochs(len(self.tokens), step, size, seed, "comparisons"))
+        return self.take(self._rows(seed, step, size))
+
+    def tokens_in(self, seed: int, steps: int, size: int) -> int:
+        """How many response tokens of both sides that many steps learn from."""
+        return sum(len(side) for step in range(steps) for i in self._rows(seed, step, size)
+                   for side in self.tokens[i][1:])
+
+    def _rows(self, seed: int, step: int, size: int) -> list[int]:
+        return in_epochs(len(self.tokens), step, size, seed, "comparisons")
 
     def take(self, rows: Sequence[int]) -> Pairs:
         """The pairs of these numbers as one batch."""

@@ -65,6 +65,16 @@ class RL:
                             f"rl.minibatches={self.minibatches}: choose a divisor of {groups}")
         return groups
 
+    @property
+    def optimizer_steps(self) -> int:
+        """How often the weights are changed, at most."""
+        return self.steps * self.epochs * self.minibatches
+
+    def most_rollouts(self, algorithm: Algorithm) -> int:
+        """Answers that all steps may draw: dynamic sampling may draw those of a step several times."""
+        again = algorithm.dynamic_sampling.draws if algorithm.dynamic_sampling else 1
+        return self.steps * self.rollouts_per_step * again
+
     def engine(
         self, policy: CausalPolicy, scorer: Scorer, algorithm: Algorithm, seed: int, microbatch_size: int,
         invariants: Invariants,
@@ -74,9 +84,9 @@ class RL:
         if algorithm.critic is not None:
             groups.append(([p for _, p in policy.critic_parameters()], algorithm.critic.learning_rate))
         apart = algorithm.critic is not None and algorithm.critic.trunk == "separate"
-        total = self.steps * self.epochs * self.minibatches
         update = Update(
-            policy=policy, optimizer=Optimizer(groups, self.optimizer, total, apart=apart), algorithm=algorithm,
+            policy=policy, algorithm=algorithm,
+            optimizer=Optimizer(groups, self.optimizer, self.optimizer_steps, apart=apart),
             epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants,
             importance_cap=self.importance_cap)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)

@@ -91,7 +91,14 @@ class Demonstrations:
 
     def batch(self, seed: int, step: int, size: int) -> Sequences:
         """The demonstrations of a step: epochs without repetition, reshuffled each time."""
-        return self.take(in_epochs(len(self.tokens), step, size, seed, "demonstrations"))
+        return self.take(self._rows(seed, step, size))
+
+    def tokens_in(self, seed: int, steps: int, size: int) -> int:
+        """How many response tokens that many steps learn."""
+        return sum(len(self.tokens[i][1]) for step in range(steps) for i in self._rows(seed, step, size))
+
+    def _rows(self, seed: int, step: int, size: int) -> list[int]:
+        return in_epochs(len(self.tokens), step, size, seed, "demonstrations")
 
     def take(self, rows: Sequence[int]) -> Sequences:
         """The demonstrations of these numbers as one batch."""

@@ -58,6 +58,10 @@ class ArtifactStore:
         with self._lock(key):
             return self._sound(key)
 
+    def has(self, key: str) -> bool:
+        """Whether the artifact of that name is there and whole; nothing is touched."""
+        return damage(self.root / key) is None
+
     def make(self, key: str, ingredients: Mapping[str, Any], build: Callable[[Path], None]) -> tuple[Artifact, bool]:
         """The artifact of that name, and whether it had to be made: `build` fills the empty folder it is given.
 

@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"step-\d+\.[0-9a-f]{64}\.safetensors")
 
+KEEP = 2
+"""How many of a run's checkpoints are kept."""
+
 
 class Checkpoints:
     """A run's checkpoints: one file each, whose name is its step and the sha256 of its bytes.
@@ -20,7 +23,7 @@ class Checkpoints:
     A file appears under that name at once and whole, so that a run killed while saving resumes from the one before.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = KEEP) -> None:
         assert keep >= 1, "keep at least one checkpoint"
         self.folder = Path(folder)
         self.keep = keep

@@ -41,7 +41,7 @@ class Endpoint:
             import openai
         except ImportError as error:
             raise UserError("a judge needs the openai package: pip install -e '.[judge]'") from error
-        self._judge, self._key, self._errors = judge, _key(judge), openai
+        self._judge, self._key, self._errors = judge, key(judge), openai
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=judge.base_url,
@@ -109,16 +109,17 @@ class Endpoint:
         return " (a parameter that the model does not take is left out with judge.<parameter>=null)"
 
 
-def _key(judge: Judge) -> str | None:
+def key(judge: Judge) -> str | None:
+    """What opens the endpoint; None where it asks for nothing. Raises UserError where it is not in the environment."""
     if judge.api_key_env is None:
         return None
-    key = os.environ.get(judge.api_key_env, "").strip()
-    if not key:
+    found = os.environ.get(judge.api_key_env, "").strip()
+    if not found:
         raise UserError(
             f"judge.api_key_env={judge.api_key_env}: that environment variable is not set. Put the key of "
             f"{judge.base_url} into it, or use judge.mode=cache_only, which asks nobody."
         )
-    return key
+    return found
 
 
 async def _no_retry_without_money(response: Any) -> None:

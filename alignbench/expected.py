@@ -1,0 +1,233 @@
+"""What a run will draw, train, hold and store: counts and bytes of each phase, before it begins."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from alignbench.core.contracts import learned
+from alignbench.foundations import Foundations
+from alignbench.material import Material
+from alignbench.models import memory
+from alignbench.models.memory import Skeleton
+from alignbench.models.reward_model import is_adapter
+from alignbench.settings import Job
+from alignbench.store.checkpoints import KEEP
+
+ADAM = 2
+"""Numbers that AdamW remembers of each weight it trains."""
+FP32 = 4
+Parts = Mapping[str, int]
+"""Bytes by what they are for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """What a phase will spend; exact for phases that learn from given answers, the most for those that sample."""
+
+    name: str
+    prompts: int
+    completions: int
+    tokens: int
+    optimizer_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """The memory of a phase: what stands all the time, and what its moments take on top, one after another."""
+
+    phase: str
+    standing: Parts
+    moments: Mapping[str, Parts]
+
+    @property
+    def hardest(self) -> str:
+        """The moment that takes most."""
+        return max(self.moments, key=lambda name: sum(self.moments[name].values()))
+
+    @property
+    def peak(self) -> int:
+        """The most bytes there are at once."""
+        return sum(self.standing.values()) + sum(self.moments[self.hardest].values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What one run will take, read off its parts."""
+
+    job: Job
+    material: Material
+    base: Foundations
+
+    def phases(self) -> list[Phase]:
+        """What each phase will spend, in their order; those whose result is there already are left out."""
+        return [*self._supervised(), self._rl(), self._evaluation()]
+
+    def memory(self) -> list[Need]:
+        """What each of these phases will hold, but for the evaluation, which samples as the phase before it does."""
+        needs = [self._need_sft()] if "sft" in self.missing else []
+        return [*needs, *([self._need_reward_model()] if "reward model" in self.missing else []), self._need_rl()]
+
+    @cached_property
+    def artifacts(self) -> dict[str, str]:
+        """The names of what the run shares with others, by phase."""
+        start = self.base.sft_key()
+        names = {"sft": start, "reward model": self.base.reward_model_key(start)}
+        return {phase: name for phase, name in names.items() if name}
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """The phases of these that have to be trained: what they make is not there yet."""
+        return tuple(phase for phase, name in self.artifacts.items() if not self.base.store.has(name))
+
+    def disk(self) -> Parts:
+        """Bytes that stay: of artifacts that are not there yet, and of the run's checkpoints and its final model."""
+        policy = self.policy
+        learned, kept = self._learned(policy), policy.adapter or policy.weights
+        best = 0 if self.job.eval.select == "last" else learned
+        saves = min(KEEP, -(-self.job.rl.steps // self.job.rl.checkpoint_every)) if self.job.rl.checkpoint_every else 0
+        sizes = {"the SFT model": kept if "sft" in self.missing else 0, "the reward model": 0,
+                 "checkpoints": saves * ((1 + ADAM) * learned + best), "the final model": kept}
+        if "reward model" in self.missing:
+            judge = self._judge(trained=True)
+            under = policy.adapter if self.job.sft.enabled and self.job.reward_model.start == "sft" else 0
+            sizes["the reward model"] = judge.adapter + under or judge.weights
+        return {what: size for what, size in sizes.items() if size}
+
+    # --- what is spent --------------------------------------------------------------------------------------------
+
+    def _supervised(self) -> Iterator[Phase]:
+        sft, pairs = self.job.sft, self.job.reward_model
+        if "sft" in self.missing:
+            examples = sft.examples(self.material.demonstrations, self.material.text)
+            yield Phase(name="sft", prompts=sft.steps * sft.batch_size, completions=0, optimizer_steps=sft.steps,
+                        tokens=examples.tokens_in(sft.seed, sft.steps, sft.batch_size))
+        if "reward model" in self.missing:
+            given = pairs.comparisons(self.material.comparisons["train"], self.material.text)
+            yield Phase(name="reward model", prompts=pairs.steps * pairs.batch_size, completions=0,
+                        optimizer_steps=pairs.steps, tokens=given.tokens_in(pairs.seed, pairs.steps, pairs.batch_size))
+
+    def _rl(self) -> Phase:
+        rl, algo = self.job.rl, self.job.algo
+        answers = rl.most_rollouts(algo)
+        return Phase(name="rl", prompts=answers // algo.group_size, completions=answers,
+                     tokens=answers * rl.max_new_tokens, optimizer_steps=rl.optimizer_steps)
+
+    def _evaluation(self) -> Phase:
+        answers = self.job.eval.answers(self.job.rl.steps, *(len(self.material.prompts[s]) for s in MEASURED))
+        return Phase(name="evaluation", prompts=answers, completions=answers, optimizer_steps=0,
+                     tokens=answers * (self.job.eval.max_new_tokens or self.job.rl.max_new_tokens))
+
+    # --- what is held ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def policy(self) -> Skeleton:
+        """The language model without its weights, but with its adapter."""
+        return memory.skeleton(self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora)
+
+    def _judge(self, trained: bool) -> Skeleton:
+        """The reward model: as it is trained, or as it scores, which may be one from elsewhere."""
+        reward, config = learned(self.job.reward), None
+        folder = reward.path if reward else None
+        if folder and not is_adapter(Path(folder)):
+            from transformers import AutoConfig
+
+            config = AutoConfig.from_pretrained(folder)
+        lora = self.job.reward_model.lora or self.job.model.lora
+        return memory.skeleton(self.job.model, texts=self.material.texts, device=self._device, scalar=True,
+                               lora=lora if trained or config is None else None, config=config)
+
+    def _need_sft(self) -> Need:
+        job, policy = self.job, self.policy
+        examples = job.sft.examples(self.material.demonstrations, self.material.text).tokens
+        prompt, answer = max(examples, key=lambda both: len(both[0]) + len(both[1]))
+        work = memory.learning(policy, rows=min(job.hardware.microbatch_size, job.sft.batch_size),
+                               length=len(prompt) + len(answer), answer=len(answer))
+        learned = self._learned(policy)
+        return Need(phase="sft", standing=self._standing(policy) | {"optimizer state": ADAM * learned},
+                    moments={"learning": self._learning(learned, work)})
+
+    def _need_reward_model(self) -> Need:
+        job, judge = self.job, self._judge(trained=True)
+        tokens = job.reward_model.comparisons(self.material.comparisons["train"], self.material.text).tokens
+        longest = max(len(prompt) + max(map(len, answers)) for prompt, *answers in tokens)
+        pairs = min(max(job.hardware.microbatch_size // 2, 1), job.reward_model.batch_size)
+        work, learned = memory.learning(judge, rows=2 * pairs, length=longest, answer=0), self._learned(judge)
+        return Need(phase="reward model", standing=self._standing(judge) | {"optimizer state": ADAM * learned},
+                    moments={"learning": self._learning(learned, work)})
+
+    def _need_rl(self) -> Need:
+        job, policy, prompt = self.job, self.policy, self.longest_prompt()
+        trained, critic = self._learned(policy), self._critic(policy)
+        started = job.sft.enabled and policy.adapter
+        standing = self._standing(policy) | {
+            "reference": (policy.adapter if started else 0) if policy.adapter else policy.weights,
+            "critic": critic, "optimizer state": ADAM * (trained + critic),
+            "best weights so far": 0 if job.eval.select == "last" or self._device != "cpu" else trained}
+        length = prompt + job.rl.max_new_tokens
+        work = memory.learning(policy, rows=self._microbatch(), length=length, answer=job.rl.max_new_tokens,
+                               passes=2 if job.algo.critic and job.algo.critic.trunk == "separate" else 1)
+        moments = {"sampling": self._sampling(policy, prompt), "learning": self._learning(trained + critic, work)}
+        reward = learned(job.reward)
+        if reward is not None:
+            judge = self._judge(trained=False)
+            standing |= {"reward model": judge.weights + judge.adapter}
+            rows = min(reward.microbatch_size, job.rl.rollouts_per_step)
+            moments["scoring"] = {"activations of the reward model": memory.reading(judge, rows=rows, length=length)}
+        return Need(phase="rl", standing={what: size for what, size in standing.items() if size}, moments=moments)
+
+    def _sampling(self, policy: Skeleton, prompt: int) -> Parts:
+        """Of a step or of an evaluation, whichever takes more."""
+        job, group = self.job, self.job.algo.group_size
+        measured = min(job.hardware.eval_batch_size, max(len(self.material.prompts[split]) for split in MEASURED))
+        drawn = [(job.rl.rollouts_per_step // group, group, job.rl.max_new_tokens),
+                 (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens)]
+        found = [memory.writing(policy, prompts=prompts, group=each, prompt=prompt, answer=answer)
+                 for prompts, each, answer in drawn]
+        most = max(found, key=lambda written: written.cache + written.work)
+        return {"KV cache": most.cache, "activations and logits": most.work}
+
+    def _microbatch(self) -> int:
+        """Rows of the largest microbatch of the update."""
+        rows, algo = self.job.hardware.microbatch_size, self.job.algo
+        if algo.whole_groups:
+            rows = max(rows // algo.group_size, 1) * algo.group_size
+        return min(rows, self.job.rl.rollouts_per_step // self.job.rl.minibatches)
+
+    def _critic(self, policy: Skeleton) -> int:
+        """Bytes of all that is the critic's alone."""
+        critic = self.job.algo.critic
+        if critic is None:
+            return 0
+        width, hidden = policy.inner.get_input_embeddings().embedding_dim, critic.hidden
+        head = FP32 * ((width + 2) * hidden + 1 if hidden else width + 1)
+        return head + ((policy.adapter or policy.weights) if critic.trunk == "separate" else 0)
+
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt of any split."""
+        text = self.material.text
+        return max(len(text.prompt(row["prompt"])) for rows in self.material.prompts.values() for row in rows)
+
+    @property
+    def _device(self) -> str:
+        return self.job.hardware.resolved()
+
+    def _learned(self, model: Skeleton) -> int:
+        return model.adapter or model.weights
+
+    def _standing(self, model: Skeleton) -> dict[str, int]:
+        own = {"Python and its libraries": interpreter()} if self._device == "cpu" else {}
+        return {**own, "weights": model.weights, **({"adapter": model.adapter} if model.adapter else {})}
+
+    @staticmethod
+    def _learning(learned: int, work: int) -> Parts:
+        return {"gradients": learned, "activations and logits": max(work - learned, 0)}
+
+
+MEASURED = ("validation", "test")
+
+
+@cache
+def interpreter() -> int:
+    """Bytes that this process held when it was first asked: it has loaded what a run will load."""
+    return memory.resident()

@@ -1,0 +1,107 @@
+"""Before a study: the smallest effect its seeds can find, what its judge would cost, and what asking it lacks.
+
+`python -m analysis.forecast` reads a question as JSON from stdin and writes the answer to stdout, with the functions
+that the report uses once the study is done. Its keys are those of the class Question.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import partial
+from importlib.util import find_spec
+from itertools import combinations
+from typing import Any, TypeVar
+
+from alignbench.core.errors import UserError
+from alignbench.core.judging import Judge
+
+from .judge import endpoint, shutdown
+from .judge.choose import Panel, declared, with_second
+from .judge.game import Game
+from .judge.pairs import Pair, place
+from .judge.prompt import ORDERS, Template
+from .judge.purse import CHARACTERS_PER_TOKEN, expected_price
+from .statistics.power import minimum_detectable_d, minimum_detectable_d_z
+
+SAMPLED = 100
+"""Prompts whose price is taken for that of all."""
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A study that is planned."""
+
+    seeds: Mapping[str, Sequence[int]]
+    """The seeds of each method."""
+    paired: bool
+    """Whether methods are compared seed by seed."""
+    judge: Any
+    """The config section `judge`."""
+    prompts: Sequence[Mapping[str, str]]
+    """The test prompts: id, prompt and reference."""
+    answer_tokens: float
+    """How long an answer will probably be."""
+
+
+def main() -> None:
+    """Answer the question on stdin."""
+    sys.stdout.write(json.dumps(answer(Question(**json.load(sys.stdin)), datetime.now(UTC).date())))
+
+
+def answer(question: Question, today: date) -> dict[str, Any]:
+    """`effects`: of each two methods; `judges`: calls and dollars; `problems`: what would be refused after the runs."""
+    problems: list[str] = []
+    panel = _attempt(lambda: _panel(question.judge), problems)
+    judges = [judge for judge in ((panel.judge, panel.second) if panel else ()) if judge]
+    for judge in judges:
+        _attempt(partial(shutdown.refuse_if_gone, judge, None, today), problems)
+        if judge.mode == "ask":
+            _attempt(partial(endpoint.key, judge), problems)
+    if any(judge.mode == "ask" for judge in judges) and find_spec("openai") is None:
+        problems.append("a judge needs the openai package: pip install -e '.[judge]'")
+    return {"effects": effects(question), "judges": [cost(judge, question) for judge in judges],
+            "problems": list(dict.fromkeys(problems))}
+
+
+def effects(question: Question) -> list[dict[str, Any]]:
+    """The smallest true effect that each two methods' seeds find four times out of five."""
+    found = []
+    for first, second in combinations(question.seeds, 2):
+        one, other = set(question.seeds[first]), set(question.seeds[second])
+        smallest = minimum_detectable_d_z(len(one & other)) if question.paired else (
+            minimum_detectable_d(len(one), len(other)))
+        found.append({"methods": [first, second], "seeds": [len(one), len(other)], "smallest": smallest})
+    return found
+
+
+def cost(judge: Judge, question: Question) -> dict[str, Any]:
+    """How many calls a judge would get, if each gives a verdict at once, and what they would cost."""
+    chosen = sorted(question.prompts, key=lambda row: place(row["id"]))[: judge.max_prompts]
+    meetings = sum(len(set(question.seeds[a]) & set(question.seeds[b])) for a, b in combinations(question.seeds, 2))
+    template, calls = Template(judge), len(chosen) * meetings * len(ORDERS)
+    text = "x" * round(question.answer_tokens * CHARACTERS_PER_TOKEN)
+    some = chosen[:: max(len(chosen) // SAMPLED, 1)]
+    pairs = [Pair("one", "other", 0, row["id"], row["prompt"], row["reference"], (text, text)) for row in some]
+    each = sum(expected_price(Game(template, pair, 0).request, judge) for pair in pairs) / max(len(pairs), 1)
+    return {"model": judge.model, "calls": calls, "dollars": each * calls, "limit": judge.max_dollars,
+            "key": judge.api_key_env}
+
+
+def _panel(section: Any) -> Panel | None:
+    judge = declared(section)
+    return None if judge is None else with_second(judge)
+
+
+def _attempt(what: Callable[[], Found], problems: list[str]) -> Found | None:
+    try:
+        return what()
+    except UserError as error:
+        problems.append(str(error))
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What a model takes, counted on shapes alone, is what the same model takes when it really computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import make_checkpoint
+from transformers import LlamaConfig
+
+from alignbench.models import memory
+from alignbench.models.loading import Lora, Pretrained, Tiny
+from alignbench.models.logprobs import token_logprobs
+
+TEXTS = ["1 + 2 = 3", "4 + 5 = 9"]
+SHAPE = LlamaConfig(vocab_size=1000, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
+                    num_key_value_heads=2)
+
+
+@pytest.mark.parametrize("kind", ["deepseek_math", "gemma", "qwen2_5"])
+def test_weights_and_adapter_take_what_those_of_the_loaded_model_take(kind: str, tmp_path: Path) -> None:
+    source = Pretrained(name=kind, path=str(make_checkpoint(kind, tmp_path, TEXTS)), lora=Lora(rank=4))
+    real, _ = source.load(texts=(), start=None, device="cpu", seed=0)
+    counted = memory.skeleton(source, texts=(), device="cpu", lora=source.lora)
+    base, adapter = (memory.nbytes(p for name, p in real.named_parameters() if ("lora_" in name) is own)
+                     for own in (False, True))
+    assert (counted.weights, counted.adapter, counted.trained) == (base, adapter, adapter)
+
+
+def test_the_embedded_model_is_counted_too() -> None:
+    real, _ = Tiny().load(texts=TEXTS, start=None, device="cpu", seed=0)
+    counted = memory.skeleton(Tiny(), texts=TEXTS, device="cpu")
+    assert counted.weights == counted.trained == memory.nbytes(real.parameters())
+    assert not counted.adapter
+
+
+def test_four_bits_are_an_eighth_of_float32_but_for_head_and_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignbench.models.loading._installed", lambda package: True)
+    whole, packed = (
+        memory.skeleton(Pretrained(name="x", dtype="float32", quantization=bits, lora=Lora()), texts=(), device="cpu",
+                        config=SHAPE, lora=Lora()) for bits in ("none", "nf4"))
+    linear = 3 * (64 * (64 + 32 + 32 + 64) + 3 * 64 * 160)
+    assert whole.weights - packed.weights == pytest.approx(linear * (4 - memory.NF4), abs=1)
+    assert (whole.unpacked, packed.unpacked) == (0, 4 * 64 * 160)
+
+
+def test_the_cache_holds_prompts_once_and_room_for_every_answer() -> None:
+    counted = memory.skeleton(Pretrained(name="x"), texts=(), device="cpu", config=SHAPE)
+    found = memory.writing(counted, prompts=3, group=4, prompt=50, answer=33)
+    of_a_token = 2 * 3 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
+    assert found.cache == (3 * 50 + 12 * 64) * of_a_token
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)])
+def test_learning_takes_on_shapes_what_it_takes_in_numbers(lora: Lora | None, tmp_path: Path) -> None:
+    source = Pretrained(name="llama", path=str(make_checkpoint("deepseek_math", tmp_path, TEXTS)), lora=lora)
+    counted = memory.learning(memory.skeleton(source, texts=(), device="cpu", lora=lora), rows=8, length=48, answer=24)
+    model, text = source.load(texts=(), start=None, device="cpu", seed=0)
+    inner = model.get_base_model() if lora else model
+    with memory.Alive(model.parameters()) as alive:
+        hidden = inner.base_model(input_ids=torch.zeros(8, 48, dtype=torch.long), use_cache=False).last_hidden_state
+        logprobs, entropy = token_logprobs(
+            hidden[:, -24:].flatten(0, 1), torch.zeros(192, dtype=torch.long), inner.lm_head,
+            vocabulary=inner.lm_head.weight.shape[0], temperature=1.0, never=())
+        (logprobs + entropy).sum().backward()
+    assert counted == pytest.approx(alive.peak, rel=0.1)
+
+
+def test_a_longer_answer_and_more_rows_take_more() -> None:
+    counted = memory.skeleton(Pretrained(name="x"), texts=(), device="cpu", config=SHAPE)
+    small, long, wide = (memory.learning(counted, rows=rows, length=length, answer=8)
+                         for rows, length in ((2, 16), (2, 32), (4, 16)))
+    assert small < long
+    assert small < wide
+    assert memory.reading(counted, rows=4, length=16) < wide
