@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 from benchmarks.contest import CLIP, HELD_OUT, KL, LEARNING_RATE, SETTINGS, Setting, environment, make_model
@@ -144,8 +145,8 @@ of at most {new_tokens} tokens, sampled at temperature 1, {minibatches} optimize
 {microbatch}, exact match as the reward, learning rate {rate:g}, clip {clip:g}, a KL penalty of {kl:g} (k3, in the
 loss), {threads} CPU thread{s}. Both make the same passes through the model: the rollout, old log-probabilities,
 reference log-probabilities, one forward and backward pass. TRL's gradient checkpointing and bf16 are off, as they are
-here. `score` is the reward, old and reference log-probabilities. {weights} Each round is a new process for each side,
-whose first step is not counted; {steps} are.
+here. `score` is the reward, old and reference log-probabilities. {weights} Each round is a new process for each side;
+steps counted in it, after a first one that warms it up: {steps}.
 """
 ROLLOUTS = """\
 ## Rollouts alone, against transformers' generate
@@ -162,17 +163,22 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201  this is its purpose
 
 
+def filled(text: str) -> str:
+    """Its paragraphs, each line within its width."""
+    return "\n\n".join(fill(part, 120, break_on_hyphens=False) for part in text.strip().split("\n\n"))
+
+
 def chapter(setting: Setting, found: Found) -> str:
     """What was found of the steps of one model."""
     trained = f"The weights come from {setting.imitation_steps} steps of imitation."
     weights = trained if setting.imitation_steps else "The weights are random."
     facts = vars(setting) | {"rate": LEARNING_RATE, "clip": CLIP, "kl": KL, "weights": weights,
                              "s": "" if setting.threads == 1 else "s"}
-    parts = [STEPS.format(**facts), of_steps(found)]
+    parts = [filled(STEPS.format(**facts)), of_steps(found)]
     if setting.snapshot_every:
         parts += [f"Held-out accuracy (greedy, {HELD_OUT} problems) after each {setting.snapshot_every} steps, and the "
                   "seconds of training until then:", of_accuracy(found)]
-    return "\n\n".join(part.strip() for part in parts)
+    return "\n\n".join(parts)
 
 
 def main(given: argparse.Namespace) -> None:
@@ -180,10 +186,10 @@ def main(given: argparse.Namespace) -> None:
     python()
     folders = {name: make_model(setting, HOME) for name, setting in SETTINGS.items()}
     versions = {name: version(name) for name in ("torch", "transformers")}
-    chapters = [HEAD.format(rounds=given.rounds, trl=TRL, **versions).strip()]
+    chapters = [filled(HEAD.format(rounds=given.rounds, trl=TRL, **versions))]
     if given.only != "steps":
         counted = " and ".join(f"{count} prompts for {name}" for name, count in PROMPTS.items())
-        intro = ROLLOUTS.format(new_tokens=NEW_TOKENS, ending=ENDING, prompts=counted).strip()
+        intro = filled(ROLLOUTS.format(new_tokens=NEW_TOKENS, ending=ENDING, prompts=counted))
         found = run("benchmarks.contest_rollouts", given.rounds, *folders.values(), setting=SETTINGS["30M"])
         chapters += [intro, of_rollouts(found)]
         say(chapters[-1])
