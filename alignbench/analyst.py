@@ -19,6 +19,11 @@ def report(study: str, output_dir: str) -> int:
     return _ask("", [f"study={study}", f"output_dir={output_dir}"]).returncode
 
 
+def before_after(before: Path, after: Path, to: Path) -> int:
+    """Compare two files of answers. Returns the exit code of the analysis."""
+    return _ask(".before_after", [f"before={before}", f"after={after}", f"to={to}"]).returncode
+
+
 def forecast(question: dict[str, Any]) -> dict[str, Any]:
     """What seeds can find and what a judge would cost; question and answer as in analysis/forecast.py."""
     done = _ask(".forecast", [], input=json.dumps(question), stdout=subprocess.PIPE, text=True)

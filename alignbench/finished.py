@@ -84,7 +84,7 @@ class Finished:
     @property
     def base(self) -> Weights:
         """The model before anything was trained; a new adapter on it changes nothing."""
-        return self._weights(f"{self.job.model.source}, untrained", None)
+        return self._weights(f"base {self.job.model.source}", None)
 
     def artifact(self, what: str) -> Artifact | None:
         """The SFT model (sft) or the reward model (reward_model) it was made with; None when it was made without."""
