@@ -44,13 +44,13 @@ def main(words: Sequence[str]) -> int:
     numbers, told = [int(word) for word in words if word.isdigit()], list[Told]()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         trials = Trials(Path(folder))
-        for one in chain(trials.kills(PLACES, *numbers), mishaps(trials)):
+        for one in chain(mishaps(trials), trials.kills(PLACES, *numbers)):
             told.append(one)
             sys.stdout.write(f"{one.fault}: {one.how}: lost {one.lost}\n")
             sys.stdout.flush()
-    page = table(told, "".join(f" {number}" for number in numbers))
-    if "--write" in words:
-        (ROOT / "docs" / "faults.md").write_text(page)
+            if "--write" in words:
+                page = table(told, "".join(f" {number}" for number in numbers))
+                (ROOT / "docs" / "faults.md").write_text(page)
     return int(any(one.lost != NOTHING and not one.lost.startswith(NOT_TRIED) for one in told))
 
 

@@ -86,7 +86,7 @@ def killed_often(trials: Trials) -> Told:
 
 def twice_at_once(trials: Trials) -> Told:
     """The same sweep typed twice at the same time."""
-    output_dir, alone, sweep = trials.fresh("twins"), trials.fresh("alone"), ("--multirun", "seed=1,2")
+    output_dir, alone, sweep = trials.fresh(), trials.fresh(), ("--multirun", "seed=1,2")
     words = command(trials.typed("grpo", output_dir, *sweep))
     twins = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
              for _ in range(2)]

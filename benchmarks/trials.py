@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 from benchmarks.end_state import State, differences, end_state
@@ -43,7 +44,7 @@ class Trials:
 
     def __init__(self, folder: Path, methods: Sequence[str] = ("ppo", "grpo"), changes: Sequence[str] = ()) -> None:
         self.folder, self.methods, self.changes = folder, methods, changes
-        self.rng = random.Random(SEED)
+        self.rng, self.numbers = random.Random(SEED), count(1)
 
     def typed(self, method: str, output_dir: Path, *more: str) -> list[str]:
         """What a person types."""
@@ -71,21 +72,21 @@ class Trials:
         found = differences(self.wanted(method), end_state(output_dir, uri))
         return ", ".join(name for name in found if name not in ignoring) or NOTHING
 
-    def fresh(self, name: str = "life") -> Path:
-        """An empty output folder, but for MLflow's empty database, which takes seconds to make."""
-        output_dir = self.folder / name
-        shutil.rmtree(output_dir, ignore_errors=True)
+    def fresh(self) -> Path:
+        """An empty output folder of its own, but for MLflow's empty database, which takes seconds to make."""
+        output_dir = self.folder / f"life-{next(self.numbers)}"  # MLflow keeps a database open, so no name comes twice
         output_dir.mkdir()
         shutil.copy(self._database, output_dir / "mlflow.db")
         return output_dir
 
-    def kills(self, places: Sequence[Place], count: int = 3) -> Iterator[Told]:
-        """At each place, `count` runs killed and typed again, the methods in turn."""
-        for number, place in enumerate(place for place in places for _ in range(count)):
+    def kills(self, places: Sequence[Place], times: int = 3) -> Iterator[Told]:
+        """At each place, `times` runs killed and typed again, the methods in turn."""
+        for number, place in enumerate(place for _ in range(times) for place in places):
             method = self.methods[number % len(self.methods)]
             output_dir, moment = self.stopped(method, place)
             self.finish(self.typed(method, output_dir))
             yield Told(f"killed: {place.name}", f"{method}, {moment}", self.lost(method, output_dir))
+            shutil.rmtree(output_dir)
 
     def stopped(self, method: str, place: Place, number: int = signal.SIGKILL) -> tuple[Path, Moment]:
         """A run that got a signal there, its folder, and the moment it was."""
@@ -101,7 +102,7 @@ class Trials:
         return {method: self._left_in_peace(method) for method in self.methods}
 
     def _left_in_peace(self, method: str) -> tuple[History, State]:
-        output_dir, trace = self.fresh(method), self.folder / f"{method}.trace"
+        output_dir, trace = self.fresh(), self.folder / f"{method}.trace"
         done = self.run(self.typed(method, output_dir), json.dumps({"trace": str(trace)}))
         assert done.returncode == 0, done.stdout + done.stderr
         return History(trace, output_dir), end_state(output_dir)

@@ -132,10 +132,13 @@ import pathlib, sys, time
 from filelock import FileLock, Timeout
 folder = pathlib.Path(r'{run_dir}')
 folder.mkdir(parents=True, exist_ok=True)
+lock = FileLock(folder / '.lock')
 try:
-    FileLock(folder / '.lock').acquire(timeout=0)
+    lock.acquire(timeout=0)
 except Timeout:
     sys.exit('error: in use')
+if (folder / 'status.json').exists():
+    sys.exit()
 with (folder / 'times').open('a') as times:
     times.write('ran ')
 time.sleep(1)

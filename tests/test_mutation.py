@@ -36,9 +36,3 @@ def test_the_sample_is_the_same_every_time_and_has_tests_nearby() -> None:
     assert len(sample) == COUNT
     assert {Path(change.file).parent.name for change in sample} == {"equations", "algorithms", "statistics"}
     assert all(nearest(change.file) for change in sample)
-
-
-def test_the_committed_table_names_every_classical_bug() -> None:
-    text = (ROOT / "docs" / "mutation.md").read_text()
-    assert all(f"| {bug.name} |" in text for bug in BUGS)
-    assert "**nobody**" not in text

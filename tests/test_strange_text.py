@@ -23,11 +23,11 @@ from alignbench.store.packing import pack, unpack
 
 SLOW = settings(max_examples=60, deadline=None)
 MEGABYTES = {
-    "digits": "7" * 2_000_000, "commas": "1,000" * 400_000, "minus": "-" * 2_000_000,
-    "open braces": "\\boxed{" * 200_000,
-    "braces": "\\boxed{" + "{" * 500_000 + "}" * 500_000, "marks": "#### " * 400_000, "spaces": " " * 2_000_000,
-    "nul": "\0" * 2_000_000, "emoji": "\U0001f600" * 500_000, "number, then spaces": "5" + " " * 2_000_000,
-    "score": "Score: " * 300_000, "spaced digits": "1 000 " * 300_000, "dots": "1." * 500_000,
+    "digits": "7" * 1_000_000, "commas": "1,000" * 200_000, "minus": "-" * 1_000_000,
+    "open braces": "\\boxed{" * 100_000,
+    "braces": "\\boxed{" + "{" * 250_000 + "}" * 250_000, "marks": "#### " * 200_000, "spaces": " " * 1_000_000,
+    "nul": "\0" * 1_000_000, "emoji": "\U0001f600" * 250_000, "number, then spaces": "5" + " " * 1_000_000,
+    "score": "Score: " * 150_000, "spaced digits": "1 000 " * 150_000, "dots": "1." * 250_000,
 }
 READERS: tuple[Callable[[str], object], ...] = (strict, flexible, gold, number, boxed, parse_score)
 

@@ -10,10 +10,11 @@ CURRENCY = r"[$€£¥₹₩₽¢]|(?:USD|EUR|GBP|Rs\.?)(?![A-Za-z])"
 GROUPED = r"[0-9]{1,3}(?:[,\u00a0\u2009\u202f][0-9]{2,3})*[,\u00a0\u2009\u202f][0-9]{3}"
 DIGITS = rf"(?P<digits>(?:{GROUPED}|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 
-# The number a text begins with: "-$1,080.50", "$ -3", "15 apples", "20%".
-LEADING = re.compile(rf"\s*(?P<sign>[+{MINUS}])?\s*(?:{CURRENCY})?\s*(?P<inner>[{MINUS}])?\s*{DIGITS}")
+# The number a text begins with: "-$1,080.50", "$ -3", "15 apples", "20%". White space is never given back (*+): without
+# that a long run of it would be tried in every division among the four places.
+LEADING = re.compile(rf"\s*+(?P<sign>[+{MINUS}])?\s*+(?:{CURRENCY})?\s*+(?P<inner>[{MINUS}])?\s*+{DIGITS}")
 # What may not follow it: more of the number, or an operator that makes it a sum, a ratio, a range or a power.
-GOES_ON = re.compile(rf"[0-9]|[.,][0-9]|[eE][-+]?[0-9]| [0-9]{{3}}(?![0-9])|\s*[*/×÷·^=:+{MINUS}]\s*[$€£(]?\s*[0-9]")
+GOES_ON = re.compile(rf"[0-9]|[.,][0-9]|[eE][-+]?[0-9]| [0-9]{{3}}(?![0-9])|\s*+[*/×÷·^=:+{MINUS}]\s*+[$€£(]?\s*+[0-9]")
 # A number anywhere; whether a minus before it is a sign or an operator is told by what stands before the minus.
 ANYWHERE = re.compile(rf"(?P<sign>[{MINUS}])?(?:{CURRENCY})?(?P<inner>[{MINUS}])?{DIGITS}")
 

@@ -65,6 +65,8 @@ def test_a_column_that_only_some_rows_have_is_an_error(written, rollouts_for):
     [
         ("[1.0, 2.0]", "returned 2 values for 3 completions"),
         ("[1.0] * 4", "returned 4 values for 3 completions"),
+        ("[1.0]", "returned 1 values for 3 completions"),
+        ("[]", "returned 0 values for 3 completions"),
         ("[1.0, None, 2.0]", "returned None for row r1, expected a finite number"),
         ("[1.0, 2.0, float('nan')]", "returned nan for row r2"),
         ("[float('inf'), 2.0, 3.0]", "returned inf for row r0"),

@@ -1,7 +1,7 @@
 """A real MLflow server on loopback, killed in the middle of a run and started again: nothing is lost or told twice.
 
 The server runs over SQLite, which takes half a minute, and over PostgreSQL where ALIGNBENCH_POSTGRES names a database
-that may be written to, such as postgresql://user:password@127.0.0.1:5432/mlflow (the driver is psycopg2).
+that may be written to, such as postgresql://user:password@127.0.0.1:5432/mlflow (the driver is psycopg).
 """
 
 import json

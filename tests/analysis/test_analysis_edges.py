@@ -1,0 +1,20 @@
+"""Edges of the statistics that small changes made at random showed to be untested (see docs/mutation.md)."""
+
+import numpy as np
+import pytest
+
+from analysis.statistics.estimate import interquartile_mean
+from analysis.statistics.paired import sign_flip
+
+
+def test_the_interquartile_mean_has_an_interval_from_ten_numbers_on():
+    assert interquartile_mean(list(range(9))).reason == "n<10"
+    ten = interquartile_mean([float(number) for number in range(10)])
+    assert ten.reason is None
+    assert ten.low < ten.value < ten.high
+
+
+def test_drawn_sign_flips_cannot_be_surer_than_their_number():
+    many = [float(number) for number in range(40)]
+    found = sign_flip(many, [number - 1 for number in many], np.random.default_rng(0))
+    assert found.smallest == pytest.approx(2 / 20_000)
