@@ -11,7 +11,7 @@ from alignbench.plan import Plan, forecast, refuse
 from alignbench.readiness import require_room
 from alignbench.settings import identify
 from alignbench.store.diary import is_finished
-from alignbench.wording import Told, duration, gib, judges, listed, page
+from alignbench.wording import Told, counted, duration, gib, judges, listed, page
 
 SHARED = ("the SFT model", "the reward model", "sft", "reward model")
 """What is made once for all runs."""
@@ -43,13 +43,13 @@ class Study:
         problems = [problem for plan in self.plans.values() for problem in plan.ready.problems]
         seeds = {arm: [config["seed"] for config in configs] for arm, configs in self.runs.items()}
         ahead = forecast(list(self.plans.values()), seeds, problems)
-        counted = all("disk" in lines for lines in told.values())
-        together = (self._together(problems) if counted else {}) | judges(ahead) | effects(ahead)
+        complete = all("disk" in lines for lines in told.values())
+        together = (self._together(problems) if complete else {}) | judges(ahead) | effects(ahead)
         arms = [line for arm, lines in told.items() for line in
                 [f"{arm}, seeds {' '.join(map(str, seeds[arm]))}",
                  *page({name: found for name, found in lines.items() if name not in shared})]]
         study = next(iter(self.plans.values())).identity.study
-        title = f"plan of study {study}: {sum(map(len, seeds.values()))} runs; nothing is trained"
+        title = f"plan of study {study}: {counted(sum(map(len, seeds.values())), 'run')}; nothing is trained"
         Display().say("\n".join([title, *page({"conditions": list(conditions)} | shared), *arms,
                                  "together", *page(together)]))
         refuse(problems)
@@ -84,7 +84,7 @@ def effects(ahead: Mapping[str, Any]) -> Told:
     lines = []
     for found in ahead["effects"]:
         (one, other), (first, second), smallest = found["methods"], found["seeds"], found["smallest"]
-        between = f"{one} ({first} seeds) and {other} ({second} seeds)"
+        between = f"{one} ({counted(first, 'seed')}) and {other} ({counted(second, 'seed')})"
         lines.append(f"{between}: with 80 % power d >= {smallest:.3g}, in standard deviations over seeds"
                      if smallest else f"{between}: nothing can be found, give each method two seeds or more")
     return {"effect": lines} if lines else {}

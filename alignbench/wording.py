@@ -23,6 +23,11 @@ def gib(size: float) -> str:
     return f"{size / (1 << 30):.3g}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: one run, 6 runs."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def duration(hours: float) -> str:
     """Hours, or minutes where they are fewer than two hours."""
     return f"{hours:.1f} h" if hours >= 2 else f"{hours * 60:.1f} min"

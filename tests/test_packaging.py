@@ -60,5 +60,5 @@ def test_it_finds_its_configs_far_from_the_checkout(installed: Path, tmp_path: P
 
 def test_it_plans_a_study_far_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     words = ("sweeps=ppo_vs_grpo", "seed=42", "algo=ppo", "plan=true")
-    assert "plan of study ppo_vs_grpo: 1 runs" in use(installed, tmp_path, sys.executable, "-m", "alignbench", *words)
+    assert "plan of study ppo_vs_grpo: 1 run;" in use(installed, tmp_path, sys.executable, "-m", "alignbench", *words)
     use(installed, tmp_path, sys.executable, "-c", "import alignbench.analysis.__main__")
