@@ -1,77 +1,142 @@
-"""Where a step's time goes on the embedded default, and what threads and microbatches do to it: ratios, in alternation.
+"""Where the time of a step goes, by model and method, and what shared prompts, threads and microbatches do to it.
 
     python benchmarks/step.py [rounds]
+
+Each row is the median of the seconds of a step's parts; behind it stand the ratios to the first row of its block, round
+by round, from the lowest to the highest. Weights are random and are hardly moved, so that all rows do the same work;
+answers are cut to lengths between a quarter of the limit and all of it.
 """
 
 import statistics
 import sys
-import tempfile
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
+from alignbench.core.batches import Prompts, Rollouts
+from alignbench.core.seeds import derive
 from alignbench.data.arithmetic import Arithmetic
 from alignbench.data.stream import PromptStream
 from alignbench.engine.invariants import Invariants
-from alignbench.engine.state import RunState
+from alignbench.engine.optimize import AdamW
+from alignbench.engine.state import RunState, StepReport
 from alignbench.models import critic as critics
 from alignbench.models.loading import Tiny
 from alignbench.models.policy import CausalPolicy
-from alignbench.phases.follow import write_down
 from alignbench.phases.rl import RL
 from alignbench.rewards.exact_match import ExactMatch
-from alignbench.store.tracker import Tracker
 
-STEPS = 6
 PARTS = ("rollout", "score", "update")
+TINY = Tiny(dtype="float32")
+MEDIUM = Tiny(dtype="float32", hidden=512, layers=8, heads=8, intermediate=1536, vocabulary=4000)
 
 
-def measure(algorithm: GRPO | PPO, microbatch_size: int, threads: int) -> dict[str, float]:
-    """Seconds of each part of a step, and what writing it down takes, over a few steps of a new run."""
-    torch.set_num_threads(threads)
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One row of the table."""
+
+    model: Tiny = TINY
+    algorithm: Any = field(default_factory=GRPO)
+    rollouts: int = 128
+    examples: int = 0
+    """Worked problems before each prompt."""
+    new_tokens: int = 32
+    shared: bool = True
+    """Whether siblings may be read behind the prompt they share."""
+    old_logprobs: Literal["auto", "rescored"] = "auto"
+    microbatch_size: int = 32
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The sampler, its answers cut to lengths between a quarter of the limit and all of it."""
+
+    sampler: Any
+
+    def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
+        rollouts = self.sampler(prompts, group_size, seed)
+        n, t = rollouts.mask.shape
+        lengths = torch.randint(max(t // 4, 1), t + 1, (n, 1), generator=derive(seed, "cut"))
+        mask = rollouts.mask & (torch.arange(t) < lengths)
+        return replace(rollouts, mask=mask, logprobs=torch.where(mask, rollouts.logprobs, 0.0))
+
+
+def steps(setting: Setting) -> Iterator[StepReport]:
+    """Steps of a new run, without end."""
     data = Arithmetic(train_rows=1000, demonstration_rows=3000)
-    texts = [row["prompt"] + row["completion"] for row in data.demonstrations()]
-    model, text = Tiny(dtype="float32").load(texts=texts, start=None, device="cpu", seed=0)
-    critic = algorithm.critic and critics.make(model, algorithm.critic, seed=0)
+    worked = [row["prompt"] + row["completion"] for row in data.demonstrations()]
+    model, text = setting.model.load(texts=worked, start=None, device="cpu", seed=0)
+    critic = setting.algorithm.critic and critics.make(model, setting.algorithm.critic, seed=0)
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
-    rl = RL()
-    stream = PromptStream(data.prompts("train"), text.prompt, rl.prompts_per_step(algorithm), 0, text.pad, 256)
-    engine = rl.engine(policy, ExactMatch(), algorithm, 0, microbatch_size, Invariants())
-    with tempfile.TemporaryDirectory() as folder, Tracker.open(
-        Path(folder) / "run", uri=None, output_dir=Path(folder), run_name="step", tags={"phase": "rl"}, params={},
-        resume_after=None,
-    ) as tracker:
-        reports = write_down(rl.run(engine, stream, RunState.at_start(algorithm)), tracker, "rl")
-        next(reports)  # the first step warms caches up
-        shown = [report.metrics for report in islice(reports, STEPS)]
-        seconds = {part: statistics.median(m[f"cost/{part}_seconds"] for m in shown) for part in PARTS}
-        return {**seconds, "write down": tracker.seconds / (STEPS + 1)}
+    policy.sharing = replace(policy.sharing, possible=setting.shared)
+    rl = RL(rollouts_per_step=setting.rollouts, max_new_tokens=setting.new_tokens, old_logprobs=setting.old_logprobs,
+            optimizer=AdamW(learning_rate=1e-9))
+    before = "\n".join(worked[: setting.examples])
+    stream = PromptStream(
+        data.prompts("train"), lambda prompt: text.prompt(before + prompt), rl.prompts_per_step(setting.algorithm), 0,
+        text.pad, 1024)
+    engine = rl.engine(
+        policy, ExactMatch(), setting.algorithm, 0, setting.microbatch_size, Invariants(weights_moved="off"))
+    engine = replace(engine, sampler=Cut(engine.sampler))
+    return rl.run(engine, stream, RunState.at_start(setting.algorithm))
+
+
+def compare(title: str, settings: dict[str, Setting], rounds: int) -> None:
+    """Print one line for each setting: a step of each in turn, as often as there are rounds."""
+    running = {name: steps(setting) for name, setting in settings.items()}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in settings}
+    for _ in range(rounds + 1):
+        for name, reports in running.items():
+            torch.set_num_threads(settings[name].threads)
+            report = next(reports)
+            found[name].append({part: report.metrics[f"cost/{part}_seconds"] for part in PARTS})
+            scored = report.scored
+    tell(f"\n{title}: prompts of {scored.prompt_lengths.float().mean():.0f} tokens, "
+         f"answers of {scored.mask.sum(1).float().mean():.0f}, seconds of {len(scored)} rollouts")
+    first = next(iter(found.values()))[1:]  # the first step warms caches up
+    for name, seen in found.items():
+        tell(f"  {name:26}" + "   ".join(f"{part} {_told(part, seen[1:], first)}" for part in PARTS))
+
+
+def _told(part: str, seen: list[dict[str, float]], first: list[dict[str, float]]) -> str:
+    ratios = sorted(s[part] / f[part] for s, f in zip(seen, first, strict=True))
+    middle = statistics.median(ratios)
+    return f"{statistics.median(s[part] for s in seen):7.4f} x {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+def tell(line: str) -> None:
+    """Show a line now."""
+    print(line, flush=True)  # noqa: T201  this is its purpose
 
 
 def main(rounds: int) -> None:
-    """Print one line for each setting: seconds by part, and the step as a ratio to the default's, lowest to highest."""
-    settings = {
-        "grpo, microbatch 32, 1 thread": (GRPO(), 32, 1),
-        "ppo,  microbatch 32, 1 thread": (PPO(), 32, 1),
-        "grpo, microbatch 16, 1 thread": (GRPO(), 16, 1),
-        "grpo, microbatch 64, 1 thread": (GRPO(), 64, 1),
-        "grpo, microbatch 32, 2 threads": (GRPO(), 32, 2),
+    """Print the tables."""
+    shapes = {
+        "tiny": Setting(),
+        "tiny, longer prompts": Setting(examples=4),
+        "tiny, longer prompts and answers": Setting(examples=4, new_tokens=128, rollouts=64),
+        "31 M": Setting(model=MEDIUM, examples=4, rollouts=32),
     }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in settings}
-    for _ in range(rounds):
-        for name, how in settings.items():
-            found[name].append(measure(*how))
-    default = [sum(r[p] for p in PARTS) for r in found["grpo, microbatch 32, 1 thread"]]
-    for name, rounds_of in found.items():
-        mean = {part: statistics.median(r[part] for r in rounds_of) for part in rounds_of[0]}
-        ratios = sorted(sum(r[p] for p in PARTS) / d for r, d in zip(rounds_of, default, strict=True))
-        parts = "  ".join(f"{part} {value:.4f}" for part, value in mean.items())
-        print(f"{name:32} {parts} s   step x {ratios[0]:.2f} to {ratios[-1]:.2f}")  # noqa: T201  this is its purpose
+    for name, shape in shapes.items():
+        compare(name, {
+            "grpo, alone, rescored": replace(shape, shared=False, old_logprobs="rescored"),
+            "grpo, rescored": replace(shape, old_logprobs="rescored"),
+            "grpo": shape,
+            "ppo": replace(shape, algorithm=PPO()),
+        }, rounds if shape.model is TINY else max(rounds // 3, 1))
+    compare("tiny, microbatches and threads", {
+        "grpo, microbatch 32": Setting(),
+        "grpo, microbatch 16": Setting(microbatch_size=16),
+        "grpo, microbatch 64": Setting(microbatch_size=64),
+        "grpo, 2 threads": Setting(threads=2),
+    }, rounds)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
