@@ -16,6 +16,7 @@ from alignbench.engine.score import read
 from alignbench.engine.supervise import negative_log_likelihood
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
+from alignbench.models.truncation import Truncation
 from alignbench.phases.degenerate import is_empty, is_repeated
 from alignbench.phases.sft import Demonstrations
 
@@ -44,6 +45,8 @@ class Evaluate:
     """The k of pass@k, each at most `samples`."""
     temperature: Positive = 1.0
     """Temperature of the answers that are drawn."""
+    truncation: Truncation | None = None
+    """Which tokens may be drawn, such as {top_p: 0.95}; null lets all. The distance to the reference is of all."""
     seed: Size = 0
     """Seed of what is drawn, the same for all runs."""
     select: Literal["last", "perplexity", "avg_reward", "accuracy"] = "last"
@@ -61,6 +64,9 @@ class Evaluate:
                             "by, such as select=perplexity, or set max_kl=null")
         if self.select == "perplexity" and not self.perplexity_rows:
             raise UserError("select=perplexity needs perplexity_rows=1 or more")
+        if self.truncation is not None and self.decoding == "greedy" and not self.samples:
+            raise UserError("eval.truncation would not be read, since no answer is drawn: set eval.decoding=sampled or "
+                            "eval.samples=8, or eval.truncation=null")
 
 
     def is_due(self, step: int, over: bool) -> bool:
@@ -108,7 +114,8 @@ class Examiner:
         """`samples` answers to each prompt, a row each: a single one by `decoding`, several drawn at `temperature`."""
         greedy = samples == 1 and self.settings.decoding == "greedy"
         temperature = 0.0 if greedy else self.settings.temperature
-        return [row for rollouts in self._answers(rows, samples, temperature) for row in self._rows(rollouts)]
+        drawn = self._answers(rows, samples, temperature, self.settings.truncation)
+        return [row for rollouts in drawn for row in self._rows(rollouts)]
 
     @torch.no_grad()
     def distance(self, rows: Sequence[Row], prefix: str) -> Numbers:
@@ -135,14 +142,17 @@ class Examiner:
         """
         right: list[int] = []
         n = self.settings.samples
-        for rollouts in self._answers(rows, n, temperature=self.settings.temperature):
+        for rollouts in self._answers(rows, n, self.settings.temperature, self.settings.truncation):
             marks = self.scorer(rollouts).components["correct_strict"].view(-1, n)
             right += [int(c) for c in marks.sum(1).tolist()]
         return {f"{prefix}pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in right)
                 for k in self.settings.pass_at}
 
-    def _answers(self, rows: Sequence[Row], samples: int, temperature: float) -> Iterator[Rollouts]:
-        sampler = Sampler(policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature)
+    def _answers(
+        self, rows: Sequence[Row], samples: int, temperature: float, truncation: Truncation | None = None
+    ) -> Iterator[Rollouts]:
+        sampler = Sampler(policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature,
+                          truncation=truncation)
         text = self.policy.text
         for prompts in once(rows, text.prompt, self.batch_size, text.pad, self.max_prompt_tokens):
             yield sampler(prompts, samples, self.settings.seed)

@@ -15,6 +15,7 @@ from alignbench.engine.state import RunState, StepReport
 from alignbench.engine.update import Update
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
+from alignbench.models.truncation import Truncation
 from alignbench.phases.select import Best
 
 CONDITIONS = "conditions"
@@ -37,6 +38,8 @@ class RL:
     """Where an answer is cut."""
     temperature: Positive = 1.0
     """Of the sampling, and of the log-probabilities that are trained on."""
+    truncation: Truncation | None = None
+    """Which tokens may be sampled, such as {top_p: 0.95}; needs importance_cap, since all tokens are trained on."""
     epochs: Count = 1
     """Passes over the rollouts of a step."""
     minibatches: Count = 2
@@ -53,6 +56,11 @@ class RL:
     """How weights are changed."""
     checkpoint_every: Size = 20
     """Steps between checkpoints; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        if self.truncation is not None and self.importance_cap is None:
+            raise UserError("rl.truncation samples from fewer tokens than are trained on, so each has to be weighed by "
+                            "the chance that was left: set rl.importance_cap=1.0, or rl.truncation=null")
 
     def prompts_per_step(self, algorithm: Algorithm) -> int:
         """Raises UserError where groups do not fit into a step or a minibatch."""
@@ -89,7 +97,8 @@ class RL:
             optimizer=Optimizer(groups, self.optimizer, self.optimizer_steps, apart=apart),
             epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants,
             importance_cap=self.importance_cap)
-        sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+        sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
+                          truncation=self.truncation)
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
                       steps=self.steps, missing_eos_penalty=self.missing_eos_penalty,
                       rescored=self._rescored(algorithm, invariants))
