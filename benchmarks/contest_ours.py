@@ -22,7 +22,8 @@ def main() -> None:
     algorithm = GRPO(group_size=setting.group_size, clip_low=CLIP, clip_high=CLIP, kl=FixedKL(coef=KL))
     optimizer = AdamW(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, warmup_steps=WARMUP)
     rl = RL(steps=setting.steps + 1, rollouts_per_step=setting.rollouts, max_new_tokens=setting.new_tokens,
-            minibatches=setting.minibatches, optimizer=optimizer)
+            minibatches=setting.minibatches, optimizer=optimizer,
+            old_logprobs="rescored")  # as TRL does, which has none from its sampler
     engine = rl.engine(policy, ExactMatch(), algorithm, 0, setting.microbatch, Invariants())
     clock, before = Clock(setting, policy.model.state_dict), 0
     start = perf_counter()
