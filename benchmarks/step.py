@@ -121,7 +121,7 @@ def main(rounds: int) -> None:
         "tiny": Setting(),
         "tiny, longer prompts": Setting(examples=4),
         "tiny, longer prompts and answers": Setting(examples=4, new_tokens=128, rollouts=64),
-        "31 M": Setting(model=MEDIUM, examples=4, rollouts=32),
+        "8 layers of width 512": Setting(model=MEDIUM, examples=4, rollouts=32),
     }
     for name, shape in shapes.items():
         compare(name, {
