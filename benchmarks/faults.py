@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     numbers, told = [int(word) for word in words if word.isdigit()], list[Told]()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         trials = Trials(Path(folder))
-        for one in chain(mishaps(trials), trials.kills(PLACES, *numbers)):
+        for one in chain(trials.kills(PLACES, *numbers), mishaps(trials)):
             told.append(one)
             sys.stdout.write(f"{one.fault}: {one.how}: lost {one.lost}\n")
             sys.stdout.flush()

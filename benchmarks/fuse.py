@@ -75,6 +75,8 @@ def main() -> None:
     """Set the fuse, then do what the door does."""
     given = json.loads(sys.argv.pop(1))
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.addaudithook(Trace(**given) if "trace" in given else Fuse(**given))
     runpy.run_module("alignbench", run_name="__main__", alter_sys=True)
 

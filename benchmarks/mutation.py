@@ -31,7 +31,8 @@ NEAREST = {
     "analysis/statistics": ("tests/analysis/test_analysis_{name}.py", "tests/analysis/test_analysis_statistics.py",
                             "tests/analysis/test_analysis_paired.py", "tests/analysis/test_analysis_crossed.py",
                             "tests/analysis/test_analysis_shares.py", "tests/analysis/test_analysis_verdict.py",
-                            "tests/analysis/test_analysis_design.py", "tests/test_honesty.py"),
+                            "tests/analysis/test_analysis_design.py", "tests/analysis/test_analysis_edges.py",
+                            "tests/test_honesty.py"),
 }
 HEAD = """\
 # Do the tests notice bugs?

@@ -90,12 +90,13 @@ class Trials:
 
     def stopped(self, method: str, place: Place, number: int = signal.SIGKILL) -> tuple[Path, Moment]:
         """A run that got a signal there, its folder, and the moment it was."""
-        while True:
+        for _ in range(10):
             moment, output_dir = self.histories()[method].moment(place, self.rng), self.fresh()
             done = self.run(self.typed(method, output_dir), moment.fuse(number))
             if done.returncode in (-number, 130):
                 return output_dir, moment
             assert done.returncode == 0, done.stdout + done.stderr  # a busy machine: the moment never came
+        raise AssertionError(f"ten runs came to their end before a moment in {place.name}")
 
     @cached_property
     def _whole(self) -> dict[str, tuple[History, State]]:

@@ -10,7 +10,7 @@ from alignbench.algorithms.kl import FixedKL
 from alignbench.algorithms.pairwise import Pairwise
 from alignbench.algorithms.ppo_pairwise import PPOPairwise
 from alignbench.core.errors import UserError
-from alignbench.equations.objectives import clipped_surrogate
+from alignbench.equations.objectives import clipped, clipped_surrogate
 
 
 @pytest.mark.parametrize("algorithm", [Pairwise, PPOPairwise])
@@ -29,6 +29,13 @@ def test_a_kl_penalty_beside_pairs_adds_to_the_loss_and_pulls_towards_the_refere
 def test_the_second_clip_leaves_small_positive_advantages_alone():
     ratio, advantages = tensor([[0.1, 5.0]]), tensor([[0.5, 0.5]])
     assert_close(clipped_surrogate(ratio, advantages, 0.2, 0.2, 3.0), clipped_surrogate(ratio, advantages, 0.2, 0.2))
+
+
+def test_what_counts_as_clipped_goes_by_the_sign_of_the_advantage_and_not_by_its_size():
+    ratio = tensor([[5.0, 5.0, 0.1, 0.1]])
+    for size in (0.5, 2.0):
+        advantages = size * tensor([[1.0, -1.0, 1.0, -1.0]])
+        assert clipped(ratio, advantages, 0.2, 0.2).tolist() == [[True, False, False, True]]
 
 
 def test_a_score_above_its_range_alone_is_refused_and_one_on_its_edge_is_not():

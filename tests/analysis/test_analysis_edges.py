@@ -12,6 +12,7 @@ def test_the_interquartile_mean_has_an_interval_from_ten_numbers_on():
     ten = interquartile_mean([float(number) for number in range(10)])
     assert ten.reason is None
     assert ten.low < ten.value < ten.high
+    assert interquartile_mean([1.0] * 10).reason == "zero_pooled_variance"
 
 
 def test_drawn_sign_flips_cannot_be_surer_than_their_number():
