@@ -93,8 +93,8 @@ class IsolatedLauncher(Launcher):
 
     def _plan(self, jobs: Sequence[Job], configs: Sequence[DictConfig], conditions: Sequence[str]) -> None:
         """Tell what all of it would take."""
+        from alignbench.planning.study import Study
         from alignbench.settings import resolve  # here, because only a sweep needs them
-        from alignbench.study import Study
 
         arms: dict[str, list[dict[str, Any]]] = {}
         for arm, config in zip(arm_labels([job.describe() for job in jobs]), configs, strict=True):

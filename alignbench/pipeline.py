@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from alignbench import plan
 from alignbench.core import record
 from alignbench.core.contracts import Scorer
 from alignbench.data.splits import fingerprint
@@ -29,6 +28,7 @@ from alignbench.phases.follow import Display, keep_samples, ledger, write_down
 from alignbench.phases.inquest import Witness, watched
 from alignbench.phases.rl import CONDITIONS, refuse_other_conditions, restore, snapshot
 from alignbench.phases.select import Best
+from alignbench.planning import plan
 from alignbench.settings import Identity, Job, build, conditions, identify, own_code, resolve, wants_plan
 from alignbench.store.artifacts import Artifact
 from alignbench.store.card import write_card

@@ -1,6 +1,6 @@
 """Two real steps of each phase of a run, in a folder that is given up afterwards: how long they take, how it begins.
 
-`python -m alignbench.probe FOLDER` reads probe.yaml there, as `alignbench.plan` writes it, and writes probe.json.
+`python -m alignbench.probe FOLDER` reads probe.yaml there, as `planning.plan` writes it, and writes probe.json.
 """
 
 import json

@@ -14,8 +14,8 @@ from alignbench.__main__ import one_plan
 from alignbench.core.errors import UserError
 from alignbench.models.sampler import Sampler
 from alignbench.pipeline import run
-from alignbench.plan import Plan, shortened
-from alignbench.readiness import require_room, require_tracking
+from alignbench.planning.plan import Plan, shortened
+from alignbench.planning.readiness import require_room, require_tracking
 from alignbench.settings import build, resolve
 
 PREFERENCES = ("data=preferences_toy", "reward=bradley_terry", "reward_model.steps=2", "reward_model.batch_size=8",
@@ -163,9 +163,9 @@ MEASURED = """
 import json, sys
 from pathlib import Path
 from commands import config
-from alignbench.expected import interpreter
+from alignbench.planning.expected import interpreter
 from alignbench.pipeline import run
-from alignbench.plan import Plan
+from alignbench.planning.plan import Plan
 from alignbench.settings import identify, resolve
 cfg = config(*sys.argv[1:])
 plan = Plan(resolve(cfg))

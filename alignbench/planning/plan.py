@@ -16,13 +16,13 @@ import yaml
 from alignbench import analyst
 from alignbench.core.errors import UserError
 from alignbench.core.judging import Judge
-from alignbench.expected import Expected, Need
 from alignbench.foundations import Foundations
 from alignbench.material import Material
 from alignbench.phases.follow import Display
-from alignbench.readiness import Readiness, require_room
+from alignbench.planning.expected import Expected, Need
+from alignbench.planning.readiness import Readiness, require_room
+from alignbench.planning.wording import Told, duration, gib, judges, listed, page
 from alignbench.settings import Identity, build_what_can_be, flatten, identify, resolve
-from alignbench.wording import Told, duration, gib, judges, listed, page
 
 HOUR = 3600.0
 

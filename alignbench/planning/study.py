@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.phases.follow import Display
-from alignbench.plan import Plan, forecast, refuse
-from alignbench.readiness import require_room
+from alignbench.planning.plan import Plan, forecast, refuse
+from alignbench.planning.readiness import require_room
+from alignbench.planning.wording import Told, counted, duration, gib, judges, listed, page
 from alignbench.settings import identify
 from alignbench.store.diary import is_finished
-from alignbench.wording import Told, counted, duration, gib, judges, listed, page
 
 SHARED = ("the SFT model", "the reward model", "sft", "reward model")
 """What is made once for all runs."""

@@ -13,8 +13,8 @@ from alignbench.core.errors import UserError
 from alignbench.core.hub import PATIENCE
 from alignbench.foundations import Foundations
 from alignbench.material import Material
+from alignbench.planning.wording import gib
 from alignbench.settings import Job
-from alignbench.wording import gib
 
 Found = TypeVar("Found")
 WEB = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
