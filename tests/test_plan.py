@@ -96,6 +96,14 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
     assert str(refused.value).startswith("6 things are missing")
 
 
+@pytest.mark.parametrize("word", ["rl.truncation={top_p: 0.9}", "eval.truncation={top_p: 0.9}", "algo.clip_low=7",
+                                  "sft.steps=-1", "hardware.threads=0", "reward_model.batch_size=0",
+                                  "data.train_rows=-1"])
+def test_one_wrong_setting_is_told_and_nothing_else_breaks(word: str) -> None:
+    with pytest.raises(UserError, match=r"^one thing is missing or wrong:\n- .*" + word.split(".")[0]):
+        run(config("hardware=cpu", word, "plan=true"))
+
+
 @pytest.mark.parametrize("uri", [None, "sqlite:////tmp/mlflow.db", "file:///tmp/mlruns", "databricks"])
 def test_a_place_to_track_that_can_be_made_is_no_problem(uri: str | None) -> None:
     require_tracking(uri)

@@ -25,6 +25,8 @@ from alignbench.planning.wording import Told, duration, gib, judges, listed, pag
 from alignbench.settings import Identity, build_what_can_be, flatten, identify, resolve
 
 HOUR = 3600.0
+STANDS_ON = ("base", "rows", "model", "data", "algo", "reward", "reward_model", "hardware", "sft", "rl", "eval")
+"""What nothing can be told without."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ class Plan:
         """All that could be found out."""
         sections = {"data": self._data, "model": self._model, "phases": self._phases, "memory": self._memory,
                     "disk": self._disk, "time": self._time, "start": self._start, "folder": self._folder}
-        lines = {name: self.ready.attempt(tell, "base", "rows", "model", "data", breaks=name)
-                 for name, tell in sections.items()}
+        lines = {name: self.ready.attempt(tell, *STANDS_ON, breaks=name) for name, tell in sections.items()}
         return {name: found for name, found in lines.items() if found}
 
     # --- its sections ---------------------------------------------------------------------------------------------
