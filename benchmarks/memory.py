@@ -17,17 +17,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import weakref
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import process_time
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
@@ -38,6 +33,7 @@ from alignbench.engine.invariants import Invariants
 from alignbench.engine.state import RunState
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
+from alignbench.models.memory import Alive
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_tokenizer
 from alignbench.phases.rl import RL
@@ -83,33 +79,6 @@ class Sums:
     def fingerprint(self) -> str:
         """There is only one."""
         return "sums"
-
-
-class Alive(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive while it is open, and the most there were at once."""
-
-    def __init__(self, known: Iterable[Tensor]) -> None:
-        """`known` are there already, and are not counted."""
-        super().__init__()
-        self.sizes, self.now, self.peak = {t.untyped_storage()._cdata: 0 for t in known}, 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._see(tensor.untyped_storage())
-        return out
-
-    def _see(self, storage: Any) -> None:
-        if storage._cdata in self.sizes:
-            return
-        self.sizes[storage._cdata] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, storage._cdata)
-
-    def _gone(self, name: int) -> None:
-        self.now -= self.sizes.pop(name)
 
 
 def write_model(size: Size, folder: Path) -> None:
