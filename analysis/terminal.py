@@ -120,7 +120,7 @@ def _metric_table(findings: Findings) -> list[str]:
     base, other = findings.baseline, next(arm for arm in findings.arms if arm is not findings.baseline)
     first, second = _heading(base), _heading(other)
     minus, over = "difference", "ratio"
-    if len(other.label) + len(base.label) <= 8:
+    if len(other.label) + len(base.label) <= 7:
         minus, over = f"{other.label} - {base.label}", f"{other.label} / {base.label}"
     rows = [_row("(* decides)", first, second, minus, "95% CI", "g")]
     rows += [_difference(findings, pair) for pair in (*findings.pairs, *findings.exploratory[:6])]
@@ -129,7 +129,7 @@ def _metric_table(findings: Findings) -> list[str]:
 
 
 def _row(name: str, first: str, second: str, change: str, interval: str, g: str) -> str:
-    return _fit(f" {name[:20]:<20}{first:>12}{second:>12} {change:<11} {interval:<16} {g}".rstrip())
+    return _fit(f" {name[:20]:<20}{first:>12}{second:>12} {change:<10} {interval:<16} {g}".rstrip())
 
 
 def _name(metric: Metric) -> str:
