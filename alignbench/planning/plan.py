@@ -21,7 +21,7 @@ from alignbench.material import Material
 from alignbench.phases.follow import Display
 from alignbench.planning.expected import Expected, Need
 from alignbench.planning.readiness import Readiness, require_room
-from alignbench.planning.wording import Told, duration, gib, judges, listed, page
+from alignbench.planning.wording import Told, duration, gib, judges, listed, page, typed
 from alignbench.settings import Identity, build_what_can_be, flatten, identify, resolve
 
 HOUR = 3600.0
@@ -231,7 +231,7 @@ def settings(config: Mapping[str, Any]) -> list[str]:
     choices = HydraConfig.get().runtime.choices.items()
     chosen = [f"{group}={option}" for group, option in sorted(choices) if option and not group.startswith(BESIDE)]
     usual = flatten(resolve(compose(HydraConfig.get().job.config_name, overrides=chosen)))
-    changed = [f"{key}={value} (usually {usual.get(key)})" for key, value in flatten(config).items()
+    changed = [f"{key}={typed(value)} (usually {typed(usual.get(key))})" for key, value in flatten(config).items()
                if value != usual.get(key) and not key.startswith(("plan", "output_dir", "names"))]
     return [" ".join(chosen), *(changed or ["all as usual"])]
 

@@ -1,5 +1,6 @@
 """The words of a plan: parts, sizes, times and prices as lines."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,11 @@ def page(told: Told) -> list[str]:
     """Lines under names, the names in a column of their own."""
     return [f"  {name if not number else '':<12}{line}" for name, found in told.items()
             for number, line in enumerate(found)]
+
+
+def typed(value: Any) -> str:
+    """A setting as one types it: null, true, [a, b]."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def listed(sizes: Mapping[str, int]) -> str:
