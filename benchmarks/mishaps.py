@@ -86,12 +86,12 @@ def killed_often(trials: Trials) -> Told:
 
 def twice_at_once(trials: Trials) -> Told:
     """The same sweep typed twice at the same time."""
-    output_dir, alone, sweep = trials.fresh(), trials.fresh(), ("--multirun", "seed=1,2")
-    words = command(trials.typed("grpo", output_dir, *sweep))
+    output_dir, alone = trials.fresh(), trials.fresh()
+    words = command(["--multirun", *trials.typed("grpo", output_dir, "seed=1,2")])
     twins = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
              for _ in range(2)]
     said = [twin.communicate()[0] for twin in twins]
-    trials.finish(trials.typed("grpo", alone, *sweep))
+    trials.finish(["--multirun", *trials.typed("grpo", alone, "seed=1,2")])
     ends = zip((twin.returncode for twin in twins), said, strict=True)
     wrong = [f"exit {code}: {text[-300:]}" for code, text in ends if code]
     for folder in alone.glob("runs/faults/*-s?-*"):
