@@ -182,11 +182,15 @@ def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int)
     return Written(cache=held, work=max(reading - held, last) + of.unpacked)
 
 
-def resident() -> int:
-    """Bytes of this process that are in memory now."""
-    status = Path("/proc/self/status")
+def resident(*, most: bool = False) -> int:
+    """Bytes of this process that are in memory now, or the `most` there ever were.
+
+    Not of the process that started it: getrusage hands a program what its parent held when it was started, so that a
+    small run begun by a large one looks large. It is asked only where the kernel does not tell better.
+    """
+    status, row = Path("/proc/self/status"), "VmHWM" if most else "VmRSS"
     if status.exists():
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(row))
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -95,11 +95,8 @@ def peak_memory() -> float:
     """The most memory this process has held, in bytes: of the GPU where one is used, else of the process."""
     import torch
 
+    from alignbench.models.memory import resident
+
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return float(torch.cuda.max_memory_allocated())
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-
-
+    return float(resident(most=True))

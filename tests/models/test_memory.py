@@ -1,5 +1,8 @@
 """What a model takes, counted on shapes alone, is what the same model takes when it really computes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +75,11 @@ def test_a_longer_answer_and_more_rows_take_more() -> None:
     assert small < long
     assert small < wide
     assert memory.reading(counted, rows=4, length=16) < wide
+
+
+def test_the_most_a_process_held_is_its_own_and_not_that_of_the_process_that_started_it() -> None:
+    held = bytearray(os.urandom(1 << 20)) * 2000
+    asked = "from alignbench.models.memory import resident; print(resident(most=True))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert memory.resident(most=True) >= len(held)
+    assert int(done.stdout) < len(held)
