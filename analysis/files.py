@@ -14,7 +14,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Restore or delete it.") from error
 
@@ -24,15 +24,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({error}). Restore or delete it.") from error
 
 
 def read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line cut short by a killed process is left out and noted."""
+    """The rows of a JSON-lines file; a last line cut short by a killed process is left out and noted.
+
+    Lines end at line feeds alone: an answer may hold other signs that str.splitlines would cut at.
+    """
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as file:
+        lines = list(file)
     rows = []
-    lines = path.read_text().splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))

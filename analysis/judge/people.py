@@ -33,7 +33,7 @@ def read_labels(path: Path) -> dict[Label, str]:
     if not path.is_file():
         raise UserError(f"judge.human_labels={path}: there is no such file.")
     found: dict[Label, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             row = _row(line, f"{path}, line {number}")
             found[str(row["prompt_id"]), int(row["seed"]), frozenset(row["methods"])] = row["winner"]

@@ -10,6 +10,7 @@ from synthetic import GRPO, SEEDS, Fake, Studies, two_by_three
 from alignbench.core.errors import UserError
 from analysis.__main__ import main
 from analysis.declared import Options, declare
+from analysis.files import read_lines
 from analysis.findings import find
 from analysis.load import arm_labels, load_study
 
@@ -234,3 +235,9 @@ def test_where_no_answer_is_called_correct_the_reward_decides(studies, plain):
 
     assert decided_by({}) == "final/accuracy"
     assert decided_by({"final/accuracy": "final/avg_reward"}) == "final/avg_reward"
+
+
+def test_an_answer_may_hold_any_sign_that_looks_like_the_end_of_a_line(tmp_path):
+    answer = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg\rh\nend"
+    (tmp_path / "eval.jsonl").write_text(2 * (json.dumps({"response": answer}, ensure_ascii=False) + "\n"))
+    assert read_lines(tmp_path / "eval.jsonl", []) == 2 * [{"response": answer}]
