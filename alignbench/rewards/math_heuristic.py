@@ -12,8 +12,9 @@ from alignbench.core.errors import UserError
 from alignbench.core.knobs import NonNegative
 from alignbench.rewards.fingerprint import fingerprint
 
+# Whether P( or E[ is closed on its line is asked of the first on each line, once: a megabyte of P( is read in one pass.
 FORMULAS = tuple(map(re.compile, (
-    r"P\(.*?\)", r"E\[.*?\]", r"[∫∑∏]", r"[α-ωΑ-Ω]", r"\\frac", r"[=≤≥<>≠]", r"\^|\*\*", r"√",
+    r"(?m)^(?>.*?P\().*?\)", r"(?m)^(?>.*?E\[).*?\]", r"[∫∑∏]", r"[α-ωΑ-Ω]", r"\\frac", r"[=≤≥<>≠]", r"\^|\*\*", r"√",
 )))
 ENOUGH_FORMULAS = 4
 TERM = re.compile(r"\b\w{5,}\b")

@@ -1,6 +1,8 @@
 """The heuristic by numbers computed by hand, and what it makes of real answers."""
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,21 @@ def test_length_is_compared_with_the_ten_words_of_the_reference(words, expected)
 )
 def test_each_kind_of_notation_counts_once_and_four_are_enough(text, kinds):
     assert math_heuristic.formulas(text) == kinds / 4
+
+
+@pytest.mark.parametrize("text", ["P(", "P(\n)", "(A) P", "P() E[", "x\n a P(b P(c\n P(d) ", "PP(A)", "E[P(]",
+                                  "E[\n]E[x]", ")P(", "P(\r)", "\nE[]"])
+def test_a_bracket_must_be_closed_on_its_own_line(text):
+    closed = [bool(re.search(kind, text)) for kind in (r"P\(.*?\)", r"E\[.*?\]")]
+    assert [kind.search(text) is not None for kind in math_heuristic.FORMULAS[:2]] == closed
+
+
+@pytest.mark.parametrize("text", ["P(", "E[", "P(\n", "P( E[\n", "a", "a ", "is ", ". ", "="])
+def test_a_megabyte_is_scored_in_an_instant(text):
+    began = time.process_time()
+    megabyte = text * (2**20 // len(text))
+    math_heuristic.formulas(megabyte), math_heuristic.concepts(megabyte, "random"), math_heuristic.structure(megabyte)
+    assert time.process_time() - began < 1.0
 
 
 def test_concepts_are_the_long_words_both_have_among_those_either_has():
