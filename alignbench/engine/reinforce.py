@@ -38,7 +38,7 @@ class Engine:
     def run(self, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """Steps without end, starting after `state`."""
         checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
-        pending, kl = checks.check_trainable(self.update.optimizer.groups), 0.0
+        pending = checks.check_trainable(self.update.optimizer.groups)
         draw = Draw(policy=self.policy, sampler=self.sampler, scorer=self.scorer, algorithm=self.algorithm,
                     microbatch_size=self.update.microbatch_size, seed=self.seed, rescored=self.rescored)
         while True:
@@ -50,8 +50,7 @@ class Engine:
             if self.update.importance_cap is None:  # With a cap the gap is weighed instead of refused.
                 warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
             warnings += checks.check_finite("a reward", float(scored.scores.sum()))
-            warnings += checks.check_drift(shown["rollout/kl_sequence"], before=kl)
-            kl = shown["rollout/kl_sequence"]
+            warnings += checks.check_drift(shown["rollout/kl_sequence"], before=state.kl)
             shaped, moments = shape(drawn.kept, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)
             shaped = replace(shaped, seed=address(self.seed, "credit", state.step))
             experience = self.algorithm.credit(shaped)
@@ -77,6 +76,7 @@ class Engine:
                 steering=self.algorithm.kl.next(used, drift),
                 moments=moments,
                 steps_without_signal=silent,
+                kl=shown["rollout/kl_sequence"],
             )
             metrics = {
                 **shown, **measure.rewards(scored), **measure.groups(shaped), **measure.critic(experience),

@@ -27,6 +27,8 @@ class RunState:
     """What the normalizer of the scores remembers."""
     steps_without_signal: int = 0
     """How many steps in a row gave every rollout the same score."""
+    kl: float = 0.0
+    """To the reference, in nats a response, as the last step measured it."""
 
     @classmethod
     def at_start(cls, algorithm: Algorithm) -> "RunState":

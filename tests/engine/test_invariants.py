@@ -9,6 +9,7 @@ from test_update import imitate
 
 from alignbench.core.errors import InvariantBroken
 from alignbench.engine.invariants import Invariants, fingerprint
+from alignbench.engine.state import RunState
 
 GRPO = METHODS["GRPO"]
 TOO_LITTLE = 1e-12
@@ -127,6 +128,20 @@ def test_a_run_that_drifts_says_so():
     first, *others = islice(running.run(Stream(), start(running.algorithm)), 5)
     assert first.warnings == ()
     assert any("(invariants.drift)" in warning for report in others for warning in report.warnings)
+
+
+def test_a_resumed_run_tells_of_the_drift_at_the_same_steps():
+    """A run that stands above the limit when it stops is told nothing again when it goes on."""
+    def warned(state, policy, count):
+        running = engine(GRPO(), policy=policy, invariants=Invariants(most_kl=1e-9), rate=0.1)
+        reports = list(islice(running.run(Stream(), state or start(running.algorithm)), count))
+        return [bool(report.warnings) for report in reports], RunState.from_dict(reports[-1].state.as_dict())
+
+    whole, _ = warned(None, Bigram(), 4)
+    assert whole == [False, True, False, False]
+    policy = Bigram()
+    first, state = warned(None, policy, 3)
+    assert first + warned(state, policy, 1)[0] == whole
 
 
 def test_only_the_first_step_compares_with_the_reference():
