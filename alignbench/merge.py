@@ -1,6 +1,5 @@
 """An adapter merged into its base: a run's model as one that transformers loads without peft."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,7 +51,7 @@ def merge(words: dict[str, str]) -> Path:
     from alignbench.finished import Finished  # brings torch: not needed for a mistyped word
     from alignbench.models.adapters import TRAINED
     from alignbench.store.card import write_card
-    from alignbench.store.disk import explained, make_folder
+    from alignbench.store.disk import made_whole
 
     run = Finished.open(words["run"])
     folder = Path(words.get("to", run.folder / "merged"))
@@ -64,13 +63,10 @@ def merge(words: dict[str, str]) -> Path:
     model = replace(run.job.model, quantization="none", dtype=dtype)
     adapted, text = replace(run.final, model=model).load("cpu")
     whole = adapted.merge_and_unload(safe_merge=True, adapter_names=[TRAINED])
-    unfinished = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with explained(make_folder(unfinished)):
-        whole.save_pretrained(unfinished)
-        text.tokenizer.save_pretrained(unfinished)
-        unfinished.rename(folder)
-    write_card(run.folder, folder, "merged", dtype)
+    with made_whole(folder) as filling:
+        whole.save_pretrained(filling)
+        text.tokenizer.save_pretrained(filling)
+        write_card(run.folder, filling, "merged", dtype, to_be=folder)
     return folder
 
 

@@ -34,7 +34,7 @@ from alignbench.store.artifacts import Artifact
 from alignbench.store.card import write_card
 from alignbench.store.checkpoints import Checkpoints
 from alignbench.store.diary import Diary, is_finished
-from alignbench.store.disk import write_whole
+from alignbench.store.disk import made_whole, write_whole
 from alignbench.store.provenance import git_state, versions
 from alignbench.store.sync import tell_what_it_missed
 from alignbench.store.tracker import Tracker
@@ -125,8 +125,10 @@ class Pipeline:
         spent = {name.split("/")[1]: value for name, value in ledger(state).items()}
         about |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
-        loading.save(policy.model, policy.text, diary.folder / "final")
-        write_card(diary.folder, diary.folder / "final", "full" if self.job.model.lora is None else "adapter")
+        with made_whole(diary.folder / "final") as final:
+            loading.save(policy.model, policy.text, final)
+            write_card(diary.folder, final, "full" if self.job.model.lora is None else "adapter",
+                       to_be=diary.folder / "final")
         self._say_what_became_of_it(best, numbers, diary, display)
 
     # --- reinforcement learning -----------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ PLACES = (
           only=r"(rename|remove) .*/step-|open .*/checkpoints$"),
     Place("evaluation", r"checkpoints$", r"\.eval\.jsonl\.part"),
     Place("after the evaluation", r"\.eval\.jsonl\.part", r"a path that is nowhere"),
+    Place("final model being written", r"\.final\.part", r"/final$", only=r"open .*/\.final\.part/|rename .*/final$"),
     Place("MLflow run being made", r"mlflow_run_id", r"a path that is nowhere", only=r"rename .*runs/.*mlflow_run_id$"),
 )
 

@@ -1,4 +1,4 @@
-"""The table of docs/faults.md in small: kills at three moments, and what becomes of numbers that explode.
+"""The table of docs/faults.md in small: kills at four moments, and what becomes of numbers that explode.
 
 The moments are file events, so that they are the same on a slow machine as on a fast one.
 """
@@ -20,7 +20,8 @@ from benchmarks.moments import PLACES, Moment
 from benchmarks.trials import NOTHING, Trials
 
 ROOT = Path(__file__).parents[1]
-KILLED_AT = ("SFT artifact being renamed", "MLflow run being made", "checkpoint being renamed")
+KILLED_AT = ("SFT artifact being renamed", "MLflow run being made", "checkpoint being renamed",
+             "final model being written")
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
 EXPLODING = ("rl.optimizer.learning_rate=1e30", "rl.optimizer.warmup_steps=0", "rl.minibatches=1",
              "invariants.first_ratio=off", "reward=custom")
@@ -39,7 +40,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     return Trials(tmp_path_factory.mktemp("faults"), methods=("grpo",), changes=small)
 
 
-def test_a_run_killed_three_times_ends_as_if_it_had_not_been(trials: Trials) -> None:
+def test_a_run_killed_four_times_ends_as_if_it_had_not_been(trials: Trials) -> None:
     output_dir, history = trials.fresh(), trials.histories()["grpo"]
     for place in (place for name in KILLED_AT for place in PLACES if place.name == name):
         done = trials.run(trials.typed("grpo", output_dir), history.moment(place, trials.rng).fuse(signal.SIGKILL))

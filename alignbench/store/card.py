@@ -23,12 +23,15 @@ Kind = Literal["adapter", "full", "merged"]
 """An adapter, all weights as they were trained, or an adapter merged into its base."""
 
 
-def write_card(run: Path, weights: Path, kind: Kind, dtype: str | None = None) -> None:
-    """Put a card into the folder `weights`, from what the run wrote down; `dtype` is by default what it trained in."""
+def write_card(run: Path, weights: Path, kind: Kind, dtype: str | None = None, to_be: Path | None = None) -> None:
+    """Put a card into the folder `weights`, from what the run wrote down.
+
+    `dtype` is by default what it trained in, `to_be` the name that the folder is about to get.
+    """
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    told = {"run": run, "weights": weights, "kind": kind, "dtype": dtype or manifest["dtype"], "manifest": manifest,
-            "marks": list(_marks(_final(run)))}
+    told = {"run": run, "weights": to_be or weights, "kind": kind, "dtype": dtype or manifest["dtype"],
+            "manifest": manifest, "marks": list(_marks(_final(run)))}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True)

@@ -3,11 +3,14 @@
 import errno
 import hashlib
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from alignbench.core.errors import UserError
 
@@ -23,14 +26,15 @@ def explained(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as refusal:
+    except (OSError, SafetensorError) as error:
+        refusal = _of_the_system(error)
         if refusal.errno in FULL:
             remedy = "make room there, or choose another folder with output_dir=..."
         elif refusal.errno in FORBIDDEN and _concerns(refusal, folder):
             remedy = "make it a folder you may write to, or choose another one with output_dir=..."
         else:
             raise
-        raise UserError(f"cannot write to {folder}: {refusal.strerror}; {remedy}") from refusal
+        raise UserError(f"cannot write to {folder}: {refusal.strerror}; {remedy}") from error
 
 
 def make_folder(folder: Path) -> Path:
@@ -53,6 +57,30 @@ def write_whole(path: Path, text: str, durable: bool = True) -> None:
         temporary.replace(path)
         if durable:
             flush(path.parent)
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes that name at once when the block ends; what stood there before is removed.
+
+    An error leaves the folder as it was; a process that is killed leaves it so, or leaves none, but never a half.
+    """
+    filling, before = (folder.with_name(f".{folder.name}{tail}.part") for tail in ("", ".before"))
+    for left in (filling, before):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+    try:
+        with explained(folder.parent):
+            filling.mkdir(parents=True)
+            yield filling
+            for path in (*filling.rglob("*"), filling):
+                flush(path)
+            if folder.exists():
+                folder.rename(before)
+            filling.rename(folder)
+            flush(folder.parent)
+        shutil.rmtree(before, ignore_errors=True)
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
 
 
 def flush(path: Path) -> None:
@@ -88,3 +116,11 @@ def _concerns(refusal: OSError, folder: Path) -> bool:
         return True
     path = Path(os.fsdecode(refusal.filename))
     return path.is_relative_to(folder) or folder.is_relative_to(path)
+
+
+def _of_the_system(error: OSError | SafetensorError) -> OSError:
+    """What the system said; safetensors hides it in its text."""
+    if isinstance(error, OSError):
+        return error
+    told = re.search(r"os error (\d+)", str(error))
+    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else OSError(str(error))

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from full_disk import at_most
 
 from alignbench.core.errors import UserError
 from alignbench.store.checkpoints import Checkpoints
@@ -127,11 +128,6 @@ def test_a_folder_that_cannot_be_written_names_the_remedy(tmp_path):
 def test_a_full_disk_names_the_remedy_and_spares_the_one_before(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(1, payload(1))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(UserError, match="make room there"):
-            saved.save(2, {"large": torch.zeros(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with at_most(50_000), pytest.raises(UserError, match="make room there"):
+        saved.save(2, {"large": torch.zeros(100_000)})
     assert saved.latest()[0] == 1
