@@ -26,7 +26,7 @@ from alignbench.models.text import Text
 from alignbench.phases.evaluate import Examiner
 from alignbench.phases.follow import Display, keep_samples, ledger, write_down
 from alignbench.phases.inquest import Witness, watched
-from alignbench.phases.rl import CONDITIONS, refuse_other_conditions, restore, snapshot
+from alignbench.phases.rl import CONDITIONS, RECORDS, is_recorded, restore, snapshot
 from alignbench.phases.select import Best
 from alignbench.planning import plan
 from alignbench.settings import Identity, Job, build, conditions, identify, own_code, resolve, wants_plan
@@ -110,8 +110,8 @@ class Pipeline:
             display.say(f"reward: {function} is code of your own, run as it is (sha256 {scorer.fingerprint()[:12]})")
         under = conditions(self.config, {name: about[name] for name in MADE_OF})
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
-        checkpoints = Checkpoints(diary.folder / "checkpoints")
-        saved = checkpoints.latest()
+        checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.say(f"warning: {text}"))
+        saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, diary.folder, under))
         if saved:
             refuse_other_conditions(saved[1], under, checkpoints.folder)
             diary.resumed()
@@ -168,7 +168,8 @@ class Pipeline:
             state = report.state
             best.offer(state.step, report.metrics, policy)
             if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or job.rl.is_over(state)):
-                checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), CONDITIONS: under})
+                about = {CONDITIONS: under, RECORDS: tracker.mark()}
+                checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
         return state, best
 
     def _measured(

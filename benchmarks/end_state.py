@@ -47,7 +47,7 @@ def computed(metrics: dict[str, float]) -> dict[str, float]:
 
 def debris(output_dir: Path) -> list[str]:
     """Files and folders that something half-done left behind."""
-    odd = ("*.part", "*.building", "unfinished", "*.damaged*")
+    odd = ("*.part", "*.building", "unfinished", "*.damaged*", "*.unrecorded")
     return sorted(str(path.relative_to(output_dir)) for pattern in odd for path in output_dir.rglob(pattern))
 
 

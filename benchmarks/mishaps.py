@@ -1,6 +1,7 @@
 """Faults that are not a kill: signals, damaged files, a tracker that goes away, a full disk, the same thing twice."""
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -49,7 +50,18 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "a bit flipped in the SFT model": lambda out: flip(weights(out, "sft")),
     "a file of the reward model gone": lambda out: weights(out, "reward_model").unlink(),
     "the last line of metrics.jsonl cut short": lambda out: cut(next(out.glob("runs/*/*/metrics.jsonl")), -20),
+    "the line behind the newest checkpoint damaged": lambda out: damage_newest(next(out.glob("runs/*/*"))),
 }
+
+
+def damage_newest(run_dir: Path) -> None:
+    """Change one bit in the numbers of the newest checkpoint's step."""
+    newest = int(re.findall(r"step-(\d+)", max(run_dir.glob("checkpoints/step-*")).name)[0])
+    lines = (run_dir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if f'"step": {newest},'.encode() in line)
+    half = len(lines[at]) // 2
+    lines[at] = lines[at][:half] + bytes([lines[at][half] ^ 1]) + lines[at][half + 1 :]
+    (run_dir / "metrics.jsonl").write_bytes(b"".join(lines))
 
 
 def weights(output_dir: Path, phase: str) -> Path:

@@ -17,9 +17,10 @@ from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 from alignbench.models.truncation import Truncation
 from alignbench.phases.select import Best
+from alignbench.store.logbook import stands
 
-CONDITIONS = "conditions"
-"""Where a checkpoint says under which conditions it was made."""
+CONDITIONS, RECORDS = "conditions", "records"
+"""Where a checkpoint says under which conditions it was made, and what was written down until then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,12 @@ class RL:
 def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: Best) -> dict[str, Any]:
     """All that a run needs to go on exactly."""
     return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict(), "best": best.state()}
+
+
+def is_recorded(saved: Mapping[str, Any], run_dir: Path, now: Mapping[str, Any]) -> bool:
+    """Whether all is there that was written down until a snapshot. Raises UserError when it is of other conditions."""
+    refuse_other_conditions(saved, now, run_dir / "checkpoints")
+    return stands(run_dir, saved.get(RECORDS))
 
 
 def refuse_other_conditions(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

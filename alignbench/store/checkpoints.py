@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ class Checkpoints:
     A file appears under that name at once and whole, so that a run killed while saving resumes from the one before.
     """
 
-    def __init__(self, folder: Path, keep: int = KEEP) -> None:
+    def __init__(self, folder: Path, keep: int = KEEP, warn: Callable[[str], None] = logger.warning) -> None:
         assert keep >= 1, "keep at least one checkpoint"
         self.folder = Path(folder)
         self.keep = keep
+        self._warn = warn
 
     def save(self, step: int, payload: dict[str, Any]) -> None:
         """Write what a run must remember after `step`, then drop all but the newest `keep`.
@@ -44,21 +46,33 @@ class Checkpoints:
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def latest(self) -> tuple[int, dict[str, Any]] | None:
+    def latest(
+        self, is_recorded: Callable[[dict[str, Any]], bool] = lambda payload: True
+    ) -> tuple[int, dict[str, Any]] | None:
         """The newest step that was saved and what was saved then, tensors on the CPU; None when there is none.
 
-        A damaged file is set aside with a warning, and the one before it is taken.
+        A file that is damaged is set aside with a warning, and so is one of which `is_recorded` says that the numbers
+        which led to it are lost; the one before it is taken.
         """
-        for path in reversed(self._saved()):
-            if sha256(path) == path.name.split(".")[1]:
-                return _step(path), unpack(path)
-            logger.warning("%s is damaged: set aside, the checkpoint before it is taken", path)
-            path.rename(path.with_name(f"{path.name}.damaged"))
+        saved = self._saved()
+        while saved:
+            path = saved.pop()
+            instead = "the checkpoint before it is taken" if saved else "what it belongs to begins again"
+            if sha256(path) != path.name.split(".")[1]:
+                self._set_aside(path, "damaged", f"is damaged: set aside, {instead}")
+            elif is_recorded(payload := unpack(path)):
+                return _step(path), payload
+            else:
+                self._set_aside(path, "unrecorded", f"goes on from numbers that are lost: set aside, {instead}")
         return None
 
     def clear(self) -> None:
         """Forget every checkpoint."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _set_aside(self, path: Path, why: str, told: str) -> None:
+        path.rename(path.with_name(f"{path.name}.{why}"))
+        self._warn(f"{path} {told}")
 
     def _saved(self) -> list[Path]:
         if not self.folder.is_dir():

@@ -1,19 +1,24 @@
 """One line of JSON for each thing that happened, on disk before anyone else hears of it."""
 
+import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignbench.store.disk import explained, make_folder, write_whole
+from alignbench.store.disk import explained, make_folder, sha256, write_whole
 
 logger = logging.getLogger(__name__)
 
+Mark = dict[str, Any]
+"""How much was written at a time: {"bytes": ..., "sha256": ...}."""
+
 
 class Journal:
-    """A file of JSON lines that is only ever added to; a last line that was cut short by a crash is dropped."""
+    """A file of JSON lines that is only ever added to; a line that a crash cut short or damaged is dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -27,6 +32,11 @@ class Journal:
         with explained(self.path.parent):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
+
+    def mark(self) -> Mark:
+        """How much is written, which stands on the disk when this returns: a checkpoint remembers its past by it."""
+        self._settle()
+        return {"bytes": self.path.stat().st_size, "sha256": sha256(self.path)}
 
     def cut(self, phase: str, step: int) -> None:
         """Forget all that was written after the record of `phase` at `step`, of this phase and of those that follow."""
@@ -42,17 +52,30 @@ class Journal:
         self._file = self.path.open("a", encoding="utf-8")
 
     def close(self) -> None:
-        """No more lines will come."""
+        """No more lines will come, and those that came stand on the disk."""
+        self._settle()
         self._file.close()
+
+    def _settle(self) -> None:
+        with explained(self.path.parent):
+            os.fsync(self._file.fileno())
 
     def _mend(self) -> None:
         if not self.path.exists():
             return
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            logger.warning("%s ended in the middle of a line: that line is dropped", self.path)
-            write_whole(self.path, whole)
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        whole = [line for line in lines if _is_whole(line)]
+        if whole != lines:
+            logger.warning("%s: damaged lines are dropped (%d)", self.path, len(lines) - len(whole))
+            write_whole(self.path, b"".join(whole).decode())
+
+
+def begins_as(path: Path, mark: Mark | None) -> bool:
+    """Whether a journal still begins with all that was written when the mark was made."""
+    if mark is None or not path.exists():
+        return False
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(mark["bytes"])).hexdigest() == mark["sha256"]
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -76,3 +99,11 @@ def finite(metrics: Mapping[str, float]) -> dict[str, Any]:
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a record as they were measured, NaN and infinities again in their places."""
     return {**record["metrics"], **{name: float(text) for name, text in record.get("not_finite", {}).items()}}
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether it is a JSON object and ends as a line does."""
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

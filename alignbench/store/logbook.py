@@ -11,7 +11,7 @@ from typing import Any
 
 from alignbench.store.disk import make_folder, write_whole
 from alignbench.store.histogram import histogram_svg
-from alignbench.store.journal import Journal, finite, read
+from alignbench.store.journal import Journal, Mark, begins_as, finite, read
 
 METRICS, KEEPSAKES = "metrics.jsonl", "keepsakes.jsonl"
 
@@ -33,6 +33,11 @@ class Logbook:
         with self._timed():
             now = round(time.time(), 3)
             self._write(self._metrics, {"phase": phase, "step": step, "time": now, **finite(metrics)})
+
+    def mark(self) -> Mark:
+        """The numbers so far, for a checkpoint to remember; they stand on the disk when this returns."""
+        with self._timed():
+            return self._metrics.mark()
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file that stands on disk to the MLflow run, into `folder` there."""
@@ -80,6 +85,11 @@ def start_anew(run_dir: Path) -> None:
     if earlier.exists():
         earlier.replace(run_dir / "metrics.previous.jsonl")
     (run_dir / KEEPSAKES).unlink(missing_ok=True)
+
+
+def stands(run_dir: Path, mark: Mark | None) -> bool:
+    """Whether a run's numbers up to that mark are all there, as they were written."""
+    return begins_as(run_dir / METRICS, mark)
 
 
 def written(run_dir: Path) -> Iterator[dict[str, Any]]:

@@ -101,6 +101,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     assert saved.latest() is None
 
 
+def test_a_checkpoint_whose_records_are_lost_gives_way_to_the_one_before(tmp_path):
+    told = []
+    saved = Checkpoints(tmp_path, warn=told.append)
+    saved.save(10, payload(10))
+    saved.save(20, payload(20))
+    assert saved.latest(lambda one: one["state"]["step"] < 20)[0] == 10
+    assert [name.rsplit(".", 1)[1] for name in names(tmp_path)] == ["safetensors", "unrecorded"]
+    assert saved.latest(lambda one: False) is None
+    first, second = told
+    assert "step-00000020" in first
+    assert first.endswith("lost: set aside, the checkpoint before it is taken")
+    assert second.endswith("lost: set aside, what it belongs to begins again")
+
+
 def test_a_run_killed_while_saving_resumes_from_the_one_before(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(10, payload(10))
