@@ -74,7 +74,8 @@ class Foundations:
         job, state = self.job, RunState()
         model, text = self.load(None, job.sft.seed)
         policy = CausalPolicy(model, text)
-        reports = job.sft.run(policy, self.material.demonstrations, job.hardware.microbatch_size, job.invariants)
+        reports = job.sft.run(policy, self.material.demonstrations, job.hardware.microbatch_size, job.invariants,
+                              job.hardware.tokens_per_microbatch)
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
             tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
             for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
@@ -138,7 +139,8 @@ class Foundations:
         model = reward_models.untrained(
             job.model, texts=self.material.texts, start=trunk, lora=settings.lora,
             device=job.hardware.resolved(), seed=settings.seed)
-        reports = settings.run(model, pairs["train"], size, job.invariants)
+        job.hardware.spare(model.model)
+        reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_per_microbatch)
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
             for split, rows in pairs.items():
                 tracker.dataset(f"{job.names.data} comparisons", fingerprint(rows), split)
@@ -169,7 +171,9 @@ class Foundations:
     def load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
         """The language model on its device, from that folder or from its base."""
         device = self.job.hardware.resolved()
-        return self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
+        model, text = self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
+        self.job.hardware.spare(model)
+        return model, text
 
     def tracker(
         self, folder: Path, phase: str, resume_after: int | None, name: str | None = None, seed: int | None = None

@@ -155,7 +155,8 @@ class Pipeline:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
         job, policy, best = self.job, examiner.policy, Best(self.job.eval)
         invariants, witness = replace(job.invariants, ratio_tolerance=self._ratio_tolerance()), Witness(examiner.scorer)
-        engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.microbatch_size, invariants)
+        engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.microbatch_size, invariants,
+                               job.hardware.tokens_per_microbatch)
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
         if saved:
             state = restore(saved[1], policy, adamw, best)

@@ -34,6 +34,7 @@ class Draw:
     scorer: Scorer
     algorithm: Algorithm
     microbatch_size: int
+    tokens_per_microbatch: int | None
     seed: int
     rescored: bool = True
     """Whether the policy reads rollouts once more for their old log-probabilities; at step 0 it always does."""
@@ -49,7 +50,7 @@ class Draw:
             rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, *names))
             sampled = perf_counter()
             scored = score(rollouts, self.scorer, self.policy, kl_coef, self.microbatch_size,
-                           rescored=self.reads_again(step))
+                           tokens=self.tokens_per_microbatch, rescored=self.reads_again(step))
             rollout, scoring = rollout + sampled - start, scoring + perf_counter() - sampled
             prompts, wanted = prompts + len(batch), wanted or len(batch)
             parts.append(scored)

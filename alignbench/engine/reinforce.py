@@ -40,7 +40,8 @@ class Engine:
         checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
         pending = checks.check_trainable(self.update.optimizer.groups)
         draw = Draw(policy=self.policy, sampler=self.sampler, scorer=self.scorer, algorithm=self.algorithm,
-                    microbatch_size=self.update.microbatch_size, seed=self.seed, rescored=self.rescored)
+                    microbatch_size=self.update.microbatch_size, seed=self.seed, rescored=self.rescored,
+                    tokens_per_microbatch=self.update.tokens_per_microbatch)
         while True:
             start = perf_counter()
             drawn = draw(stream, state.step, state.steering.coef)

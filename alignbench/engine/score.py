@@ -11,16 +11,17 @@ from alignbench.core.contracts import Policy, ScoreModel, Scorer
 
 @torch.no_grad()
 def score(
-    rollouts: Rollouts, scorer: Scorer, policy: Policy, kl_coef: float, microbatch_size: int, *, rescored: bool = True
+    rollouts: Rollouts, scorer: Scorer, policy: Policy, kl_coef: float, microbatch_size: int, *,
+    tokens: int | None = None, rescored: bool = True,
 ) -> Scored:
     """Score, and take old and reference log-probabilities from the same forward pass that the update will use.
 
     Unless `rescored`, old ones are those the sampler took, and there are no values.
     """
     scores = scorer(rollouts)
-    old = read(policy, rollouts, microbatch_size) if rescored else None
+    old = read(policy, rollouts, microbatch_size, tokens) if rescored else None
     with policy.reference():
-        reference = read(policy, rollouts, microbatch_size)
+        reference = read(policy, rollouts, microbatch_size, tokens)
     return rollouts.widen(
         Scored,
         scores=scores.total.to(rollouts.mask.device),
@@ -33,11 +34,11 @@ def score(
 
 
 @torch.no_grad()
-def read(policy: Policy, batch: Sequences, microbatch_size: int) -> Forward:
-    """What a policy thinks of a whole batch, a few rows at a time."""
+def read(policy: Policy, batch: Sequences, microbatch_size: int, tokens: int | None = None) -> Forward:
+    """What a policy thinks of a whole batch, a few rows, or `tokens`, at a time."""
     logprobs = torch.zeros_like(batch.mask, dtype=torch.float32)
     entropy, values = torch.zeros_like(logprobs), None
-    for rows in microbatches(batch, microbatch_size, siblings(policy, batch), may_part=True):
+    for rows in microbatches(batch, microbatch_size, siblings(policy, batch), may_part=True, tokens=tokens):
         part = policy(batch[rows])
         logprobs[rows], entropy[rows] = part.logprobs, part.entropy
         if part.values is not None:
@@ -56,22 +57,41 @@ def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollo
 
 
 def microbatches(
-    batch: Sequences | Pairs, size: int, together: Tensor | None = None, *, may_part: bool = False
+    batch: Sequences | Pairs, size: int, together: Tensor | None = None, *, may_part: bool = False,
+    tokens: int | None = None, shared: bool = True,
 ) -> Iterator[Tensor]:
-    """Row numbers, `size` at a time, rows of like length together so that little is spent on padding.
+    """Row numbers, `size` at a time or as many as have that many `tokens`, rows of like length together.
 
-    Rows that share a number in `together` [n] stay together; a group larger than `size` is a microbatch of its own,
-    or several where it `may_part`.
+    Rows that share a number in `together` [n] stay together, and the tokens of their prompt count once where it is
+    `shared`; a group that is too large is a microbatch of its own, or several where it `may_part`.
     """
+    lengths, room = batch.lengths(), tokens or size
+    sizes = lengths if tokens else torch.ones_like(lengths)
     if together is None:
-        yield from batch.lengths().argsort(descending=True, stable=True).split(size)
+        order = lengths.argsort(descending=True, stable=True)
+        yield from order.split(filled(sizes[order], room))
         return
-    names, of = torch.unique(together, return_inverse=True)
-    longest = torch.zeros(len(names), device=of.device).scatter_reduce(0, of, batch.lengths().float(), "amax")
-    at_once = max(size // int(of.bincount().max()), 1)
-    for groups in longest.argsort(descending=True, stable=True).split(at_once):
+    once = batch.prompt_lengths if tokens and shared and isinstance(batch, Sequences) else torch.zeros_like(lengths)
+    own, (names, of) = sizes - once, torch.unique(together, return_inverse=True)
+    zeros = torch.zeros(len(names), dtype=lengths.dtype, device=of.device)
+    of_group = zeros.scatter(0, of, once).index_add(0, of, own)
+    order = zeros.scatter_reduce(0, of, lengths, "amax").argsort(descending=True, stable=True)
+    for groups in order.split(filled(of_group[order], room)):
         rows = torch.isin(of, groups).nonzero()[:, 0]
-        yield from rows.split(size) if may_part else (rows,)
+        parts = may_part and len(groups) == 1
+        yield from rows.split(filled(own[rows], room - int(once[rows[0]]))) if parts else (rows,)
+
+
+def filled(sizes: Tensor, room: int) -> list[int]:
+    """How many of these things [n], in their order, go together each time: as many as there is room for, or one."""
+    counts, left = list[int](), 0
+    for size in sizes.tolist():
+        if size > left or not counts:
+            counts.append(0)
+            left = room
+        counts[-1] += 1
+        left -= size
+    return counts
 
 
 def siblings(policy: Policy, batch: Sequences) -> Tensor | None:

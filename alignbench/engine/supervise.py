@@ -49,6 +49,8 @@ class Supervised(Generic[Batch]):
     """The batch of a step: a function of the step's number alone, so that a run can go on anywhere."""
     microbatch_size: int
     invariants: Invariants
+    tokens_per_microbatch: int | None = None
+    """How many tokens a microbatch has, in place of rows; None goes by rows."""
     notes: tuple[str, ...] = ()
     """What somebody should know of what is learned from; told with the first report."""
 
@@ -84,7 +86,7 @@ class Supervised(Generic[Batch]):
     def _accumulate(self, batch: Batch) -> dict[str, float]:
         """Add up the gradient of one step, whatever is counted counting the same; returns the means over it."""
         count, totals = max(self.objective.count(batch), 1), dict[str, Tensor]()
-        for rows in microbatches(batch, self.microbatch_size):
+        for rows in microbatches(batch, self.microbatch_size, tokens=self.tokens_per_microbatch):
             shares = {name: total / count for name, total in self.objective.sums(batch[rows]).items()}
             if shares["loss"].requires_grad:  # A frozen model was reported, and may be gone on with.
                 shares["loss"].backward()

@@ -29,6 +29,8 @@ class Update:
     minibatches: int
     microbatch_size: int
     invariants: Invariants
+    tokens_per_microbatch: int | None = None
+    """How many tokens a microbatch has, in place of rows; None goes by rows."""
     importance_cap: float | None = None
     """The most that a token counts for being likelier now than when it was sampled; None counts all alike."""
 
@@ -89,7 +91,8 @@ class Update:
         total, local, gaps = torch.zeros((), device=batch.mask.device), TokenMeans(), [0.0]
         whole = self.algorithm.whole_groups
         together = batch.group if whole else siblings(self.policy, batch)
-        for rows in microbatches(batch, self.microbatch_size, together, may_part=not whole):
+        for rows in microbatches(batch, self.microbatch_size, together, may_part=not whole,
+                                 tokens=self.tokens_per_microbatch, shared=self.policy.shares_prompts):
             part = batch[rows]
             now = self.policy(part)
             output = self.algorithm.loss(now, part)

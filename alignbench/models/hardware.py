@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count
+from alignbench.models.activations import checkpoint_blocks
 
-REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.eval_batch_size), shorter answers "
-          "(rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a smaller model; the first two "
-          "change no result beyond rounding")
+REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.eval_batch_size), or keep less of them "
+          "(hardware.activation_checkpointing=true); none of these changes a result beyond rounding. Or take shorter "
+          "answers (rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a smaller model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,12 @@ class Hardware:
     """CPU threads; null leaves torch's choice, or OMP_NUM_THREADS."""
     microbatch_size: Count = 32
     """Rollouts in one forward and backward pass."""
+    tokens_per_microbatch: Count | None = None
+    """As many rollouts as have that many tokens instead, prompt and answer: a prompt that is read once for several
+    answers counts once; what is longer is read alone. Null goes by microbatch_size, as an evaluation always does."""
+    activation_checkpointing: bool = False
+    """Training keeps what goes into each block of the model alone, and computes the block again on the way back: far
+    less memory, for about a third more time of the update."""
     eval_batch_size: Count = 256
     """Prompts answered at once in an evaluation."""
     deterministic: bool = True
@@ -45,6 +52,11 @@ class Hardware:
             torch.set_num_threads(self.threads)
         if self.deterministic and self.resolved() == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def spare(self, model: Any) -> None:
+        """Have this model keep no more than its blocks' inputs while it learns, where that is asked for."""
+        if self.activation_checkpointing:
+            checkpoint_blocks(model)
 
     def threads_used(self) -> int:
         """CPU threads that torch uses in this process."""

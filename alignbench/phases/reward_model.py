@@ -68,7 +68,8 @@ class RewardModelTraining:
         return Comparisons(rows, text, limit, self.too_long, self.margin_scale)
 
     def run(
-        self, model: RewardModel, rows: Sequence[Row], microbatch_size: int, invariants: Invariants
+        self, model: RewardModel, rows: Sequence[Row], microbatch_size: int, invariants: Invariants,
+        tokens_per_microbatch: int | None = None,
     ) -> Iterator[StepReport]:
         """Train the model; one report for each step. `microbatch_size` counts answers, two for each pair."""
         pairs = self.comparisons(rows, model.text)
@@ -77,7 +78,8 @@ class RewardModelTraining:
             model=model, objective=Preference(model),
             batch_at=lambda step: pairs.batch(self.seed, step, self.batch_size).to(model.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
-            microbatch_size=max(microbatch_size // 2, 1), invariants=invariants, notes=pairs.notes)
+            microbatch_size=max(microbatch_size // 2, 1), tokens_per_microbatch=tokens_per_microbatch,
+            invariants=invariants, notes=pairs.notes)
         with model.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             reports = islice(learning.run(RunState()), self.steps)

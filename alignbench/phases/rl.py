@@ -86,7 +86,7 @@ class RL:
 
     def engine(
         self, policy: CausalPolicy, scorer: Scorer, algorithm: Algorithm, seed: int, microbatch_size: int,
-        invariants: Invariants,
+        invariants: Invariants, tokens_per_microbatch: int | None = None,
     ) -> Engine:
         """The engine of this run, its optimizer new."""
         groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
@@ -97,7 +97,7 @@ class RL:
             policy=policy, algorithm=algorithm,
             optimizer=Optimizer(groups, self.optimizer, self.optimizer_steps, apart=apart),
             epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants,
-            importance_cap=self.importance_cap)
+            importance_cap=self.importance_cap, tokens_per_microbatch=tokens_per_microbatch)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
                           truncation=self.truncation)
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,

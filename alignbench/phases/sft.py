@@ -49,7 +49,8 @@ class SFT:
         return Demonstrations(rows, text, min(self.max_tokens or text.context, text.context), self.too_long)
 
     def run(
-        self, policy: CausalPolicy, rows: Sequence[Row], microbatch_size: int, invariants: Invariants
+        self, policy: CausalPolicy, rows: Sequence[Row], microbatch_size: int, invariants: Invariants,
+        tokens_per_microbatch: int | None = None,
     ) -> Iterator[StepReport]:
         """Train the policy; one report for each step."""
         examples = self.examples(rows, policy.text)
@@ -58,7 +59,8 @@ class SFT:
             model=policy, objective=Imitation(policy),
             batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
-            microbatch_size=microbatch_size, invariants=invariants, notes=examples.notes)
+            microbatch_size=microbatch_size, tokens_per_microbatch=tokens_per_microbatch, invariants=invariants,
+            notes=examples.notes)
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             reports = islice(learning.run(RunState()), self.steps)

@@ -123,7 +123,10 @@ class Expected:
     @cached_property
     def policy(self) -> Skeleton:
         """The language model without its weights, but with its adapter."""
-        return memory.skeleton(self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora)
+        found = memory.skeleton(
+            self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora)
+        self.job.hardware.spare(found.model)
+        return found
 
     def _judge(self, trained: bool) -> Skeleton:
         """The reward model: as it is trained, or as it scores, which may be one from elsewhere."""
@@ -134,15 +137,18 @@ class Expected:
 
             config = AutoConfig.from_pretrained(folder)
         lora = self.job.reward_model.lora or self.job.model.lora
-        return memory.skeleton(self.job.model, texts=self.material.texts, device=self._device, scalar=True,
-                               lora=lora if trained or config is None else None, config=config)
+        found = memory.skeleton(self.job.model, texts=self.material.texts, device=self._device, scalar=True,
+                                lora=lora if trained or config is None else None, config=config)
+        self.job.hardware.spare(found.model)
+        return found
 
     def _need_sft(self) -> Need:
         job, policy = self.job, self.policy
         examples = job.sft.examples(self.material.demonstrations, self.material.text).tokens
         prompt, answer = max(examples, key=lambda both: len(both[0]) + len(both[1]))
-        work = memory.learning(policy, rows=min(job.hardware.microbatch_size, job.sft.batch_size),
-                               length=len(prompt) + len(answer), answer=len(answer))
+        length = len(prompt) + len(answer)
+        work = memory.learning(policy, rows=min(self._rows(length), job.sft.batch_size), length=length,
+                               answer=len(answer))
         learned = self._learned(policy)
         return Need(phase="sft", standing=self._standing(policy) | {"optimizer state": ADAM * learned},
                     moments={"learning": self._learning(learned, work)})
@@ -151,7 +157,7 @@ class Expected:
         job, judge = self.job, self._judge(trained=True)
         tokens = job.reward_model.comparisons(self.material.comparisons["train"], self.material.text).tokens
         longest = max(len(prompt) + max(map(len, answers)) for prompt, *answers in tokens)
-        pairs = min(max(job.hardware.microbatch_size // 2, 1), job.reward_model.batch_size)
+        pairs = min(max(self._rows(longest) // 2, 1), job.reward_model.batch_size)
         work, learned = memory.learning(judge, rows=2 * pairs, length=longest, answer=0), self._learned(judge)
         return Need(phase="reward model", standing=self._standing(judge) | {"optimizer state": ADAM * learned},
                     moments={"learning": self._learning(learned, work)})
@@ -165,7 +171,7 @@ class Expected:
             "critic": critic, "optimizer state": ADAM * (trained + critic),
             "best weights so far": 0 if job.eval.select == "last" or self._device != "cpu" else trained}
         length = prompt + job.rl.max_new_tokens
-        work = memory.learning(policy, rows=self._microbatch(), length=length, answer=job.rl.max_new_tokens,
+        work = memory.learning(policy, rows=self._microbatch(length), length=length, answer=job.rl.max_new_tokens,
                                passes=2 if job.algo.critic and job.algo.critic.trunk == "separate" else 1)
         moments = {"sampling": self._sampling(policy, prompt), "learning": self._learning(trained + critic, work)}
         reward = learned(job.reward)
@@ -187,9 +193,15 @@ class Expected:
         most = max(found, key=lambda written: written.cache + written.work)
         return {"KV cache": most.cache, "activations and logits": most.work}
 
-    def _microbatch(self) -> int:
-        """Rows of the largest microbatch of the update."""
-        rows, algo = self.job.hardware.microbatch_size, self.job.algo
+    def _rows(self, length: int) -> int:
+        """How many of that many tokens are learned from at once."""
+        hardware = self.job.hardware
+        return max(hardware.tokens_per_microbatch // length, 1) if hardware.tokens_per_microbatch else (
+            hardware.microbatch_size)
+
+    def _microbatch(self, length: int) -> int:
+        """Rows of that many tokens in the largest microbatch of the update."""
+        rows, algo = self._rows(length), self.job.algo
         if algo.whole_groups:
             rows = max(rows // algo.group_size, 1) * algo.group_size
         return min(rows, self.job.rl.rollouts_per_step // self.job.rl.minibatches)

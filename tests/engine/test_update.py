@@ -31,12 +31,16 @@ def gathered(method, *, stir=True, **options):
     return running, running.algorithm.credit(scored)
 
 
-def pieces(method, size, **options):
-    """Gradient and metrics of one optimizer step whose rows are taken `size` at a time."""
+def pieces(method, size, tokens=None, behind=0, **options):
+    """Gradient and metrics of one optimizer step whose rows are taken `size` or `tokens` at a time.
+
+    `behind` the end of each answer stands that token.
+    """
     running, experience = gathered(method, **options)
+    experience = replace(experience, responses=torch.where(experience.mask, experience.responses, behind))
     batch = running.algorithm.apportion(experience)
     seen = TokenMeans()
-    numbers = replace(running.update, microbatch_size=size)._accumulate(batch, seen)
+    numbers = replace(running.update, microbatch_size=size, tokens_per_microbatch=tokens)._accumulate(batch, seen)
     gradient = torch.cat([p.grad.flatten() for _, p in running.policy.trainable()])
     return gradient, numbers, {name: (seen.mean(name), seen.std(name)) for name in seen.sums}
 
@@ -49,6 +53,17 @@ def test_any_microbatch_size_gives_the_same_gradient(method, reduction, size):
     whole, numbers, shown = pieces(method, 32, **options)
     found, their_numbers, their_shown = pieces(method, size, **options)
     assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-5)
+    assert their_numbers == pytest.approx(numbers, abs=1e-6, rel=1e-5)
+    for name, expected in shown.items():
+        assert their_shown[name] == pytest.approx(expected, abs=1e-6, rel=1e-5), name
+
+
+@every_method
+@pytest.mark.parametrize("tokens", [1, 11, 40, 10_000])
+def test_any_budget_of_tokens_gives_the_same_gradient(method, tokens):
+    whole, numbers, shown = pieces(method, 32)
+    found, their_numbers, their_shown = pieces(method, 32, tokens, behind=3)
     torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-5)
     assert their_numbers == pytest.approx(numbers, abs=1e-6, rel=1e-5)
     for name, expected in shown.items():
@@ -74,9 +89,11 @@ def test_reading_does_not_depend_on_the_microbatch_size():
     running, experience = gathered("PPO")
     with torch.no_grad():
         whole, parts = read(running.policy, experience, 32), read(running.policy, experience, 5)
-    torch.testing.assert_close(parts.logprobs, whole.logprobs, atol=1e-6, rtol=0)
-    torch.testing.assert_close(parts.entropy, whole.entropy, atol=1e-6, rtol=0)
-    torch.testing.assert_close(parts.values, whole.values, atol=1e-6, rtol=0)
+        few = read(running.policy, experience, 32, tokens=17)
+    for found in (parts, few):
+        torch.testing.assert_close(found.logprobs, whole.logprobs, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.entropy, whole.entropy, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.values, whole.values, atol=1e-6, rtol=0)
 
 
 def test_microbatches_hold_each_row_once_and_rows_of_like_length():
@@ -99,6 +116,34 @@ def test_siblings_that_may_part_stand_in_one_microbatch_unless_they_are_too_many
         assert (counts == min(size, 4)).all() or size == 3
     whole = list(microbatches(experience, 3, experience.group))
     assert [len(p) for p in whole] == [4] * 8
+
+
+def sized(prompt, answers):
+    """A group for each row of answers, of these lengths, to prompts of that length."""
+    flat = [[2] * length for group in answers for length in group]
+    group = torch.arange(len(answers)).repeat_interleave(len(answers[0]))
+    return sequences([[3] * prompt] * len(flat), flat, pad=0), group
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [
+    (1, [[1], [3], [0], [2]]), (17, [[1], [3], [0, 2]]), (18, [[1], [3, 0], [2]]), (23, [[1, 3], [0, 2]]),
+    (31, [[1, 3, 0], [2]]), (38, [[1, 3, 0, 2]])])
+def test_a_budget_is_filled_with_rows_the_longest_first(tokens, expected):
+    """Of 4 + 4, 4 + 9, 4 + 3 and 4 + 6 tokens."""
+    batch, _ = sized(4, [[4, 9], [3, 6]])
+    assert [rows.tolist() for rows in microbatches(batch, 1, tokens=tokens)] == expected
+
+
+@pytest.mark.parametrize(("tokens", "shared", "expected"), [
+    (8, True, [[0], [1], [2], [3]]), (17, True, [[0, 1], [2, 3]]), (29, True, [[0, 1], [2, 3]]),
+    (30, True, [[0, 1, 2, 3]]), (30, False, [[0, 1], [2, 3]]), (38, False, [[0, 1, 2, 3]])])
+def test_a_prompt_that_siblings_share_counts_once(tokens, shared, expected):
+    """Groups of 4 + 4 + 9 and of 4 + 3 + 6 tokens."""
+    batch, group = sized(4, [[4, 9], [3, 6]])
+    parts = microbatches(batch, 1, group, may_part=True, tokens=tokens, shared=shared)
+    assert [rows.tolist() for rows in parts] == expected
+    whole = list(microbatches(batch, 1, group, tokens=tokens, shared=shared))
+    assert [len(rows) for rows in whole] in ([2, 2], [4]), "whose loss compares them never part"
 
 
 def test_a_policy_that_shares_prompts_meets_siblings_together():
@@ -164,12 +209,12 @@ def test_what_is_outside_the_mask_is_neither_learned_nor_measured():
 EXAMPLES = sequences([[2, 1], [2, 3], [2, 5], [2, 4]], [[5, 0], [4, 4, 4, 0], [1], [3, 2, 0]], pad=0)
 
 
-def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, **invariants):
+def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, tokens=None, **invariants):
     policy = policy or Bigram()
     optimizer = Optimizer([([p for _, p in policy.trainable()], rate)], AdamW(warmup_steps=0), 100)
     learning = Supervised(
         model=policy, objective=Imitation(policy), optimizer=optimizer, batch_at=lambda step: EXAMPLES,
-        microbatch_size=microbatch_size, invariants=Invariants(**invariants))
+        microbatch_size=microbatch_size, tokens_per_microbatch=tokens, invariants=Invariants(**invariants))
     reports = learning.run(RunState())
     return [next(reports) for _ in range(count)], policy
 
@@ -184,10 +229,10 @@ def test_imitation_descends_the_mean_over_all_tokens():
     assert (report.state.prompts_seen, report.state.optimizer_steps) == (4, 1)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_imitation_in_pieces_is_the_same(size):
+@pytest.mark.parametrize("pieces", [{"microbatch_size": 1}, {"microbatch_size": 3}, {"tokens": 7}])
+def test_imitation_in_pieces_is_the_same(pieces):
     (whole,), one = imitate()
-    (found,), other = imitate(microbatch_size=size)
+    (found,), other = imitate(**pieces)
     for name, value in whole.metrics.items():
         assert found.metrics[name] == pytest.approx(value, abs=1e-6)
     torch.testing.assert_close(weights(one), weights(other), atol=1e-5, rtol=1e-5)

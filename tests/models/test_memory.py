@@ -11,6 +11,7 @@ from checkpoints import make_checkpoint
 from transformers import LlamaConfig
 
 from alignbench.models import memory
+from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora, Pretrained, Tiny
 from alignbench.models.logprobs import token_logprobs
 
@@ -53,11 +54,18 @@ def test_the_cache_holds_prompts_once_and_room_for_every_answer() -> None:
     assert found.cache == (3 * 50 + 12 * 64) * of_a_token
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)])
-def test_learning_takes_on_shapes_what_it_takes_in_numbers(lora: Lora | None, tmp_path: Path) -> None:
+def test_learning_takes_on_shapes_what_it_takes_in_numbers(
+    lora: Lora | None, checkpointing: bool, tmp_path: Path
+) -> None:
     source = Pretrained(name="llama", path=str(make_checkpoint("deepseek_math", tmp_path, TEXTS)), lora=lora)
-    counted = memory.learning(memory.skeleton(source, texts=(), device="cpu", lora=lora), rows=8, length=48, answer=24)
+    hardware = Hardware(activation_checkpointing=checkpointing)
+    shapes = memory.skeleton(source, texts=(), device="cpu", lora=lora)
+    hardware.spare(shapes.model)
+    counted = memory.learning(shapes, rows=8, length=48, answer=24)
     model, text = source.load(texts=(), start=None, device="cpu", seed=0)
+    hardware.spare(model)
     inner = model.get_base_model() if lora else model
     with memory.Alive(model.parameters()) as alive:
         hidden = inner.base_model(input_ids=torch.zeros(8, 48, dtype=torch.long), use_cache=False).last_hidden_state

@@ -277,12 +277,12 @@ def test_siblings_share_a_row_only_where_that_is_less_work(packing, response, ro
 
 # --- in the update ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("size", [1, 3, 4, 8])
+@pytest.mark.parametrize(("size", "tokens"), [(1, None), (3, None), (4, None), (8, None), (8, 1), (8, 19), (8, 50)])
 @pytest.mark.parametrize("algorithm", [GRPO(group_size=4), PPO(group_size=4, value_clip=None)], ids=["grpo", "ppo"])
-def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorithm, size, text):
+def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorithm, size, tokens, text):
     critic = algorithm.critic and Critic(hidden=4)
 
-    def gradients(packs, microbatch_size):
+    def gradients(packs, microbatch_size, tokens=None):
         model = make_model("llama")
         policy = CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
         policy.sharing = replace(policy.sharing, possible=packs, dearness=CHEAP)
@@ -298,8 +298,8 @@ def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorith
         params = [p for _, p in policy.trainable()]
         update = Update(
             policy=policy, algorithm=algorithm, optimizer=Optimizer([(params, 0.1)], AdamW(), 1), epochs=1,
-            minibatches=1, invariants=Invariants(), microbatch_size=microbatch_size)
+            minibatches=1, invariants=Invariants(), microbatch_size=microbatch_size, tokens_per_microbatch=tokens)
         update._accumulate(batch, TokenMeans())
         return Answer(before, {name: p.grad for name, p in policy.trainable()})
 
-    agree(gradients(True, size), gradients(False, 8))
+    agree(gradients(True, size, tokens), gradients(False, 8))
