@@ -49,9 +49,10 @@ class Contest:
         """How the answers are drawn and scored."""
         job = self.run.job
         drawn = self.samples > 1 or job.eval.decoding == "sampled"
+        scorer = job.reward if self.judge is None else job.reward.with_model(self.judge)
         return {
             "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if drawn else "greedy",
-            "answer_limit": self._max_new_tokens, "reward": job.names.reward, "reward_sha256": job.reward.fingerprint(),
+            "answer_limit": self._max_new_tokens, "reward": job.names.reward, "reward_sha256": scorer.fingerprint(),
         }
 
     @property

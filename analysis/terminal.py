@@ -133,7 +133,8 @@ def _row(name: str, first: str, second: str, change: str, interval: str, g: str)
 
 
 def _name(metric: Metric) -> str:
-    return f"{metric.short()}{' (less)' if metric.better == 'less' else ''}".replace("answer length, ", "answer ")
+    short = metric.short().replace("answer length, ", "answer ").replace("KL per token, nats", "KL/token")
+    return f"{short}{' (less)' if metric.better == 'less' else ''}"
 
 
 def _difference(findings: Findings, pair: Comparison) -> str:
@@ -162,7 +163,7 @@ def _ratio(cost: Cost, base: str, other: str) -> str:
     shown = "n/a" if ratio.value is None else f"{ratio.value:.2f}x"
     interval = "" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
     label = {
-        "tokens": "tokens" + cost.label.removeprefix("Generated tokens").replace(" (", ", ").rstrip(")"),
+        "tokens": cost.label.removeprefix("Generated ").replace(" (tokens)", "").replace(" (", ", ").rstrip(")"),
         "seconds": "time, s",
         "peak_memory_bytes": "peak memory, GiB",
     }.get(cost.key, "price, $")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from commands import SMALL, config, lines, numbers, run_small, status
 
+from alignbench.compare import compare
 from alignbench.core.errors import UserError
 from alignbench.pipeline import run
 
@@ -73,6 +74,16 @@ def test_a_reward_model_of_ones_own_is_taken_from_its_folder(outputs: Path, runs
     folder = run_small(tmp_path, *PREFERENCES, f"reward.path={outputs}/artifacts/{made}/model")
     assert set(json.loads((folder / "manifest.json").read_text())["artifacts"]) == {"sft"}
     assert numbers(folder)[-1] == numbers(runs["grpo"])[-1]
+
+
+def test_a_run_is_compared_with_its_start_by_the_model_that_it_was_trained_against(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = compare([f"after={runs['ppo']}", f"to={tmp_path}"])
+    drawn, kept = lines(folder / "after.jsonl"), lines(runs["ppo"] / "eval.jsonl")
+    assert [row["scores"] for row in drawn] == [row["scores"] for row in kept]
+    told = json.loads((folder / "settings.json").read_text())
+    assert told["reward_sha256"] == json.loads((runs["ppo"] / "manifest.json").read_text())["reward"]["sha256"]
 
 
 @pytest.mark.parametrize("model", [(), ("+model.lora.rank=4",)])
