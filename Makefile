@@ -43,7 +43,7 @@ lint: .venv/.dev ## style, types and who may import whom
 ui: .venv/.runtime ## MLflow on 127.0.0.1:5000, with a prepared dashboard
 	@test -f $(OUTPUTS)/mlflow.db || { echo "$(OUTPUTS)/mlflow.db is not there yet: run a study first (make study)"; exit 2; }
 	@echo "MLflow on http://127.0.0.1:5000 in about ten seconds, until Ctrl-C. Charts and report of each study:"
-	@$(BIN)/python -c "from alignbench.store.tracker import dashboards; \
+	@$(BIN)/python -c "from alignbench.store.backend import dashboards; \
 	  print(*dashboards('sqlite:///$(OUTPUTS)/mlflow.db', 'http://127.0.0.1:5000'), sep='\n', flush=True)"
 	@MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow server \
 	  --backend-store-uri sqlite:///$(OUTPUTS)/mlflow.db --host 127.0.0.1 --port 5000 --workers 1

@@ -22,7 +22,8 @@ from browser import NAMES, Browser, chromium
 from mlflow import MlflowClient
 
 from alignbench.store import dashboard
-from alignbench.store.tracker import Tracker, dashboards
+from alignbench.store.backend import dashboards
+from alignbench.store.tracker import Tracker
 
 SERVER = "http://127.0.0.1:5000"
 BLUE, ORANGE = "rgb(19, 125, 174)", "rgb(222, 121, 33)"

@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 
 from alignbench.store import sync
 from alignbench.store.diary import Diary, in_use, reap
-from alignbench.store.tracker import CARD, RUN_ID, Tracker, lacks
+from alignbench.store.mlflow_run import RUN_ID
+from alignbench.store.tracker import CARD, Tracker, lacks
 
 WHO = {"key": "k", "study": "s", "method": "ppo", "model": "tiny", "seed": 1}
 

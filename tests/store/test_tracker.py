@@ -228,7 +228,7 @@ def test_mlflow_knows_how_the_run_ended(outputs, run_dir, error, status):
 
 def test_four_processes_open_a_fresh_database_at_once(tmp_path):
     trainers = [start_trainer(tmp_path / "runs" / str(i), tmp_path, steps=3) for i in range(4)]
-    said = [trainer.communicate(timeout=60) for trainer in trainers]
+    said = [trainer.communicate(timeout=180) for trainer in trainers]
     assert said == [("recorded\n", "")] * 4
     runs = [seen(tmp_path / "runs" / str(i), tmp_path) for i in range(4)]
     assert [run.run.info.status for run in runs] == ["FINISHED"] * 4
