@@ -1,8 +1,9 @@
 """Peak memory and seconds of one step of GRPO, and of PPO with each critic, at equal completions on one model.
 
-    python benchmarks/memory.py [--gpu] [--rounds 1] [--threads 1]
+    python benchmarks/memory.py [--gpu] [--rows] [--rounds 1] [--threads 1]
 
 Random weights of Gemma's shape, the base in 4 bits under a LoRA adapter of rank 16; with --gpu the size of Gemma 2B.
+A microbatch holds as many tokens in every method, or with --rows as many answers: GRPO reads a prompt once for a group.
 Each method is measured in a fresh process, in its second step: the most memory above that of the loaded model, and with
 the model (whole). On a GPU that is torch.cuda.max_memory_allocated, on a CPU what is resident. Tensors are the bytes of
 those alive above the model as torch dispatches them, in the first step, where watching every call takes its time.
@@ -33,7 +34,7 @@ from alignbench.engine.invariants import Invariants
 from alignbench.engine.state import RunState
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.memory import Alive
+from alignbench.models.memory import Alive, resident
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_tokenizer
 from alignbench.phases.rl import RL
@@ -55,16 +56,18 @@ class Size:
     prompt_tokens: int
     new_tokens: int
     microbatch_size: int
+    tokens_per_microbatch: int
+    """Of one group of GRPO's."""
 
 
 SMALL = Size(
     model={"vocab_size": 32768, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 14,
            "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 128},
-    completions=12, prompt_tokens=16, new_tokens=16, microbatch_size=6)
+    completions=12, prompt_tokens=16, new_tokens=16, microbatch_size=6, tokens_per_microbatch=16 + 6 * 16)
 GEMMA_2B = Size(
     model={"vocab_size": 256000, "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
            "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256},
-    completions=12, prompt_tokens=256, new_tokens=256, microbatch_size=1)
+    completions=12, prompt_tokens=256, new_tokens=256, microbatch_size=1, tokens_per_microbatch=256 + 6 * 256)
 
 
 class Sums:
@@ -94,7 +97,7 @@ def write_model(size: Size, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def measure(method: str, size: Size, folder: Path, device: str) -> dict[str, float]:
+def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> dict[str, float]:
     """What the second step of a new run takes, the model in `folder` having been loaded."""
     algorithm = METHODS[method]
     source = Pretrained(name="gemma", path=str(folder), quantization="nf4", lora=Lora(rank=16))
@@ -105,11 +108,12 @@ def measure(method: str, size: Size, folder: Path, device: str) -> dict[str, flo
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
     rl = RL(steps=2, rollouts_per_step=size.completions, max_new_tokens=size.new_tokens, minibatches=2)
-    engine = rl.engine(policy, Sums(), algorithm, 0, size.microbatch_size, Invariants(first_ratio="off"))
+    engine = rl.engine(policy, Sums(), algorithm, 0, size.microbatch_size, Invariants(first_ratio="off"),
+                       None if rows else size.tokens_per_microbatch)
     draw = torch.Generator().manual_seed(0)
     prompts = torch.randint(2, 258, (size.completions, size.prompt_tokens), generator=draw).tolist()
-    rows = [{"id": i, "prompt": str(i)} for i in range(size.completions)]
-    stream = PromptStream(rows, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad,
+    asked = [{"id": i, "prompt": str(i)} for i in range(size.completions)]
+    stream = PromptStream(asked, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad,
                           size.prompt_tokens)
     reports = rl.run(engine, stream, RunState.at_start(algorithm))
     with Alive(model.parameters()) as alive:
@@ -133,7 +137,7 @@ class Meter:
 
     def __init__(self, device: str) -> None:
         self.gpu = device == "cuda"
-        self.start = torch.cuda.memory_allocated() if self.gpu else resident("VmRSS")
+        self.start = torch.cuda.memory_allocated() if self.gpu else resident()
 
     def forget_peak(self) -> None:
         """What follows has a peak of its own."""
@@ -144,20 +148,15 @@ class Meter:
 
     def peak(self) -> int:
         """The most there was."""
-        return torch.cuda.max_memory_allocated() if self.gpu else resident("VmHWM")
-
-
-def resident(name: str) -> int:
-    """VmRSS (now) or VmHWM (the most there was), of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+        return torch.cuda.max_memory_allocated() if self.gpu else resident(most=True)
 
 
 def fresh(method: str, folder: Path, given: argparse.Namespace) -> dict[str, float]:
     """The measurement in a process of its own, whose freed memory goes back to the system at once."""
     command = [sys.executable, __file__, "--method", method, "--folder", str(folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads), "MALLOC_MMAP_THRESHOLD_": str(MIB // 4)}
-    done = subprocess.run([*command, *["--gpu"] * given.gpu], env=environment, stdout=subprocess.PIPE, check=True)
+    command += [*["--gpu"] * given.gpu, *["--rows"] * given.rows]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -184,6 +183,7 @@ def main(given: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", action="store_true", help="the size of Gemma 2B, on a GPU")
+    parser.add_argument("--rows", action="store_true", help="microbatches of as many answers, not tokens")
     parser.add_argument("--rounds", type=int, default=1, help="how often each is measured; the median is shown")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--method", choices=METHODS, help="measure this one, in this process")
@@ -191,7 +191,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.method:
         device = "cuda" if given.gpu else "cpu"
-        Meter.nothing = 0 if given.gpu else resident("VmRSS")
-        print(json.dumps(measure(given.method, GEMMA_2B if given.gpu else SMALL, given.folder, device)))  # noqa: T201
+        Meter.nothing = 0 if given.gpu else resident()
+        size = GEMMA_2B if given.gpu else SMALL
+        print(json.dumps(measure(given.method, size, given.folder, device, given.rows)))  # noqa: T201
     else:
         main(given)
