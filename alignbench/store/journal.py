@@ -79,9 +79,9 @@ def begins_as(path: Path, mark: Mark | None) -> bool:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a journal, in the order they were written."""
+    """The records of a journal, in the order they were written; a line without an end is not one yet."""
     with path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
+        yield from (json.loads(line) for line in lines if line.endswith("\n"))
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, Any]:

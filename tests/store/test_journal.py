@@ -42,6 +42,14 @@ def test_what_is_cut_leaves_every_byte_before_it(path: Path) -> None:
     assert journal.mark() == mark
 
 
+def test_what_a_killed_process_wrote_is_read_up_to_its_last_whole_line(path: Path) -> None:
+    path.write_text('{"step": 0}\n{"step": 1}\n{"step": 2')
+    assert [record["step"] for record in read(path)] == [0, 1]
+    path.write_text('{"step": 0\n{"step": 1}\n')
+    with pytest.raises(ValueError, match="Expecting"):
+        list(read(path))
+
+
 @pytest.mark.parametrize("damaged", ['{"step": 1, "met', "\0\0\0\n", '{"step": 1\n', "[1]\n", "\udcff\n"])
 def test_damaged_lines_are_dropped_with_a_warning(path: Path, damaged: str, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text('{"step": 0}\n' + damaged, encoding="utf-8", errors="surrogateescape")
