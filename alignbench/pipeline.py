@@ -113,7 +113,6 @@ class Pipeline:
         checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.say(f"warning: {text}"))
         saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, diary.folder, under))
         if saved:
-            refuse_other_conditions(saved[1], under, checkpoints.folder)
             diary.resumed()
         examiner = self.examiner(policy, scorer)
         with self.base.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
