@@ -24,7 +24,7 @@ study: .venv/.runtime ## PPO against GRPO on the embedded task, six runs and the
 	$(BIN)/python -m alignbench sweeps=ppo_vs_grpo output_dir=$(OUTPUTS) hydra.launcher.n_jobs=$(JOBS)
 
 train-sft: .venv/.runtime ## SFT alone, and how good it is (WORDS="preset=phi3_math" for another system)
-	$(ONE_RUN) names.method=sft rl.steps=0 $(WORDS)
+	$(ONE_RUN) $(WORDS) names.method=sft rl.steps=0
 
 train-grpo: .venv/.runtime ## reinforcement learning from that SFT model; the same WORDS, or algo=ppo among them
 	$(ONE_RUN) $(WORDS)
