@@ -1,10 +1,10 @@
 """Where the time of a step goes, by model and method, and what shared prompts, threads and microbatches do to it.
 
-    python benchmarks/step.py [rounds]
+    python -m benchmarks.step [rounds]
 
-Each row is the median of the seconds of a step's parts; behind it stand the ratios to the first row of its block, round
-by round, from the lowest to the highest. Weights are random and are hardly moved, so that all rows do the same work;
-answers are cut to lengths between a quarter of the limit and all of it.
+Each cell is the median of the seconds of a step, or of a part of it; behind it stands the ratio to the first row of its
+block, and from its lowest to its highest, round by round. Weights are random and hardly moved, so that all rows do the
+same work; answers are cut to lengths between a quarter of the limit and all of it.
 """
 
 import statistics
@@ -25,6 +25,7 @@ from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW
 from alignbench.engine.state import RunState, StepReport
 from alignbench.models import critic as critics
+from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Tiny
 from alignbench.models.policy import CausalPolicy
 from alignbench.phases.rl import RL
@@ -48,8 +49,7 @@ class Setting:
     shared: bool = True
     """Whether siblings may be read behind the prompt they share."""
     old_logprobs: Literal["auto", "rescored"] = "auto"
-    microbatch_size: int = 32
-    threads: int = 1
+    hardware: Hardware = field(default_factory=lambda: Hardware(device="cpu", threads=1))
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def steps(setting: Setting) -> Iterator[StepReport]:
     data = Arithmetic(train_rows=1000, demonstration_rows=3000)
     worked = [row["prompt"] + row["completion"] for row in data.demonstrations()]
     model, text = setting.model.load(texts=worked, start=None, device="cpu", seed=0)
+    setting.hardware.spare(model)
     critic = setting.algorithm.critic and critics.make(model, setting.algorithm.critic, seed=0)
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
@@ -82,7 +83,8 @@ def steps(setting: Setting) -> Iterator[StepReport]:
         data.prompts("train"), lambda prompt: text.prompt(before + prompt), rl.prompts_per_step(setting.algorithm), 0,
         text.pad, 1024)
     engine = rl.engine(
-        policy, ExactMatch(), setting.algorithm, 0, setting.microbatch_size, Invariants(weights_moved="off"))
+        policy, ExactMatch(), setting.algorithm, 0, setting.hardware.microbatch_size, Invariants(weights_moved="off"),
+        setting.hardware.tokens_per_microbatch)
     engine = replace(engine, sampler=Cut(engine.sampler))
     return rl.run(engine, stream, RunState.at_start(setting.algorithm))
 
@@ -93,15 +95,16 @@ def compare(title: str, settings: dict[str, Setting], rounds: int) -> None:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in settings}
     for _ in range(rounds + 1):
         for name, reports in running.items():
-            torch.set_num_threads(settings[name].threads)
+            settings[name].hardware.prepare()
             report = next(reports)
-            found[name].append({part: report.metrics[f"cost/{part}_seconds"] for part in PARTS})
+            parts = {part: report.metrics[f"cost/{part}_seconds"] for part in PARTS}
+            found[name].append({"step": sum(parts.values()), **parts})
             scored = report.scored
     tell(f"\n{title}: prompts of {scored.prompt_lengths.float().mean():.0f} tokens, "
          f"answers of {scored.mask.sum(1).float().mean():.0f}, seconds of {len(scored)} rollouts")
-    first = next(iter(found.values()))[1:]  # the first step warms caches up
+    first = next(iter(found.values()))[1:]  # the first step warms caches up, and reads what was sampled once more
     for name, seen in found.items():
-        tell(f"  {name:26}" + "   ".join(f"{part} {_told(part, seen[1:], first)}" for part in PARTS))
+        tell(f"  {name:26}" + "   ".join(f"{part} {_told(part, seen[1:], first)}" for part in first[0]))
 
 
 def _told(part: str, seen: list[dict[str, float]], first: list[dict[str, float]]) -> str:
@@ -125,17 +128,21 @@ def main(rounds: int) -> None:
     }
     for name, shape in shapes.items():
         compare(name, {
-            "grpo, alone, rescored": replace(shape, shared=False, old_logprobs="rescored"),
-            "grpo, rescored": replace(shape, old_logprobs="rescored"),
             "grpo": shape,
+            "grpo, rescored": replace(shape, old_logprobs="rescored"),
+            "grpo, rescored, alone": replace(shape, shared=False, old_logprobs="rescored"),
             "ppo": replace(shape, algorithm=PPO()),
-        }, rounds if shape.model is TINY else max(rounds // 3, 1))
-    compare("tiny, microbatches and threads", {
-        "grpo, microbatch 32": Setting(),
-        "grpo, microbatch 16": Setting(microbatch_size=16),
-        "grpo, microbatch 64": Setting(microbatch_size=64),
-        "grpo, 2 threads": Setting(threads=2),
-    }, rounds)
+            "ppo, groups of 8": replace(shape, algorithm=PPO(group_size=8)),
+        }, rounds if shape.model is TINY else max(rounds // 3, 2))
+    tiny, deep = Setting(), Setting(model=MEDIUM, examples=4, rollouts=32)
+    kinds = {
+        "microbatch of 32": {}, "of 16": {"microbatch_size": 16}, "of 64": {"microbatch_size": 64},
+        "of 1024 tokens": {"tokens_per_microbatch": 1024}, "of 4096 tokens": {"tokens_per_microbatch": 4096},
+        "2 threads": {"threads": 2}, "activation checkpointing": {"activation_checkpointing": True}}
+    for name, shape, how_often in (("tiny", tiny, rounds), ("8 layers of width 512", deep, max(rounds // 3, 2))):
+        compare(f"{name}, on other hardware settings", {
+            kind: replace(shape, hardware=replace(shape.hardware, **changed)) for kind, changed in kinds.items()
+        }, how_often)
 
 
 if __name__ == "__main__":
