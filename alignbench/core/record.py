@@ -65,6 +65,7 @@ ROLLOUT: Final = (
     "rollout/kl_sequence",
     "rollout/kl_token",
     "rollout/sampler_gap",
+    "rollout/effective_share",
 )
 
 # Budget spent so far in the RL phase of this run: the matched axis of a comparison.

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from alignbench.core.batches import Scored
 from alignbench.core.errors import InvariantBroken
-from alignbench.core.knobs import Count, Positive
+from alignbench.core.knobs import Count, Fraction, Positive
 
 Level = Literal["error", "warn", "off"]
 STRICT = 1e-3
@@ -24,6 +24,10 @@ class Invariants:
     """The update's first pass must give the log-probabilities that the rollouts were scored and sampled with."""
     ratio_tolerance: Positive | None = None
     """The largest |log ratio| of that pass; null is 0.001 in float32 and 0.5 in other dtypes or 4 bits."""
+    importance: Level = "error"
+    """With rl.importance_cap, in place of that: the sampler must be near enough to the policy to tell of it."""
+    least_effective_share: Fraction = 0.5
+    """The least (sum w)^2 / (n sum w^2) of the importance weights w of a step's n tokens; 1 is of equal samplers."""
     reference_kl: Level = "error"
     """At step 0 the policy must be its own reference."""
     kl_tolerance: Positive = 1e-6
@@ -75,6 +79,15 @@ class Invariants:
                       f"{what} differ by {gap:.3g} nats before any weight moved (allowed {allowed:g}): "
                       "dropout, temperature, padding or precision is not the same in both. Where precision is low, "
                       "raise invariants.ratio_tolerance")
+
+    def check_importance(self, share: float) -> list[str]:
+        """`share`: how much of what the policy's own tokens would tell the sampler's do, from 0 to 1."""
+        if share >= self.least_effective_share:
+            return []
+        return report(self.importance, "invariants.importance",
+                      f"the sampler's tokens tell as much of the policy as {share:.1%} of them would if they were its "
+                      f"own (least allowed {self.least_effective_share:.0%}): it samples with other weights, at "
+                      "another temperature, or from too few tokens (rl.truncation)")
 
     def check_finite(self, name: str, value: float) -> list[str]:
         """Called before the optimizer steps; where this only warns, that step is skipped: NaN reaches no weight."""

@@ -91,7 +91,7 @@ def groups(scored: Scored) -> Metrics:
 
 
 def rollouts(scored: Scored) -> Metrics:
-    """Length of the responses, and how far the policy has moved from its reference, in nats."""
+    """Length of the responses, how far the policy is from its reference in nats, and the sampler from the policy."""
     drift = (scored.old_logprobs - scored.ref_logprobs).double()
     return {
         "rollout/response_length": float(scored.mask.sum(1).double().mean()),
@@ -99,7 +99,17 @@ def rollouts(scored: Scored) -> Metrics:
         "rollout/kl_sequence": float(drift.sum(1).mean()),
         "rollout/kl_token": float(drift.sum() / scored.mask.sum().clamp(min=1)),
         "rollout/sampler_gap": float((scored.logprobs - scored.old_logprobs).abs().max()),
+        "rollout/effective_share": effective_share(scored),
     }
+
+
+def effective_share(scored: Scored) -> float:
+    """(sum w)^2 / (n sum w^2), w = pi / pi_sampler: the sampler's n tokens tell as much as that share of the policy's.
+
+    1 where the two are the same. Kong 1992, University of Chicago, technical report 348.
+    """
+    weights = (scored.old_logprobs - scored.logprobs)[scored.mask].double().exp()
+    return float(weights.sum().square() / (len(weights) * weights.square().sum()))
 
 
 def critic(experience: Experience) -> Metrics:

@@ -50,6 +50,8 @@ class Engine:
             warnings, pending = pending + checks.check_reference(scored, state.step), []
             if self.update.importance_cap is None:  # With a cap the gap is weighed instead of refused.
                 warnings += checks.check_first_pass(shown["rollout/sampler_gap"], "the sampler and the scoring pass")
+            else:
+                warnings += checks.check_importance(shown["rollout/effective_share"])
             warnings += checks.check_finite("a reward", float(scored.scores.sum()))
             warnings += checks.check_drift(shown["rollout/kl_sequence"], before=state.kl)
             shaped, moments = shape(drawn.kept, self.algorithm.normalizer, state.moments, self.missing_eos_penalty)

@@ -67,6 +67,21 @@ def test_a_sampler_at_another_temperature_is_noticed():
         run("first_ratio", "error", temperature=1.3)
 
 
+def test_a_sampler_that_is_weighed_must_still_tell_of_the_policy():
+    near = Invariants().check_importance(0.5)
+    assert near == []
+    tight = Invariants(least_effective_share=0.99)
+    assert engine_shares(tight, temperature=1.0) == pytest.approx([1.0])
+    with pytest.raises(InvariantBroken, match=r"tell as much of the policy as .*\(invariants\.importance=warn"):
+        engine_shares(tight, temperature=3.0)
+
+
+def engine_shares(checks, temperature):
+    running = engine(GRPO(), invariants=checks, temperature=temperature, importance_cap=2.0)
+    return [report.metrics["rollout/effective_share"]
+            for report in islice(running.run(Stream(), start(running.algorithm)), 1)]
+
+
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_a_reward_that_is_no_number_never_reaches_the_weights(score):
     running = engine(GRPO(), scorer=Given(score))

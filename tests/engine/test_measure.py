@@ -56,7 +56,8 @@ def test_lengths_and_drift_by_hand():
     found = measure.rollouts(scored(logprobs=sampled))
     assert found == pytest.approx({
         "rollout/response_length": 2.0, "rollout/truncated_fraction": 0.25, "rollout/kl_sequence": 0.25 * 8 / 4,
-        "rollout/kl_token": 0.25, "rollout/sampler_gap": 0.125})
+        "rollout/kl_token": 0.25, "rollout/sampler_gap": 0.125,
+        "rollout/effective_share": (7 + math.exp(-0.125)) ** 2 / (8 * (7 + math.exp(-0.25)))})
 
 
 def test_a_critic_is_judged_by_the_variance_it_explains():
