@@ -1,0 +1,153 @@
+"""How seconds and memory grow with group, answers, model, vocabulary and runs, against a floor.
+
+    python -m benchmarks.scaling [--quick] [--write]
+
+A few minutes on two cores. With --write table and figure go to docs/scaling.md and docs/scaling.png. --quick tries it
+with less of everything; its numbers mean little.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter, sleep
+
+import torch
+
+from alignbench.algorithms.grpo import GRPO
+from alignbench.engine.invariants import Invariants
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.tiny import tiny_model, tiny_shape, tiny_tokenizer
+from benchmarks.against_trl import say
+from benchmarks.floor import floors
+from benchmarks.load import PARTS, Endless, Held, Load, Step, loop
+from benchmarks.scaling_page import Point, Sweep, write
+
+ROOT = Path(__file__).parents[1]
+BYTES = 258
+"""Of a tokenizer that knows nothing but bytes, padding and end."""
+LARGEST = 64_000
+"""The largest vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A model and its load."""
+
+    load: Load = Load(groups=4)
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    intermediate: int = 384
+    vocabulary: int = 374
+
+    def policy(self) -> CausalPolicy:
+        """Random weights of that shape, and the frozen copy they began as."""
+        length = self.load.prompt + self.load.answer
+        shape = tiny_shape(self.vocabulary, hidden=self.hidden, layers=self.layers, heads=self.heads,
+                           intermediate=self.intermediate, context=length)
+        text = Endless(tokenizer=tiny_tokenizer(["1 + 2"], BYTES), chat=False, context=length)
+        policy = CausalPolicy(tiny_model(shape, 0), text)
+        policy.freeze_reference()
+        return policy
+
+
+def axes(quick: bool) -> dict[str, list[tuple[float, Cell]]]:
+    """What is varied, and the cells in which it is; the model's axis counts parameters when it has them."""
+    base, few, most = Cell(), Load(groups=2), 3 if quick else None
+    groups, answers = (2, 4, 8, 16, 32), (16, 32, 64, 128, 256, 512)
+    models = [(128, 2, 4, 384), (256, 3, 4, 768), (384, 5, 6, 1152), (512, 9, 8, 1536), (640, 11, 8, 1920)]
+    names = ("hidden", "layers", "heads", "intermediate")
+    return {
+        "K, answers to a prompt": [(k, replace(base, load=replace(base.load, group=k))) for k in groups[:most]],
+        "tokens of an answer": [(t, replace(base, load=replace(base.load, answer=t))) for t in answers[:most]],
+        "parameters": [(0, replace(base, load=few, **dict(zip(names, m, strict=True)))) for m in models[:most]],
+        "vocabulary": [(v, replace(base, vocabulary=v)) for v in (200, 1000, 4000, 16_000, LARGEST)[:most]],
+    }
+
+
+def measure(x: float, cell: Cell, patience: float) -> Point:
+    """One warm step; then the median of at least two, for that many seconds; then one with its tensors counted."""
+    policy = cell.policy()
+    run = loop(policy, GRPO(group_size=cell.load.group), cell.load, Invariants(weights_moved="off"))
+    steps, found = run.steps(), list[Step]()
+    next(steps)
+    while len(found) < 2 or sum(step.whole for step in found) < patience:
+        found.append(next(steps))
+    middle = {part: median(step.seconds[part] for step in found) for part in PARTS}
+    held = run.held(steps)
+    return Point(x or sum(p.numel() for p in policy.model.parameters()), middle,
+                 floors(policy, cell.load, run.reads), held)
+
+
+def batches(quick: bool) -> Iterator[tuple[int, int, Held]]:
+    """What the update of a vocabulary and of a number of answers holds: does it grow with both?"""
+    for vocabulary in (1000, 4000) if quick else (4000, LARGEST):
+        for groups in (4, 8, 16):
+            cell = Cell(vocabulary=vocabulary, load=Load(groups=groups, microbatch=8))
+            run = loop(cell.policy(), GRPO(), cell.load, Invariants(weights_moved="off"))
+            yield vocabulary, cell.load.answers, run.held(run.steps())
+
+
+def study(runs: int, jobs: int, folder: Path, quick: bool) -> Sweep:
+    """A whole study of small runs, as it is typed, its report included; what all of them share is there already."""
+    words = ["--multirun", f"seed={','.join(map(str, range(1, runs + 1)))}", f"hydra.launcher.n_jobs={jobs}",
+             f"output_dir={folder}", f"study=scale_{runs}_{jobs}", "sft.steps=20", f"rl.steps={2 if quick else 10}",
+             "eval.every=1000", "rl.checkpoint_every=0"]
+    start, most = perf_counter(), 0
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "alignbench", *words], cwd=ROOT, stdout=log, stderr=log)
+        while process.poll() is None:
+            most = max(most, resident(process.pid))
+            sleep(0.2)
+    if process.returncode:
+        raise SystemExit((folder / "log").read_text())
+    return Sweep(runs, jobs, perf_counter() - start, most)
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process and all it started have in memory; a page that several share counts once."""
+    home, found = Path(f"/proc/{pid}"), 0
+    try:
+        lines = (home / "smaps_rollup").read_text().splitlines()
+        found = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        children = [child for task in (home / "task").iterdir() for child in (task / "children").read_text().split()]
+    except (OSError, StopIteration):  # it has ended meanwhile
+        return found
+    return found + sum(resident(int(child)) for child in children)
+
+
+def studies(quick: bool) -> Iterator[Sweep]:
+    """The first makes what the others share, and is not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        study(1, 3, Path(folder), quick)
+        for runs in (1, 2) if quick else (1, 2, 4):
+            for jobs in (1, 2):
+                yield study(runs, jobs, Path(folder), quick)
+
+
+def main(given: argparse.Namespace) -> None:
+    """Measure, print, and write where asked."""
+    torch.set_num_threads(1)
+    start, found = perf_counter(), dict[str, list[Point]]()
+    for name, cells in axes(given.quick).items():
+        found[name] = []
+        for x, cell in cells:
+            found[name].append(measure(x, cell, 0.2 if given.quick else 2.0))
+            say(f"{name} {found[name][-1].x:,.0f}: {sum(found[name][-1].seconds.values()):.3f} s "
+                f"({perf_counter() - start:.0f} s so far)")
+    held = list(batches(given.quick))
+    swept = list(studies(given.quick))
+    say(f"measured in {perf_counter() - start:.0f} s")
+    write(found, held, swept, Path(tempfile.gettempdir()) if not given.write else ROOT / "docs")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of everything, to try it")
+    parser.add_argument("--write", action="store_true", help="to docs")
+    main(parser.parse_args())
