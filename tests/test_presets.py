@@ -59,7 +59,7 @@ NUMBERS: dict[tuple[str, str], dict[str, Any]] = {
         "rl.minibatches": 1, "rl.optimizer.learning_rate": 3e-4, "rl.optimizer.max_grad_norm": 0.5,
         "algo.group_size": 4, "algo.clip_low": 0.2, "algo.clip_high": 0.2, "algo.eps": 1e-8,
         "algo.whiten_advantages": True, "algo.reduction": "token_mean", "algo.kl.coef": 0.1,
-        "algo.kl.estimator": "k3", "algo.kl.exact_gradient": False,
+        "algo.kl.estimator": "k3", "algo.kl.exact_gradient": False, "hardware.activation_checkpointing": True,
     },
     ("math_qa", "grpo"): {**MATH_QA, "rl.steps": 3 * 80 // 2},
     ("math_qa_fast_test", "grpo"): {
@@ -78,6 +78,7 @@ NUMBERS: dict[tuple[str, str], dict[str, Any]] = {
     ("math_qa_low_memory", "grpo"): {
         **MATH_QA, "rl.steps": 3 * 80, "rl.rollouts_per_step": 1 * 2, "algo.group_size": 2,
         "rl.max_prompt_tokens": 256, "rl.max_new_tokens": 256, "hardware.microbatch_size": 1,
+        "hardware.activation_checkpointing": True,
     },
     ("phi3_math", "pairwise"): {
         "model.name": "microsoft/Phi-3-mini-128k-instruct", "model.quantization": "nf4", "model.lora.rank": 16,
