@@ -19,16 +19,18 @@ IMPOSSIBLE = -1e9
 
 def distribution(logits: Tensor, temperature: float, never: Sequence[int]) -> Tensor:
     """log pi over the vocabulary, fp32, as both the sampler and the update see it: logits / T, then log-softmax."""
-    logits = logits.float() / temperature
+    scaled = logits.float() if temperature == 1 else logits.float() / temperature
     if never:
         blocked = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
         blocked[list(never)] = True
-        logits = logits.masked_fill(blocked, IMPOSSIBLE)
-    return logits.log_softmax(-1)
+        # In place unless these are the caller's: each copy is as large as anything there is.
+        scaled = (scaled.masked_fill if scaled is logits else scaled.masked_fill_)(blocked, IMPOSSIBLE)
+    return scaled.log_softmax(-1)
 
 
 class _Chosen(torch.autograd.Function):
-    """log pi(a) [m] and the entropy H [m] of logits z [m, v]: keeps one matrix for the backward pass instead of five.
+    """log pi(a) [m] and the entropy H [m] of logits z [m, v]: keeps one matrix for the backward pass instead of five,
+    and works in place, since each such matrix is the largest thing there is.
 
     d log pi(a) / d z = 1[a] - pi and d H / d z = -pi (log pi + H), which is worked out only where H is learned from.
     """
@@ -38,7 +40,7 @@ class _Chosen(torch.autograd.Function):
         ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, never: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         logp = distribution(logits, temperature, never)
-        entropy = -(logp.exp() * logp).sum(-1)
+        entropy = -logp.exp().mul_(logp).sum(-1)
         ctx.save_for_backward(logp, tokens, entropy)
         ctx.set_materialize_grads(False)
         ctx.temperature, ctx.never, ctx.dtype = temperature, list(never), logits.dtype
@@ -51,15 +53,17 @@ class _Chosen(torch.autograd.Function):
     ) -> tuple[Tensor | None, None, None, None]:
         logp, tokens, entropy = ctx.saved_tensors
         found, pi = None, logp.exp()
-        if by_chosen is not None:
-            found = (pi * -by_chosen[:, None]).scatter_add_(1, tokens[:, None], by_chosen[:, None])
         if by_entropy is not None:
-            through = pi * (logp + entropy[:, None]) * -by_entropy[:, None]
-            found = through if found is None else found + through
+            found = (logp + entropy[:, None]).mul_(pi).mul_(-by_entropy[:, None])
+        if by_chosen is not None:
+            through = pi.mul_(-by_chosen[:, None]).scatter_add_(1, tokens[:, None], by_chosen[:, None])
+            found = through if found is None else through.add_(found)
         if found is None:
             return None, None, None, None
         found[:, ctx.never] = 0
-        return (found / ctx.temperature).to(ctx.dtype), None, None, None
+        if ctx.temperature != 1:
+            found.div_(ctx.temperature)
+        return found.to(ctx.dtype), None, None, None
 
 
 def token_logprobs(

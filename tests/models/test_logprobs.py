@@ -6,6 +6,7 @@ from torch.distributions import Categorical
 
 from alignbench.models import logprobs
 from alignbench.models.logprobs import distribution, token_logprobs
+from alignbench.models.memory import Alive
 
 VOCABULARY, WIDTH, TOKENS = 11, 6, 9
 
@@ -61,6 +62,37 @@ def test_numbers_are_those_of_torchs_own_categorical(drawn, temperature):
     logp, entropy = work(drawn, temperature=temperature)
     torch.testing.assert_close(logp.double(), expected.log_prob(tokens), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropy.double(), expected.entropy(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize(("chosen", "entropy"), [(1, 0), (0, 1), (1, -0.5)])
+def test_gradients_are_those_of_torchs_own_softmax(drawn, temperature, chosen, entropy):
+    hidden, weight, tokens = drawn
+    logp = ((hidden @ weight.T).index_fill(1, torch.tensor([0]), -1e9).double() / temperature).log_softmax(-1)
+    plain = (logp.gather(1, tokens[:, None])[:, 0], -(logp.exp() * logp).sum(-1))
+    ours = work(drawn, never=(0,), temperature=temperature)
+    found, expected = (torch.autograd.grad((chosen * a * torch.arange(9.0) + entropy * b).sum(), drawn[:2])
+                       for a, b in (ours, plain))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_the_logits_that_were_given_stay_what_they_are(dtype, temperature):
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = logits.clone()
+    assert (distribution(logits, temperature, (2,)).exp()[:, 2] == 0).all()
+    assert torch.equal(logits, before)
+
+
+def test_three_matrices_of_the_size_of_the_logits_are_the_most_there_are_at_once():
+    hidden, weight = torch.randn(500, 8, requires_grad=True), torch.randn(2000, 8)
+    with Alive([hidden, weight]) as alive:
+        logp, entropy = token_logprobs(hidden, torch.ones(500, dtype=torch.long), lambda h: h @ weight.T,
+                                       vocabulary=2000, temperature=1.0, never=(0,))
+        (logp + entropy).sum().backward()
+    assert alive.peak < 3.1 * 500 * 2000 * 4
 
 
 def test_a_token_that_is_never_drawn_has_no_part_in_anything(drawn):
