@@ -10,6 +10,7 @@ from typing import Any
 from alignbench import analyst
 from alignbench.__main__ import home, prepare_environment, reported
 from alignbench.core.errors import UserError
+from alignbench.core.words import typed
 
 KEYS = ("after", "before", "prompts", "samples", "to")
 GROUPS = ("reward", "data", "hardware")
@@ -39,9 +40,8 @@ settings.json, before_after.json and before_after.md. Exit code: 0 compared, 2 w
 
 def main(words: Sequence[str] | None = None) -> None:
     """Draw, score and compare."""
-    given = list(sys.argv[1:] if words is None else words)
-    if {"--help", "-h", "help"} & set(given):
-        sys.stdout.write(USAGE)
+    given = typed(words, USAGE)
+    if given is None:
         return
     prepare_environment()
     with reported():

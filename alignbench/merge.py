@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignbench.__main__ import prepare_environment, reported
 from alignbench.core.errors import UserError
+from alignbench.core.words import key_values, typed
 
 KEYS, PRECISIONS = ("run", "to", "dtype"), ("float32", "bfloat16", "float16")
 USAGE = f"""\
@@ -25,9 +26,8 @@ that was trained. Exit code: 0 merged, 2 wrong input.
 
 def main(words: Sequence[str] | None = None) -> None:
     """Merge, and say where the model is."""
-    given = list(sys.argv[1:] if words is None else words)
-    if {"--help", "-h", "help"} & set(given):
-        sys.stdout.write(USAGE)
+    given = typed(words, USAGE)
+    if given is None:
         return
     prepare_environment()
     with reported():
@@ -36,9 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    known = dict(word.split("=", 1) for word in words if "=" in word)
-    if strange := [word for word in words if word.partition("=")[0] not in KEYS or "=" not in word]:
-        raise UserError(f"{strange[0]!r} is not understood; use key=value with one of {', '.join(KEYS)} (see --help)")
+    known = key_values(words, KEYS)
     if "run" not in known:
         raise UserError("say which run: python -m alignbench.merge run=FOLDER (see --help)")
     if known.get("dtype", PRECISIONS[0]) not in PRECISIONS:

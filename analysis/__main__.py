@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.core.errors import UserError
+from alignbench.core.words import key_values, typed
 
 KEYS = ("study", "baseline", "output_dir", "tracking_uri", "metric", "margin", "judge")
 JUDGES = ("judge.", "second.")
@@ -33,9 +34,8 @@ Exit code: 0 complete, 2 wrong input, 3 a planned run has no result, 4 not compa
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the report of a study and print its summary; returns the exit code."""
-    given = list(sys.argv[1:] if words is None else words)
-    if {"--help", "-h", "help"} & set(given):
-        sys.stdout.write(USAGE)
+    given = typed(words, USAGE)
+    if given is None:
         return 0
     try:
         return _report(_read(given))
@@ -49,12 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _read(words: Sequence[str]) -> dict[str, str]:
     """key=value words as a mapping. Raises UserError for anything else."""
-    known: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.lstrip("-").partition("=")
-        if not equals or (key not in KEYS and not key.startswith(JUDGES)):
-            raise UserError(f"{word!r} is not understood; use key=value with one of {', '.join(KEYS)} (see --help).")
-        known[key] = value
+    known = key_values(words, KEYS, JUDGES)
     if not known.get("study"):
         raise UserError("say which study: python -m analysis study=NAME (see --help).")
     return known

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.core.errors import UserError
+from alignbench.core.words import key_values, typed
 
 KEYS = ("run", "before", "after", "to")
 USAGE = """\
@@ -23,9 +24,8 @@ Exit code: 0 compared, 2 wrong input.
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the comparison and print it in brief; returns the exit code."""
-    given = list(sys.argv[1:] if words is None else words)
-    if {"--help", "-h", "help"} & set(given):
-        sys.stdout.write(USAGE)
+    given = typed(words, USAGE)
+    if given is None:
         return 0
     try:
         _compare(_read(given))
@@ -36,12 +36,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    known: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in KEYS or not value:
-            raise UserError(f"{word!r} is not understood; use key=value with one of {', '.join(KEYS)} (see --help).")
-        known[key] = value
+    known = key_values(words, KEYS)
+    if empty := [key for key, value in known.items() if not value]:
+        raise UserError(f"{empty[0]}= names nothing: give a folder or a file (see --help).")
     if ("run" in known) == bool({"before", "after"} & known.keys()) or ("before" in known) != ("after" in known):
         raise UserError("say what to compare: run=FOLDER, or before=FILE and after=FILE (see --help).")
     return known

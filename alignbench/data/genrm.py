@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignbench.core.errors import UserError
+from alignbench.core.words import key_values, typed
 
 Row: TypeAlias = Mapping[str, Any]  # as in core.batches, which brings torch: --help does without it
 REQUEST = "User: {prompt}\n\nAssistant: {answer}\n\nAnalyze the quality of this response."
@@ -72,9 +73,8 @@ def _scoring(row: Row) -> Row:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the file and print what became of the rows; returns the exit code."""
-    given = list(sys.argv[1:] if words is None else words)
-    if {"--help", "-h", "help"} & set(given):
-        sys.stdout.write(USAGE)
+    given = typed(words, USAGE)
+    if given is None:
         return 0
     try:
         sys.stdout.write(_write(_read(given)))
@@ -85,12 +85,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    known: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key not in KEYS or not equals:
-            raise UserError(f"{word!r} is not understood; use key=value with one of {', '.join(KEYS)} (see --help)")
-        known[key] = value
+    known = key_values(words, KEYS)
     if not known.get("out"):
         raise UserError("say where to write: out=train.jsonl (see --help)")
     return known

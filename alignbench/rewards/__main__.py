@@ -6,6 +6,7 @@ from typing import Any
 
 from alignbench.__main__ import home, reported
 from alignbench.core.errors import UserError
+from alignbench.core.words import typed
 
 KEYS = ("path", "prompt", "response", "reference", "label")
 USAGE = """\
@@ -26,9 +27,8 @@ above a wrong one. Exit code: 0 scored, 2 wrong input.
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print what the reward says of the file."""
-    given = list(sys.argv[1:] if words is None else words)
-    if {"--help", "-h", "help"} & set(given):
-        sys.stdout.write(USAGE)
+    given = typed(words, USAGE)
+    if given is None:
         return
     with reported():
         sys.stdout.write(_check(given))
