@@ -156,6 +156,8 @@ class Pipeline:
         invariants, witness = replace(job.invariants, ratio_tolerance=self._ratio_tolerance()), Witness(examiner.scorer)
         engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.microbatch_size, invariants,
                                job.hardware.tokens_per_microbatch)
+        if job.hardware.sampler == "vllm":
+            engine = replace(engine, sampler=job.rl.vllm(policy, job.hardware.sampler_cache_gib))
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
         if saved:
             state = restore(saved[1], policy, adamw, best)

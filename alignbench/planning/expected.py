@@ -11,6 +11,7 @@ from alignbench.material import Material
 from alignbench.models import memory
 from alignbench.models.memory import Skeleton
 from alignbench.models.reward_model import is_adapter
+from alignbench.models.vllm_engine import GIB
 from alignbench.settings import Job
 from alignbench.store.checkpoints import KEEP
 
@@ -169,7 +170,8 @@ class Expected:
         standing = self._standing(policy) | {
             "reference": (policy.adapter if started else 0) if policy.adapter else policy.weights,
             "critic": critic, "optimizer state": ADAM * (trained + critic),
-            "best weights so far": 0 if job.eval.select == "last" or self._device != "cpu" else trained}
+            "best weights so far": 0 if job.eval.select == "last" or self._device != "cpu" else trained,
+            **self._vllm(policy)}
         length = prompt + job.rl.max_new_tokens
         work = memory.learning(policy, rows=self._microbatch(length), length=length, answer=job.rl.max_new_tokens,
                                passes=2 if job.algo.critic and job.algo.critic.trunk == "separate" else 1)
@@ -181,6 +183,11 @@ class Expected:
             rows = min(reward.microbatch_size, job.rl.rollouts_per_step)
             moments["scoring"] = {"activations of the reward model": memory.reading(judge, rows=rows, length=length)}
         return Need(phase="rl", standing={what: size for what, size in standing.items() if size}, moments=moments)
+
+    def _vllm(self, policy: Skeleton) -> Parts:
+        hardware = self.job.hardware
+        return {} if hardware.sampler == "own" else {
+            "vLLM's weights": policy.weights + policy.adapter, "vLLM's KV cache": int(hardware.sampler_cache_gib * GIB)}
 
     def _sampling(self, policy: Skeleton, prompt: int) -> Parts:
         """Of a step or of an evaluation, whichever takes more."""
