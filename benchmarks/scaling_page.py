@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import Any
 
+from PIL import Image
+
 from analysis.theme import DASHES, LIGHT, MARKERS
 from benchmarks.against_trl import say, table
 from benchmarks.floor import Least
@@ -16,6 +18,7 @@ MIB = 1 << 20
 LAST = 3
 """Points that an exponent is fitted to."""
 TARGET = 1.2
+FLOOR, LEAST = "floor", "the least"
 
 HEAD = """\
 # How it grows
@@ -41,15 +44,15 @@ microbatch; logits are in what is measured, and not in what it is compared with.
 BATCHES = """\
 ## Vocabulary times batch
 
-What the update holds beside weights and optimizer, MiB. It should grow neither with the answers of a step nor, once a
-slice of logits is full, with the vocabulary.
+What the update holds beside weights and optimizer, MiB, in microbatches of 16. It should not grow with the answers of
+a step; with the vocabulary it does until a slice of logits is full.
 """
 STUDIES = """\
 ## Runs in a study
 
 Whole studies as they are typed, start-up, evaluation and report included: `n_jobs` runs at a time on two cores. Memory
-is the most that all processes had together. The floor is that of one run alone, as often as there are runs, shared
-among the jobs.
+is the most that all processes had together, shared pages counted once. The floor is the study of one run, as often as
+there are runs, shared among the jobs; it can be gone below, for start-up and report are paid once.
 """
 GPU = """\
 ## On a GPU
@@ -127,19 +130,28 @@ def of_batches(found: Sequence[tuple[int, int, Held]]) -> str:
 
 
 def of_studies(found: Sequence[Sweep]) -> str:
-    """One row for each number of runs, and the exponents."""
-    jobs, runs = sorted({s.jobs for s in found}), sorted({s.runs for s in found})
-    of = {(s.runs, s.jobs): s for s in found}
-    head = ["runs", *(f"{j} job{'s' * (j > 1)}, {what}" for j in jobs for what in ("s", "times the floor", "MiB"))]
-    rows = [[str(n), *(cell for j in jobs for cell in (
-        f"{of[n, j].seconds:.1f}", f"{of[n, j].seconds / ideal(of[runs[0], jobs[0]], n, j):.2f}",
-        f"{of[n, j].memory / MIB:,.0f}"))] for n in runs]
-    fitted = [cell for j in jobs for cell in (_slope(of, runs, j, "seconds"), "", _slope(of, runs, j, "memory"))]
-    return table(head, [*rows, ["**exponent**", *fitted]])
+    """One row for each number of runs, and the exponents; the first is of one run alone."""
+    by_jobs = {jobs: [s for s in found if s.jobs == jobs] for jobs in sorted({s.jobs for s in found})}
+    head = ["runs", *(f"{j} at a time, {what}" for j in by_jobs for what in ("s", "times the floor", "MiB"))]
+    rows = []
+    for runs in sorted({s.runs for s in found}):
+        told = [_told(found[0], next((s for s in sweeps if s.runs == runs), None)) for sweeps in by_jobs.values()]
+        rows.append([str(runs), *(cell for cells in told for cell in cells)])
+    slopes = [(_slope(sweeps, "seconds"), "", _slope(sweeps, "memory")) for sweeps in by_jobs.values()]
+    return table(head, [*rows, ["**exponent**", *(cell for cells in slopes for cell in cells)]])
 
 
-def _slope(of: dict[tuple[int, int], Sweep], runs: Sequence[int], jobs: int, what: str) -> str:
-    return f"**{exponent(runs, [getattr(of[n, jobs], what) for n in runs]):.2f}**"
+def _told(one: Sweep, sweep: Sweep | None) -> tuple[str, str, str]:
+    if sweep is None:
+        return "", "", ""
+    return (f"{sweep.seconds:.1f}", f"{sweep.seconds / ideal(one, sweep.runs, sweep.jobs):.2f}",
+            f"{sweep.memory / MIB:,.0f}")
+
+
+def _slope(sweeps: Sequence[Sweep], what: str) -> str:
+    if len(sweeps) < 2:
+        return ""
+    return f"**{exponent([s.runs for s in sweeps], [getattr(s, what) for s in sweeps]):.2f}**"
 
 
 def ideal(one: Sweep, runs: int, jobs: int) -> float:
@@ -159,36 +171,55 @@ def draw(found: dict[str, list[Point]], swept: Sequence[Sweep], target: Path) ->
     """Seconds above, memory below, one column for each thing that is varied; both axes are logarithms."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 5), layout="constrained")
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
     panels = figure.subplots(2, len(found) + 1)
-    lines = {name: COLUMNS[name] for name in (*PARTS, "floor")}
     for (name, points), (top, bottom) in zip(found.items(), panels.T, strict=False):
         xs = [p.x for p in points]
-        for i, (line, read) in enumerate(lines.items()):
-            _line(top, xs, list(map(read, points)), i, f"{line} {exponent(xs, list(map(read, points))):.2f}")
-        _line(bottom, xs, [p.held.peak / MIB for p in points], 0, "update")
-        _line(bottom, xs, [p.held.least / MIB for p in points], 3, "the least")
+        seconds = {line: [COLUMNS[line](p) for p in points] for line in (*PARTS, "step", FLOOR)}
+        _panel(top, xs, {f"{line} {exponent(xs, ys):.2f}": (xs, ys) for line, ys in seconds.items()})
+        _panel(bottom, xs, {"update": (xs, [p.held.peak / MIB for p in points]),
+                            LEAST: (xs, [p.held.least / MIB for p in points])})
         top.set_title(name)
-    top, bottom = panels[:, -1]
-    of = {(s.runs, s.jobs): s for s in swept}
-    runs = sorted({s.runs for s in swept})
-    for i, jobs in enumerate(sorted({s.jobs for s in swept})):
-        _line(top, runs, [of[n, jobs].seconds for n in runs], i, f"{jobs} at a time")
-        _line(bottom, runs, [of[n, jobs].memory / MIB for n in runs], i, f"{jobs} at a time")
-    _line(top, runs, [ideal(of[runs[0], 1], n, 1) for n in runs], 3, "one run, repeated")
-    top.set_title("runs in a study")
-    for panel in panels.flat:
-        panel.loglog()
-        panel.grid(color=LIGHT["grid"])
-        panel.legend(fontsize=7, frameon=False)
+    _of_runs(swept, *panels[:, -1])
     panels[0, 0].set_ylabel("seconds")
     panels[1, 0].set_ylabel("MiB")
-    figure.savefig(target, dpi=75)
+    figure.savefig(target, dpi=80)
+    with Image.open(target) as image:
+        image.convert("RGB").quantize(64).save(target, optimize=True)
 
 
-def _line(axes: Any, xs: Sequence[float], ys: Sequence[float], place: int, label: str) -> None:
-    ink = LIGHT["muted"] if place == len(PARTS) else LIGHT[f"m{place}"]
-    axes.plot(xs, ys, color=ink, marker=MARKERS[place], linestyle=DASHES[place], markersize=4, label=label)
+def _of_runs(swept: Sequence[Sweep], top: Any, bottom: Any) -> None:
+    runs = sorted({s.runs for s in swept})
+    by_jobs = {f"{jobs} at a time": [s for s in swept if s.jobs == jobs] for jobs in sorted({s.jobs for s in swept})}
+    seconds = {name: ([s.runs for s in of], [s.seconds for s in of]) for name, of in by_jobs.items()}
+    memory = {name: ([s.runs for s in of], [s.memory / MIB for s in of]) for name, of in by_jobs.items()}
+    _panel(top, runs, {**seconds, f"{FLOOR}, one run repeated": (runs, [ideal(swept[0], n, 1) for n in runs])})
+    _panel(bottom, runs, memory)
+    top.set_title("runs in a study")
+
+
+def _panel(axes: Any, xs: Sequence[float], lines: dict[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+    """One line for each name, what is only compared with in grey."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for place, (name, line) in enumerate(lines.items()):
+        ink = LIGHT["muted"] if name.startswith((FLOOR, LEAST)) else LIGHT[f"m{place}"]
+        axes.plot(*line, color=ink, marker=MARKERS[place], linestyle=DASHES[place], markersize=4, label=name)
+    axes.loglog()
+    axes.set_xticks(xs, labels=[short(x) for x in xs])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.grid(color=LIGHT["grid"])
+    axes.legend(fontsize=7, framealpha=0.6, edgecolor="none")
+
+
+def short(x: float) -> str:
+    """A number as it stands below an axis."""
+    if x < 1000:
+        return f"{x:g}"
+    return f"{x / 1000:.3g}k" if x < 1e5 else f"{x / 1e6:.1f}M"
 
 
 def write(found: dict[str, list[Point]], held: Sequence[tuple[int, int, Held]], swept: Sequence[Sweep],

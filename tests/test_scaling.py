@@ -2,17 +2,19 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.engine.invariants import Invariants
 from benchmarks import floor
-from benchmarks.floor import Product, Shape, rollout, score, update
-from benchmarks.load import PARTS, Load, loop
+from benchmarks.floor import Least, Product, Shape, rollout, score, update
+from benchmarks.load import PARTS, Held, Load, loop
 from benchmarks.scaling import Cell, measure
-from benchmarks.scaling_page import Sweep, exponent, ideal, of_studies
+from benchmarks.scaling_page import Point, Sweep, exponent, ideal, of_studies, write
 
 LOAD = Load(groups=2, group=4, prompt=5, answer=6, microbatch=4, minibatches=2)
 SMALL = Cell(load=LOAD, hidden=32, layers=2, heads=2, intermediate=48, vocabulary=300)
@@ -92,8 +94,25 @@ def test_answers_end_at_their_limit_and_the_updates_memory_does_not_grow_with_th
 
 
 def test_a_study_is_compared_with_one_run_repeated() -> None:
-    swept = [Sweep(1, 1, 10.0, 1 << 20), Sweep(1, 2, 11.0, 1 << 20), Sweep(2, 1, 20.0, 1 << 20),
-             Sweep(2, 2, 12.0, 2 << 20)]
+    swept = [Sweep(1, 1, 10.0, 1 << 20), Sweep(2, 1, 20.0, 1 << 20), Sweep(2, 2, 12.0, 2 << 20),
+             Sweep(4, 1, 40.0, 1 << 20), Sweep(4, 2, 24.0, 2 << 20)]
     assert ideal(swept[0], 3, 2) == 20.0
-    assert of_studies(swept).splitlines()[3:] == ["| 2 | 20.0 | 1.00 | 1 | 12.0 | 1.20 | 2 |",
-                                                  "| **exponent** | **1.00** |  | **0.00** | **0.13** |  | **1.00** |"]
+    assert of_studies(swept).splitlines()[2:] == [
+        "| 1 | 10.0 | 1.00 | 1 |  |  |  |", "| 2 | 20.0 | 1.00 | 1 | 12.0 | 1.20 | 2 |",
+        "| 4 | 40.0 | 1.00 | 1 | 24.0 | 1.20 | 2 |",
+        "| **exponent** | **1.00** |  | **0.00** | **1.00** |  | **0.00** |"]
+
+
+def test_the_page_has_its_exponents_its_verdict_and_its_figure(tmp_path: Path) -> None:
+    def point(x: float, peak: int) -> Point:
+        least = dict.fromkeys(PARTS, Least(0.5 * x, 0.1))
+        return Point(x, dict.fromkeys(PARTS, x * x), least, Held(100, 200, 700, peak))
+
+    swept = [Sweep(1, 1, 10.0, 1 << 20), Sweep(2, 1, 20.0, 1 << 20), Sweep(2, 2, 12.0, 2 << 20), Sweep(4, 2, 24.0, 4)]
+    write({"K": [point(2, 900), point(4, 1200), point(8, 1300)]}, [(4000, 64, Held(1, 2, 3, 9))], swept, tmp_path)
+    page = (tmp_path / "scaling.md").read_text()
+    assert "**2 of 3** settings meet the target of memory; the most is 1.30 times (K 8)." in page
+    assert "| **exponent** | **2.00** | **2.00** | **2.00** | **2.00** | **1.00** | **0.00** | **1.00** |" in page
+    assert "| 4 | 16.000 | 16.000 | 16.000 | 48.000 | 6.000 | 0.300 | 6.000 | 0.0 | 8.0 | 1.20 |" in page
+    with Image.open(tmp_path / "scaling.png") as figure:
+        assert figure.width > 2 * figure.height > 0
