@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,7 +33,18 @@ def can_group(policy: CausalPolicy, length: int) -> bool:
             type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= length)
 
     cache = DynamicCache(config=policy.inner.config)
-    return policy.inner._supports_attention_backend and all(map(remembers, cache.layers)) and _same(policy)
+    return policy.inner._supports_attention_backend and all(map(remembers, cache.layers)) and _is_ours(policy)
+
+
+_TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""What was found of each model that is still there: trying it takes as long as a few tokens of all rows."""
+
+
+def _is_ours(policy: CausalPolicy) -> bool:
+    """Whether our attention gives what the model's own gives; a model is tried once."""
+    if policy.inner not in _TRIED:
+        _TRIED[policy.inner] = _same(policy)
+    return _TRIED[policy.inner]
 
 
 @torch.no_grad()
@@ -104,13 +116,13 @@ class Grouped:
         (_, h, r, d), (known, meant), groups = query.shape, layer.prompts(), len(self.hidden)
         asked = query.view(groups, -1, h, r, d) if self.seats is None else query[self.seats[0]]
         asked = asked.transpose(1, 2).reshape(groups, h, -1, d)
-        at_prompt = self._by_row(_capped(asked @ known.transpose(2, 3), softcap) + self.hidden, r)
+        at_prompt = self._by_row(_capped(asked @ known.mT, softcap).add_(self.hidden), r)
         at_own = _capped(query @ key.transpose(2, 3), softcap)
         weights = torch.cat([at_prompt, at_own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
         prompt, own = weights.split([known.shape[2], key.shape[2]], -1)
         prompt = prompt.view(groups, -1, h, r, known.shape[2]) if self.seats is None else prompt[self.seats[0]]
         from_prompt = prompt.transpose(1, 2).reshape(groups, h, -1, known.shape[2]) @ meant
-        return self._by_row(from_prompt, r) + own @ value
+        return self._by_row(from_prompt, r).add_(own @ value)
 
     def _by_row(self, of_groups: Tensor, r: int) -> Tensor:
         """[g, h, k r, x] by group -> [m, h, r, x] by row."""
@@ -148,14 +160,19 @@ class Layer(CacheLayerMixin):
 
     def open(self, group_size: int) -> None:
         """Make room for the answers."""
-        groups, heads, _, _ = self.prompts()[0].shape
-        self.own = [kept.new_empty(groups * group_size, heads, ROOM, kept.shape[3]) for kept in self.prompts()]
+        keys, values = self.prompts()
+        groups, heads, _, _ = keys.shape
+        self.own = [kept.new_empty(groups * group_size, heads, ROOM, kept.shape[3]) for kept in (keys, values)]
+        if groups > 1:  # else a product would copy them all at every step, since tokens stand before heads
+            keys, values = keys.mT.contiguous().mT, values.contiguous()
+        self.prompt = keys, values
 
     def keep(self, rows: Tensor, groups: Tensor) -> None:
         """Only these rows and prompts are left."""
         keys, values = self.prompts()
         if len(groups) < len(keys):
-            self.prompt = keys[groups], values[groups]
+            keys, values = keys.mT[groups].mT, values[groups]
+            self.prompt = (keys, values) if len(groups) > 1 else (_as_read(keys), _as_read(values))
         for i, kept in enumerate(self.own):
             left = kept.new_empty(len(rows), *kept.shape[1:])
             left[:, :, : self.written] = kept[rows, :, : self.written]
@@ -193,6 +210,11 @@ def _attend(
     scaled = (query * (d**-0.5 if scaling is None else scaling)).view(n, key.shape[1], -1, d)
     seen = rows.attend(rows.cache.layers[module.layer_idx], scaled, key, value, softcap)
     return seen.reshape(n, 1, heads, -1), None
+
+
+def _as_read(kept: Tensor) -> Tensor:
+    """The keys or values of a prompt alone, token by token: so a prompt that was alone from the start has them, too."""
+    return kept.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _capped(scores: Tensor, cap: float | None) -> Tensor:

@@ -1,12 +1,14 @@
 """What is written, and with which probability: the loop against transformers' own, the update's and plain counting."""
 
+import gc
+
 import pytest
 import torch
 from scipy.stats import chisquare
 from small_models import EOS, PAD, PROMPTS, SIZES, make_model, make_text, markov_model, prompts_of
 from transformers import AutoModelForCausalLM, BloomConfig, GptOssConfig
 
-from alignbench.models import sampler
+from alignbench.models import grouped, sampler
 from alignbench.models.decoding import Plain
 from alignbench.models.grouped import Grouped, can_group, decoding
 from alignbench.models.policy import CausalPolicy
@@ -180,6 +182,19 @@ def test_an_attention_that_is_not_ours_goes_the_plain_way(text):
         rollouts = draw(policy)
         with torch.no_grad():
             torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_is_tried_once_and_forgotten_with_it(text, monkeypatch):
+    tried, before = [], len(grouped._TRIED)
+    monkeypatch.setattr(grouped, "_same", lambda policy: tried.append(policy.inner.config.model_type) or True)
+    policy = CausalPolicy(make_model("mistral", sliding_window=64), text)
+    assert can_group(policy, 20)
+    assert can_group(policy, 30)
+    assert not can_group(policy, 65)
+    assert tried == ["mistral"]
+    del policy
+    gc.collect()
+    assert len(grouped._TRIED) <= before
 
 
 def test_sampling_leaves_the_attention_of_the_model_as_it_was(llama):
