@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alignbench.core.batches import Prompts, Rollouts
+from alignbench.models.onednn import onednn
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 from benchmarks.contest import SETTINGS, Setting, load, stream
@@ -63,27 +64,28 @@ def generate(policy: CausalPolicy, prompts: Prompts, group_size: int) -> int:
 def floor(policy: CausalPolicy, rollouts: Rollouts) -> None:
     """Nothing but the matrix products of the same steps, and those that read the keys and values so far.
 
-    A prompt is read by its whole group at once; a row that has ended is not computed.
+    By the means of the sampler; a prompt is read by its whole group at once, and a row that has ended is not computed.
     """
     config = policy.inner.config
     width, heads = config.hidden_size, config.num_attention_heads
     of = width // heads
-    layers = [[p for p in layer.parameters() if p.ndim == 2] for layer in policy.decoder.layers]
-    head, prompt = policy.lm_head.weight, rollouts.prompts.shape[1]
+    layers = [[m for m in layer.modules() if isinstance(m, nn.Linear)] for layer in policy.decoder.layers]
+    prompt = rollouts.prompts.shape[1]
     lengths, groups = rollouts.mask.sum(1), int(rollouts.group.max()) + 1
     own = torch.randn(len(rollouts) * heads, rollouts.mask.shape[1], of)
     shared = torch.randn(groups * heads, prompt, of)
-    inputs = {n: torch.randn(len(rollouts), n) for n in {w.shape[1] for layer in layers for w in layer} | {width}}
-    for t in range(rollouts.mask.shape[1]):
-        alive = int((lengths > t).sum())
-        asked = torch.randn(alive * heads, 1, of)
-        together = torch.randn(groups * heads, max(alive // groups, 1), of)
-        for layer in layers:
-            for weight in layer:
-                inputs[weight.shape[1]][:alive] @ weight.T
-            _attend(asked, own[: alive * heads, : t + 1])
-            _attend(together, shared)
-        inputs[width][:alive] @ head.T
+    inputs = {n: torch.randn(len(rollouts), n) for n in {m.in_features for layer in layers for m in layer} | {width}}
+    with onednn(policy.model):
+        for t in range(rollouts.mask.shape[1]):
+            alive = int((lengths > t).sum())
+            asked = torch.randn(alive * heads, 1, of)
+            together = torch.randn(groups * heads, max(alive // groups, 1), of)
+            for layer in layers:
+                for linear in layer:
+                    linear(inputs[linear.in_features][:alive])
+                _attend(asked, own[: alive * heads, : t + 1])
+                _attend(together, shared)
+            policy.lm_head(inputs[width][:alive])
 
 
 def _attend(asked: Tensor, known: Tensor) -> Tensor:
