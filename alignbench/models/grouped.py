@@ -49,13 +49,17 @@ def _is_ours(policy: CausalPolicy) -> bool:
 
 @torch.no_grad()
 def _same(policy: CausalPolicy) -> bool:
-    """Our attention against the model's own on a few tokens, two rows of them, one row's prompt being padded."""
+    """Our attention against the model's own on a few tokens, two rows of them, one row's prompt being padded.
+
+    In 16 bits rounding alone is a hundredth of the largest logit; another attention is off by more than a third.
+    """
     ids = torch.arange(1, 7, device=policy.device).view(2, 3) % policy.vocabulary
     tokens = torch.arange(7, 11, device=policy.device) % policy.vocabulary
     prompts = Prompts(tokens=ids, lengths=torch.tensor([3, 2]), rows=({}, {}))
     ways = [way(policy, prompts, 2) for way in (Grouped, Plain)]
-    ours, theirs = ([way.begin(), way.step(tokens)][1].float() for way in ways)
-    return bool(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())))
+    ours, theirs = ([way.begin(), way.step(tokens)][1] for way in ways)
+    allowed = 1e-3 if theirs.dtype == torch.float32 else 0.05
+    return bool(torch.allclose(ours.float(), theirs.float(), rtol=allowed, atol=allowed * float(theirs.abs().max())))
 
 
 class Grouped:

@@ -165,23 +165,31 @@ def test_grouped_and_plain_decoding_read_the_same(name, text):
             torch.testing.assert_close(*(way.step(tokens) for way in ways), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", FITTING)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_to_16_bits_does_not_stand_in_the_way(name, dtype, text):
+    policy = CausalPolicy(make_model(name, **FITTING[name]).to(dtype), text)
+    assert isinstance(decoding(policy, prompts_of(), 3, 40), Grouped)
+
+
 @pytest.mark.parametrize("name", ["mistral", "gemma2"])
 def test_layers_that_forget_go_the_plain_way(name, text):
     assert isinstance(decoding(CausalPolicy(make_model(name), text), prompts_of(), 3, 5), Plain)
 
 
-def test_an_attention_that_is_not_ours_goes_the_plain_way(text):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_attention_that_is_not_ours_goes_the_plain_way(text, dtype):
     bloom = BloomConfig(vocab_size=16, hidden_size=32, n_layer=2, n_head=4, pad_token_id=PAD, eos_token_id=EOS)
     sinks = GptOssConfig(**SIZES, head_dim=8, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1,
                          sliding_window=64, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
     for config in (bloom, sinks):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            policy = CausalPolicy(AutoModelForCausalLM.from_config(config), text)
+            policy = CausalPolicy(AutoModelForCausalLM.from_config(config).to(dtype), text)
         assert not can_group(policy, 20)
-        rollouts = draw(policy)
+        rollouts, close = draw(policy), 1e-5 if dtype == torch.float32 else 0.1
         with torch.no_grad():
-            torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=close, rtol=close)
 
 
 def test_a_model_is_tried_once_and_forgotten_with_it(text, monkeypatch):
