@@ -206,7 +206,7 @@ def _panel(axes: Any, xs: Sequence[float], lines: dict[str, tuple[Sequence[float
         ink = LIGHT["muted"] if name.startswith((FLOOR, LEAST)) else LIGHT[f"m{place}"]
         axes.plot(*line, color=ink, marker=MARKERS[place], linestyle=DASHES[place], markersize=4, label=name)
     axes.loglog()
-    axes.set_xticks(xs, labels=[short(x) for x in xs])
+    axes.set_xticks(xs, labels=[short(x) for x in xs], fontsize=8)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):
@@ -219,7 +219,7 @@ def short(x: float) -> str:
     """A number as it stands below an axis."""
     if x < 1000:
         return f"{x:g}"
-    return f"{x / 1000:.3g}k" if x < 1e5 else f"{x / 1e6:.1f}M"
+    return f"{x / 1000:.3g}k" if x < 1e5 else f"{x / 1e6:.2g}M"
 
 
 def write(found: dict[str, list[Point]], held: Sequence[tuple[int, int, Held]], swept: Sequence[Sweep],
