@@ -64,7 +64,7 @@ def _import(uri: str) -> None:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     if not uri.startswith(SERVERS):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  MLflow would import it at first use, under the lock
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -1,6 +1,6 @@
 """The judgement of a study: every pair of methods tallied, with a second judge and people where there are any."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import combinations
@@ -96,7 +96,9 @@ class Bench:
 
     def hear(self, judge: Judge, pairs: Sequence[Pair]) -> Verdicts:
         """Every verdict of one judge."""
-        check: Callable[[str | None], None] = lambda told: shutdown.refuse_if_gone(judge, told, self.today)  # noqa: E731
+        def check(told: str | None) -> None:
+            shutdown.refuse_if_gone(judge, told, self.today)
+
         return Session(judge, pairs, self.cache, self.say).run(check)
 
 
