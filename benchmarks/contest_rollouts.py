@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from alignbench.core.batches import Prompts, Rollouts
-from alignbench.models.onednn import onednn
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 from benchmarks.contest import SETTINGS, Setting, load, stream
@@ -75,17 +74,16 @@ def floor(policy: CausalPolicy, rollouts: Rollouts) -> None:
     own = torch.randn(len(rollouts) * heads, rollouts.mask.shape[1], of)
     shared = torch.randn(groups * heads, prompt, of)
     inputs = {n: torch.randn(len(rollouts), n) for n in {m.in_features for layer in layers for m in layer} | {width}}
-    with onednn(policy.model):
-        for t in range(rollouts.mask.shape[1]):
-            alive = int((lengths > t).sum())
-            asked = torch.randn(alive * heads, 1, of)
-            together = torch.randn(groups * heads, max(alive // groups, 1), of)
-            for layer in layers:
-                for linear in layer:
-                    linear(inputs[linear.in_features][:alive])
-                _attend(asked, own[: alive * heads, : t + 1])
-                _attend(together, shared)
-            policy.lm_head(inputs[width][:alive])
+    for t in range(rollouts.mask.shape[1]):
+        alive = int((lengths > t).sum())
+        asked = torch.randn(alive * heads, 1, of)
+        together = torch.randn(groups * heads, max(alive // groups, 1), of)
+        for layer in layers:
+            for linear in layer:
+                linear(inputs[linear.in_features][:alive])
+            _attend(asked, own[: alive * heads, : t + 1])
+            _attend(together, shared)
+        policy.lm_head(inputs[width][:alive])
 
 
 def _attend(asked: Tensor, known: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from alignbench.core.hub import MODEL_REMEDY, require_hub
 from alignbench.core.knobs import Count, Fraction, Positive
 from alignbench.core.seeds import address
 from alignbench.models.adapters import FROZEN, TRAINED, is_adapted
+from alignbench.models.onednn import by_onednn
 from alignbench.models.text import Text
 
 MIB = 1 << 20
@@ -130,7 +131,7 @@ class Pretrained:
         model.config.use_cache = True
         if not torch.cuda.is_available() or self.quantization == "none":
             model = model.to(device)
-        return model, self._text(model.config, tokenizer)
+        return by_onednn(model), self._text(model.config, tokenizer)
 
     def load_scalar(self, *, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Text]:
         """The model with a head for one number in place of the one for tokens, on its device; and its text side.
@@ -142,7 +143,7 @@ class Pretrained:
         if self.quantization == "nf4":
             _keep_gradients(model)
         model = model if self.quantization == "nf4" else model.to(device)
-        return model, self._text(model.config, tokenizer)
+        return by_onednn(model), self._text(model.config, tokenizer)
 
     def _base(self, texts: Sequence[str], start: Path | None, device: str, scalar: bool = False) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer

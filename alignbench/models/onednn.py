@@ -1,42 +1,77 @@
-"""Linear layers by oneDNN while nothing is learned: the same products as torch's own choice, up to rounding."""
+"""Linear layers by oneDNN on a CPU: the same products and gradients as torch's own choice, up to rounding."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-SMALLEST = 1 << 17
-"""Weights that a layer has at least: for each new number of rows oneDNN is made ready anew, a third of a millisecond in
-which a smaller layer is done."""
+SMALLEST = 1 << 14
+"""Weights that a layer has at least: a smaller one is done before oneDNN has begun."""
+LARGE = 1 << 17
+"""Weights of a layer for which it pays to make oneDNN ready for any number of rows, which takes half a millisecond.
+It does so once and remembers a thousand shapes; smaller layers have it for whole `BLOCK`s of rows alone."""
+BLOCK, FEWEST = 8, {True: 4, False: 64}
+"""And the fewest rows with which it is worth its call, of large layers and of small ones."""
 
 
-@contextmanager
-def onednn(model: Any) -> Iterator[None]:
-    """While it is open, oneDNN multiplies the large linear layers of a model on a CPU; no gradient passes through them.
+class Linear(nn.Linear):
+    """A linear layer in fp32 on a CPU. Which way it goes depends on shapes alone, so equal runs have equal bits.
 
     In fp32 torch itself takes MKL, which leaves half of what AVX-512 can do on processors by AMD.
     """
-    layers = [layer for layer in model.modules() if _fits(layer)]
-    for layer in layers:
-        vars(layer)["forward"] = partial(_forward, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del vars(layer)["forward"]
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self._pays(input.numel() // self.in_features):
+            return functional.linear(input, self.weight, self.bias)
+        if torch.is_grad_enabled():
+            out: Tensor = _Product.apply(input, self.weight, self.bias)
+            return out
+        return product(input, self.weight, self.bias)
+
+    def _pays(self, rows: int) -> bool:
+        large = self.weight.numel() >= LARGE
+        return rows >= FEWEST[large] and (large or rows % BLOCK == 0)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + b, and of it d x = g W, d W = g^T x, d b = the sum of g over rows."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        return product(inputs, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        inputs, weight = ctx.saved_tensors
+        for_inputs, for_weight, for_bias = ctx.needs_input_grad
+        by_out, rows = by_out.contiguous(), by_out.reshape(-1, len(weight))
+        return (
+            product(by_out, weight.T) if for_inputs else None,
+            product(rows.T, inputs.reshape(-1, weight.shape[1]).T) if for_weight else None,
+            rows.sum(0) if for_bias else None)
+
+
+def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """inputs [..., i] times weight [o, i] transposed, plus bias [o], by oneDNN."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return out
+
+
+def by_onednn(model: Any) -> Any:
+    """The same model, its linear layers multiplied by oneDNN where that can be; names and weights stay as they are."""
+    for layer in model.modules():
+        if _fits(layer):
+            layer.__class__ = Linear
+    return model
 
 
 def _fits(layer: Any) -> bool:
-    """A linear layer as torch has it, whose forward nobody else replaced."""
-    if type(layer) is not nn.Linear or "forward" in vars(layer) or not torch.backends.mkldnn.is_available():
+    """A linear layer as torch has it, and nothing that only derives from it."""
+    if type(layer) is not nn.Linear or not torch.backends.mkldnn.is_available():
         return False
     weight = layer.weight
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= SMALLEST
-
-
-def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, layer.weight, layer.bias, "none", [], "")
-    return out

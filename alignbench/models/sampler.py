@@ -12,7 +12,6 @@ from torch.nn import functional
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.models.logprobs import distribution
-from alignbench.models.onednn import onednn
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.truncation import Truncation
 
@@ -39,8 +38,7 @@ class Sampler:
         """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
         n, text = len(prompts) * group_size, self.policy.text
         uniforms = self._uniforms(seed, prompts.rows, group_size).to(self.policy.device)
-        with onednn(self.policy.model):
-            responses, logprobs, lengths, ended = self._decode(prompts, group_size, uniforms)
+        responses, logprobs, lengths, ended = self._decode(prompts, group_size, uniforms)
         depth = max(int(lengths.max()), 1)
         mask = torch.arange(depth, device=lengths.device)[None] < lengths[:, None]
         responses = torch.where(mask, responses[:, :depth], text.pad)

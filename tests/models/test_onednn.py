@@ -1,52 +1,104 @@
-"""Linear layers by oneDNN: the same numbers, and the model afterwards as it was."""
+"""Linear layers by oneDNN: the same numbers and gradients as torch's own, and a model that is otherwise as it was."""
+
+import copy
 
 import pytest
 import torch
 from small_models import make_model, prompts_of
 from torch import nn
+from torch.nn.functional import linear
 
 from alignbench.models import onednn as module
-from alignbench.models.onednn import onednn
+from alignbench.models.loading import Tiny
+from alignbench.models.onednn import Linear, by_onednn
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch comes without oneDNN here")
 
 
-def replaced(model):
-    return [name for name, part in model.named_modules() if "forward" in vars(part)]
+@pytest.fixture
+def calls(monkeypatch):
+    """The shapes that oneDNN multiplies from now on."""
+    found, product = [], module.product
+
+    def noted(inputs, weight, bias=None):
+        found.append((tuple(inputs.shape), tuple(weight.shape)))
+        return product(inputs, weight, bias)
+
+    monkeypatch.setattr(module, "product", noted)
+    return found
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
-def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatch):
+def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatch, calls):
     monkeypatch.setattr(module, "SMALLEST", 1)
-    policy = CausalPolicy(make_model(name), text)
-    with onednn(policy.model):
-        linear = [name for name, part in policy.model.named_modules() if type(part) is nn.Linear]
-        assert replaced(policy.model) == linear != []
+    monkeypatch.setattr(module, "LARGE", 1)
+    policy = CausalPolicy(by_onednn(make_model(name)), text)
+    calls.clear()
     rollouts = Sampler(policy=policy, max_new_tokens=12, temperature=1.0)(prompts_of(), 3, 7)
+    assert calls
     with torch.no_grad():
         torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=1e-5, rtol=1e-5)
-    assert replaced(policy.model) == []
 
 
-def test_products_are_those_of_torch_and_the_bias_is_added(monkeypatch):
-    monkeypatch.setattr(module, "SMALLEST", 1)
-    layer, inputs = nn.Linear(300, 200), torch.randn(7, 1, 300)
-    with torch.no_grad():
-        expected = layer(inputs)
-        with onednn(layer):
-            torch.testing.assert_close(layer(inputs), expected, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(72,), (4, 18), (2, 3, 12)])
+def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
+    layer = by_onednn(nn.Sequential(nn.Linear(300, 200, bias=bias)))[0]
+    inputs = torch.randn(*shape, 300, requires_grad=True)
+    by_out = torch.randn(200, *shape).movedim(0, -1)  # not contiguous, as a gradient may come
+    leaves = [inputs, *layer.parameters()]
+    ours, theirs = layer(inputs), linear(inputs, layer.weight, layer.bias)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for found, expected in zip(*(torch.autograd.grad(out, leaves, by_out) for out in (ours, theirs)), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert len(calls) == 3  # forward, to the inputs, to the weight
+
+
+def test_a_sum_gives_the_gradient_of_ones():
+    layer = by_onednn(nn.Sequential(nn.Linear(300, 200)))[0]
+    inputs = torch.randn(72, 300)
+    layer(inputs).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(200, 300), atol=1e-4, rtol=1e-4)
+
+
+def test_no_gradient_is_worked_out_that_nobody_wants(calls):
+    layer = by_onednn(nn.Sequential(nn.Linear(300, 200)))[0].requires_grad_(False)
+    inputs = torch.randn(72, 300, requires_grad=True)
+    layer(inputs).sum().backward()
+    assert len(calls) == 2
+    assert layer.weight.grad is None
+    assert layer.bias.grad is None
 
 
 def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
-    model = nn.Sequential(nn.Linear(256, 511), nn.Linear(512, 256), nn.Linear(512, 256, dtype=torch.bfloat16))
-    with onednn(model):
-        assert replaced(model) == ["1"]
+    class Own(nn.Linear):
+        """Somebody else's."""
+
+    model = by_onednn(nn.Sequential(nn.Linear(127, 128), nn.Linear(512, 256), Own(512, 256),
+                                    nn.Linear(512, 256, dtype=torch.bfloat16)))
+    assert [type(layer) for layer in model] == [nn.Linear, Linear, Own, nn.Linear]
 
 
-def test_a_mistake_while_it_is_open_leaves_the_model_as_it_was():
-    model = nn.Sequential(nn.Linear(512, 512))
-    with pytest.raises(RuntimeError, match="on the way"), onednn(model):
-        raise RuntimeError("on the way")
-    assert replaced(model) == []
+@pytest.mark.parametrize(("outputs", "rows", "by_it"), [
+    (200, 64, True), (200, 72, True), (200, 63, False), (200, 65, False), (200, 8, False),
+    (600, 3, False), (600, 4, True), (600, 65, True)])
+def test_which_way_is_gone_is_told_by_the_shape_alone(outputs, rows, by_it, calls):
+    layer = by_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
+    inputs = torch.randn(1, rows, 300)
+    for _ in range(2):
+        torch.testing.assert_close(layer(inputs), linear(inputs, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
+    assert bool(calls) == by_it
+
+
+def test_a_model_is_loaded_with_them_and_saves_and_copies_as_before(tmp_path):
+    model, _ = Tiny(layers=1).load(texts=["1 + 1 = 2"], start=None, device="cpu", seed=0)
+    fast = {name for name, layer in model.named_modules() if type(layer) is Linear}
+    assert "model.layers.0.mlp.up_proj" in fast
+    assert {name for name, layer in copy.deepcopy(model).named_modules() if type(layer) is Linear} == fast
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert all(type(layer) is not Linear for layer in again.modules())
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name])
