@@ -17,6 +17,7 @@ from alignbench.engine.reinforce import Engine
 from alignbench.engine.score import microbatches, siblings
 from alignbench.engine.state import RunState
 from alignbench.engine.update import Update, Updated
+from alignbench.models.attention import as_laid_out
 from alignbench.models.memory import Alive, nbytes
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
@@ -126,7 +127,8 @@ def kept(policy: CausalPolicy, part: Experience) -> int:
         return tensor
 
     inputs = policy.sharing.rows(part, policy.text.pad).to(policy.device).inputs(policy.dtype)
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with (torch.enable_grad(), as_laid_out(policy.decoder.config, inputs),
+          torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)):
         out = policy.decoder(**inputs, use_cache=False)
     del out
     return sum(sizes.values())

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignbench.core.errors import UserError
 from alignbench.models.adapters import acting, is_adapted
+from alignbench.models.attention import attending
 
 
 def checkpoint_blocks(model: Any) -> None:
@@ -26,21 +27,25 @@ def checkpoint_blocks(model: Any) -> None:
                         f"{type(model).__name__}: set it to false, and take fewer rows at once "
                         "(hardware.microbatch_size)")
     for block in blocks:
-        block.forward = partial(_checkpointed, block.forward, model if is_adapted(model) else None)
+        block.forward = partial(_checkpointed, block.forward, model)
 
 
-def _checkpointed(forward: Callable[..., Any], adapted: Any, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(forward: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=partial(_contexts, adapted))
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=partial(_contexts, model))
 
 
-def _contexts(adapted: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What holds while a block is computed, and again on the way back: the adapters that act now act then."""
-    return nullcontext(), nullcontext() if adapted is None else _again(adapted, list(adapted.active_adapters))
+def _contexts(model: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What holds while a block is computed, and again on the way back: as it attends now, and adapted, it does then."""
+    adapted = is_adapted(model)
+    config = (model.get_base_model() if adapted else model).config
+    names = list(model.active_adapters) if adapted else []
+    return nullcontext(), _again(model, names, config, config._attn_implementation)
 
 
 @contextmanager
-def _again(adapted: Any, names: list[str]) -> Iterator[None]:
-    with nullcontext() if list(adapted.active_adapters) == names else acting(adapted, *names):
+def _again(model: Any, names: list[str], config: Any, attention: str) -> Iterator[None]:
+    same = not is_adapted(model) or list(model.active_adapters) == names
+    with nullcontext() if same else acting(model, *names), attending(config, attention):
         yield

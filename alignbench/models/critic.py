@@ -12,12 +12,13 @@ from alignbench.core.contracts import Calibration, Critic
 from alignbench.core.errors import UserError
 from alignbench.core.seeds import address
 from alignbench.models.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_adapted
+from alignbench.models.attention import as_laid_out
 
 
 class Trunk(Protocol):
     """Reads rows of tokens [r, l] into hidden states [r, l, h]."""
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor: ...
+    def __call__(self, inputs: Mapping[str, Any]) -> Tensor: ...
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and value of all that is the critic's alone."""
@@ -50,8 +51,9 @@ class OwnWeights:
 
     decoder: Any
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.decoder(**inputs, use_cache=False).last_hidden_state
+    def __call__(self, inputs: Mapping[str, Any]) -> Tensor:
+        with as_laid_out(self.decoder.config, inputs):
+            return self.decoder(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from ((f"{CRITIC}.{name}", p) for name, p in self.decoder.named_parameters())
@@ -65,9 +67,10 @@ class OwnAdapter:
     under: tuple[str, ...]
     """The frozen adapters that act beneath it."""
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        with acting(self.model, *self.under, CRITIC):
-            return self.model.get_base_model().get_decoder()(**inputs, use_cache=False).last_hidden_state
+    def __call__(self, inputs: Mapping[str, Any]) -> Tensor:
+        decoder = self.model.get_base_model().get_decoder()
+        with acting(self.model, *self.under, CRITIC), as_laid_out(decoder.config, inputs):
+            return decoder(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from ((name, p) for name, p in self.model.named_parameters() if f".{CRITIC}." in name)

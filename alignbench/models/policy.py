@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignbench.core.batches import Forward, Sequences
 from alignbench.models.adapters import CRITIC, FROZEN, acting, is_adapted
+from alignbench.models.attention import as_laid_out
 from alignbench.models.critic import ValueFunction
 from alignbench.models.logprobs import token_logprobs
 from alignbench.models.packed import Rows, alone
@@ -38,7 +39,7 @@ class CausalPolicy:
         self.critic_flops_per_token = critic.flops_per_token if critic else 0
         self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         self._head_is_exact = self._check_head()
-        self.sharing = Sharing.found(self.inner, self._read, text.pad, self.dtype)
+        self.sharing = Sharing.found(self.inner, self._read, text.pad)
         self._frozen: CausalPolicy | None = None
         self._is_reference = False
 
@@ -141,16 +142,16 @@ class CausalPolicy:
         """As the model is to read them; with dropout each alone, for siblings would lose the same of their prompt."""
         return alone(batch, self.text.pad) if self.model.training else self.sharing.rows(batch, self.text.pad)
 
-    def _read(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The last hidden states on the CPU, whatever the model needs to read them."""
-        here = {name: part.to(self.device) for name, part in inputs.items()}
-        return self._hidden(here)[..., : self.hidden_size].cpu()
+    def _read(self, rows: Rows) -> Tensor:
+        """The last hidden states on the CPU, wherever the model reads them."""
+        return self._hidden(rows.to(self.device).inputs(self.dtype))[..., : self.hidden_size].cpu()
 
-    def _hidden(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def _hidden(self, inputs: Mapping[str, Any]) -> Tensor:
         """The last hidden state of each position, [r, l, h]; then the logits where the head has rules of its own."""
-        if self._head_is_exact:
-            return self.decoder(**inputs, use_cache=False).last_hidden_state
-        out = self.model(**inputs, use_cache=False, output_hidden_states=True)
+        with as_laid_out(self.decoder.config, inputs):
+            if self._head_is_exact:
+                return self.decoder(**inputs, use_cache=False).last_hidden_state
+            out = self.model(**inputs, use_cache=False, output_hidden_states=True)
         return torch.cat([out.hidden_states[-1].float(), out.logits.float()], dim=-1)
 
     def _head(self, hidden: Tensor) -> Tensor:
