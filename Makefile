@@ -7,6 +7,7 @@ OUTPUTS ?= outputs
 STUDY ?= pipeline
 DEVICE ?= cpu
 BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE :=# what is installed is compiled once, when it is first imported, and not at every start
 INSTALL = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check $(if $(CUDA),,-c constraints/cpu.txt)
 CUDA := $(filter cuda,$(DEVICE))
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignbench import analyst, launcher
+from alignbench.core import collector
 from alignbench.core.errors import InvariantBroken, NotComparable, UserError
 from alignbench.core.hub import MODEL_REMEDY, require_hub
 
@@ -71,6 +72,7 @@ def job(cfg: DictConfig) -> None:
     """What Hydra calls for one run. Errors are told before Hydra sees them, for it would add lines of its own."""
     with reported():
         ask_for_the_model(cfg)
+        collector.rest()  # until the pipeline has imported all it needs
         from alignbench.pipeline import run  # here, because it imports torch: --help must answer at once
 
         run(cfg)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from alignbench.core import record
+from alignbench.core import collector, record
 from alignbench.core.contracts import Scorer
 from alignbench.data.splits import fingerprint
 from alignbench.data.stream import PromptStream
@@ -97,6 +97,9 @@ class Pipeline:
 
     def run(self, diary: Diary, display: Display) -> None:
         """Every phase, in order."""
+        import transformers.modeling_utils  # noqa: F401  what every model stands on, while the collector rests
+
+        collector.wake()
         write_whole(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         start = self.base.sft(display)
         preferences = self.base.reward_model(start, display)

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ PACKAGES = ("torch", "transformers", "peft", "tokenizers", "datasets", "bitsandb
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of every library that shapes the numbers, where installed."""
-    installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
-    ours = {"python": platform.python_version(), "alignbench": __version__}
-    return ours | {p: installed[p] for p in PACKAGES if p in installed}
+    found = {"python": platform.python_version(), "alignbench": __version__}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def git_state() -> dict[str, Any] | None:
