@@ -5,7 +5,7 @@
 
 A moment is a file event, as Python's own audit hook tells it: the (skip + 1)-th time that a path whose end matches
 `path` is opened, renamed or removed, or a folder made. The process gets its signal before that happens, or `seconds`
-after it.
+after it. The process that tells MLflow is watched too: what happens there kills both.
 """
 
 import json
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+GIVEN = "ALIGNBENCH_FUSE"
+"""The variable by which the process that tells MLflow learns of the fuse."""
 EVENTS = {"open": "open", "os.rename": "rename", "os.remove": "remove", "os.mkdir": "mkdir"}
 
 
@@ -31,9 +33,9 @@ def told(event: str, arguments: tuple[Any, ...]) -> tuple[str, str]:
 class Trace:
     """Writes each file event down with its time."""
 
-    def __init__(self, trace: str) -> None:
-        self.file = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        self.began = time.monotonic()
+    def __init__(self, trace: str, began: float) -> None:
+        self.file = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.began = began
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """The audit hook."""
@@ -46,9 +48,10 @@ class Fuse:
     """Counts the events that match; the last of them is the end."""
 
     def __init__(self, event: str, path: str, skip: int = 0, seconds: float = 0.0,
-                 number: int = signal.SIGKILL) -> None:
+                 number: int = signal.SIGKILL, run: int | None = None) -> None:
+        """`run` is the process to kill, this one unless it is said."""
         self.event, self.path, self.skip, self.seconds = event, re.compile(f"{path}$"), skip, seconds
-        self.number, self.burning = number, False
+        self.number, self.burning, self.run = number, False, run
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         """The audit hook."""
@@ -68,16 +71,35 @@ class Fuse:
 
     def _burn(self) -> None:
         time.sleep(self.seconds)
-        os.kill(os.getpid(), self.number)
+        if self.run is not None:
+            os.kill(self.run, self.number)
+        if self.run is None or self.number == signal.SIGKILL:
+            os.kill(os.getpid(), self.number)
+
+
+def watch(given: dict[str, Any]) -> None:
+    """Add the hook, which stays until the end."""
+    sys.addaudithook(Trace(**given) if "trace" in given else Fuse(**given))
+
+
+def follow() -> None:
+    """Watch the process that tells MLflow."""
+    if GIVEN in os.environ:
+        watch(json.loads(os.environ[GIVEN]))
 
 
 def main() -> None:
     """Set the fuse, then do what the door does."""
     given = json.loads(sys.argv.pop(1))
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    here = Path(__file__).parent
+    sys.path.insert(0, str(here.parent))
+    for_both = {"began": time.monotonic()} if "trace" in given else {}
+    for_teller = for_both if "trace" in given else {"run": os.getpid()}
+    os.environ[GIVEN] = json.dumps({**given, **for_teller})
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(here / "follow"), os.environ.get("PYTHONPATH")]))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.addaudithook(Trace(**given) if "trace" in given else Fuse(**given))
+    watch({**given, **for_both})
     runpy.run_module("alignbench", run_name="__main__", alter_sys=True)
 
 

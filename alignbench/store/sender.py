@@ -39,11 +39,12 @@ class Sender:
         self._behind, self._warned = False, False
         self._queue: deque[Item] = deque()
         self._wake, self._closing = threading.Event(), threading.Event()
+        self._lacking: list[Item] = []
         self._thread = threading.Thread(target=self._send_on, name="sender", daemon=True)
 
     def start(self) -> None:
-        """Connect, tell what the listener lacks, and be ready for more."""
-        self._catch_up()
+        """Connect, tell what the listener lacks, and be ready for more; returns at once."""
+        self._lacking = list(self._written())  # before anything is queued, or it would be told twice
         self._thread.start()
 
     def put(self, item: Item) -> None:
@@ -61,19 +62,20 @@ class Sender:
             self._warn("it does not answer")
             return False
         if self._behind:
-            self._catch_up()
+            self._catch_up(self._written())
         with self._forgiven():
             if self._listener is not None:
                 self._listener.end(status)
         return not self._behind
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, lacking: Iterable[Item]) -> None:
         with self._forgiven():
             self._listener = self._connect()
-            self._listener.tell(list(self._written()))
+            self._listener.tell(list(lacking))
             self._behind = False
 
     def _send_on(self) -> None:
+        self._catch_up(self._lacking)
         while not self._closing.is_set():
             self._wake.wait(EVERY_SECONDS)
             self._wake.clear()

@@ -14,6 +14,7 @@ from alignbench.store.journal import Journal
 from alignbench.store.logbook import Logbook, start_anew, written
 from alignbench.store.mlflow_run import Card, MLflowRun, as_params
 from alignbench.store.sender import Item, Sender
+from alignbench.store.teller import FarRun
 
 CARD = "tracking.json"
 ENDINGS = ("FINISHED", "FAILED", "KILLED")
@@ -31,7 +32,7 @@ class Tracker(Logbook):
         super().__init__(run_dir)
         self._card = card
         self._closed = False
-        sender = Sender(f"MLflow at {card.uri}", lambda: MLflowRun(card, run_dir), lambda: written(run_dir), batch)
+        sender = Sender(f"MLflow at {card.uri}", lambda: FarRun(card, run_dir), lambda: written(run_dir), batch)
         self._sender = sender if enabled else None
 
     @classmethod

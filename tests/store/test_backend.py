@@ -10,6 +10,7 @@ import pytest
 from full_disk import at_most
 from mlflow import MlflowClient
 
+from alignbench.store.mlflow_run import MLflowRun
 from alignbench.store.tracker import Tracker
 
 TRAINER = """
@@ -21,13 +22,16 @@ connect(f"sqlite:///{sys.argv[1]}/mlflow.db", Path(sys.argv[1]), "alignbench", N
 
 
 def test_a_disk_that_fills_while_the_database_is_made_leaves_none_and_costs_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir = tmp_path / "runs" / "one"
+    monkeypatch.setattr("alignbench.store.tracker.FarRun", MLflowRun)  # in this process, whose disk it is that fills
+    run_dir, deadline = tmp_path / "runs" / "one", time.monotonic() + 60
     with at_most(300_000):
         tracker = Tracker.open(run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"},
                                params={}, resume_after=None)
         tracker.record("rl", 0, {"x": 1.0})
+        while not caplog.text and time.monotonic() < deadline:
+            time.sleep(0.05)
     assert f"MLflow at sqlite:///{tmp_path}/mlflow.db fails" in caplog.text
     assert left_in(tmp_path) == ["mlflow.db.lock", "runs"]
     tracker.close()  # there is room again

@@ -16,6 +16,7 @@ import pytest
 
 import alignbench
 from alignbench.core.errors import UserError
+from alignbench.store.teller import TELLER
 from alignbench.store.tracker import Tracker, sync
 
 ROOT = Path(alignbench.__file__).parents[1]
@@ -103,6 +104,13 @@ def seen(run_dir, outputs):
     return Seen(run_dir, f"sqlite:///{outputs}/mlflow.db")
 
 
+def told_so_far(run_dir, outputs):
+    """How many points MLflow has, of a run that it may not have made yet."""
+    note = run_dir / "mlflow_run_id"
+    is_made = note.exists() and not note.read_text().startswith("ticket")
+    return len(seen(run_dir, outputs).points()) if is_made else 0
+
+
 def test_mlflow_hears_exactly_what_stands_on_disk(outputs, run_dir):
     with open_tracker(run_dir, outputs, batch=7) as tracker:
         for step in range(60):
@@ -163,8 +171,8 @@ def test_a_name_that_mlflow_refuses_is_sent_by_another(outputs, run_dir):
 def test_a_killed_run_goes_on_in_the_same_mlflow_run_without_a_step_twice(outputs, run_dir):
     trainer = start_trainer(run_dir, outputs, steps=10, wait=60)
     assert trainer.stdout.readline() == "recorded\n"
-    deadline = time.monotonic() + 20
-    while len(seen(run_dir, outputs).points()) < 20 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while told_so_far(run_dir, outputs) < 20 and time.monotonic() < deadline:
         time.sleep(0.2)
     trainer.send_signal(signal.SIGKILL)
     trainer.communicate(timeout=30)
@@ -306,3 +314,56 @@ def test_importing_the_tracker_imports_neither_mlflow_nor_torch():
     )
     said = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+def test_a_run_tells_mlflow_without_importing_it(outputs, run_dir):
+    check = (
+        "import sys; from pathlib import Path; from alignbench.store.tracker import Tracker\n"
+        "run_dir, outputs = map(Path, sys.argv[1:])\n"
+        "with Tracker.open(run_dir, uri=None, output_dir=outputs, run_name='far', tags={'phase': 'rl'}, params={},\n"
+        "                  resume_after=None) as tracker:\n"
+        "    tracker.record('rl', 0, {'x': 1.0})\n"
+        "print({'mlflow', 'pandas', 'sqlalchemy', 'torch'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", check, str(run_dir), str(outputs)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert seen(run_dir, outputs).points() == points(lines(run_dir))
+
+
+def test_when_the_process_that_tells_is_gone_another_tells_it_all(outputs, run_dir, caplog):
+    with open_tracker(run_dir, outputs, batch=1) as tracker:
+        tracker.record("rl", 0, {"x": 1.0})
+        deadline = time.monotonic() + 60
+        while told_so_far(run_dir, outputs) < 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        TELLER._process.kill()
+        tracker.record("rl", 1, {"x": 2.0})
+    assert "fails" in caplog.text
+    run = seen(run_dir, outputs)
+    assert run.points() == points(lines(run_dir))
+    assert run.run.info.status == "FINISHED"
+
+
+def test_a_killed_run_takes_the_process_that_tells_along(outputs, run_dir):
+    trainer = start_trainer(run_dir, outputs, steps=1, wait=60)
+    assert trainer.stdout.readline() == "recorded\n"
+    deadline = time.monotonic() + 30
+    while not (children := children_of(trainer.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    trainer.send_signal(signal.SIGKILL)
+    trainer.communicate(timeout=30)
+    while any(is_running(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children
+    assert not [child for child in children if is_running(child)]
+
+
+def children_of(pid):
+    """The processes that any of its threads started."""
+    return [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def is_running(pid):
+    """Whether a process of that number is there and has not ended."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
