@@ -10,10 +10,11 @@ from torch.nn import functional
 SMALLEST = 1 << 14
 """Weights that a layer has at least: a smaller one is done before oneDNN has begun."""
 LARGE = 1 << 17
-"""Weights of a layer for which it pays to make oneDNN ready for any number of rows, which takes half a millisecond.
-It does so once and remembers a thousand shapes; smaller layers have it for whole `BLOCK`s of rows alone."""
-BLOCK, FEWEST = 8, {True: 4, False: 64}
-"""And the fewest rows with which it is worth its call, of large layers and of small ones."""
+"""Weights of a layer that takes it for any number of rows. For each new one oneDNN is made ready, in half a
+millisecond, and it remembers a thousand. So smaller layers take it for some alone: up to `FEW`, and whole eights."""
+FEW, WHOLE = 128, 8
+ENOUGH = {True: 4, False: 48}
+"""The rows with which it is worth its call, of large layers and of others."""
 
 
 class Linear(nn.Linear):
@@ -32,7 +33,7 @@ class Linear(nn.Linear):
 
     def _pays(self, rows: int) -> bool:
         large = self.weight.numel() >= LARGE
-        return rows >= FEWEST[large] and (large or rows % BLOCK == 0)
+        return rows >= ENOUGH[large] and (large or rows <= FEW or rows % WHOLE == 0)
 
 
 class _Product(torch.autograd.Function):

@@ -82,7 +82,7 @@ def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
 
 
 @pytest.mark.parametrize(("outputs", "rows", "by_it"), [
-    (200, 64, True), (200, 72, True), (200, 63, False), (200, 65, False), (200, 8, False),
+    (200, 40, False), (200, 47, False), (200, 48, True), (200, 127, True), (200, 129, False), (200, 136, True),
     (600, 3, False), (600, 4, True), (600, 65, True)])
 def test_which_way_is_gone_is_told_by_the_shape_alone(outputs, rows, by_it, calls):
     layer = by_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
