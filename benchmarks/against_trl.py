@@ -23,7 +23,10 @@ from benchmarks.contest_rollouts import ENDING, NEW_TOKENS, PROMPTS
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "outputs" / "benchmarks"
 TRL = "1.16.0"
-SIDES = {"alignbench": "benchmarks.contest_ours", "TRL": "benchmarks.contest_trl"}
+OURS, AS_IT_COMES, TRL_SIDE = "alignbench", "as it comes", "TRL"
+SIDES = {OURS: ("benchmarks.contest_ours", "rescored"), AS_IT_COMES: ("benchmarks.contest_ours", "auto"),
+         TRL_SIDE: ("benchmarks.contest_trl",)}
+"""Name -> module, and the words it is started with after setting and folder."""
 MIB = 1 << 20
 
 Found = dict[str, list[dict[str, Any]]]
@@ -51,11 +54,12 @@ def run(module: str, *words: Any, setting: Setting) -> Any:
 
 
 def steps(setting: Setting, folder: Path, rounds: int) -> Found:
-    """Both sides in turn; who begins changes from round to round."""
+    """All sides in turn; who begins changes from round to round."""
     found: Found = {side: [] for side in SIDES}
     for i in range(rounds):
         for side in list(SIDES)[:: 1 if i % 2 else -1]:
-            found[side].append(run(SIDES[side], setting.name, folder, setting=setting))
+            module, *words = SIDES[side]
+            found[side].append(run(module, setting.name, folder, *words, setting=setting))
             say(f"{setting.name} round {i + 1} of {rounds}: {side}, {found[side][-1]['whole']:.0f} s")
     return found
 
@@ -97,19 +101,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def of_steps(found: Found) -> str:
-    """One line for each measure: both sides, and how many times better ours is, round by round."""
+    """One line for each measure: all sides, and how many times better than TRL ours are, round by round."""
     rows = []
     for name, (read, form, more) in MEASURES.items():
-        ours, theirs = ([read(told) for told in found[side]] for side in SIDES)
-        ratios = [a / b if more else b / a for a, b in zip(ours, theirs, strict=True)]
-        rows.append([name, spread(ours, form), spread(theirs, form), f"**{spread(ratios)}**"])
-    return table(["", *SIDES, "times better"], rows)
+        sides = {side: [read(told) for told in rounds] for side, rounds in found.items()}
+        times = [spread(a / b if more else b / a for a, b in zip(sides[side], sides[TRL_SIDE], strict=True))
+                 for side in (OURS, AS_IT_COMES)]
+        rows.append([name, *(spread(numbers, form) for numbers in sides.values()), *(f"**{each}**" for each in times)])
+    return table(["", *SIDES, "times better", "as it comes"], rows)
 
 
 def of_accuracy(found: Found) -> str:
     """Held-out accuracy after the same steps, and the seconds they took."""
     rows = []
-    for i in range(len(found["TRL"][0]["curve"])):
+    for i in range(len(found[TRL_SIDE][0]["curve"])):
         cells = []
         for side in SIDES:
             points = [told["curve"][i] for told in found[side]]
@@ -147,6 +152,9 @@ loss), {threads} CPU thread{s}. Both make the same passes through the model: the
 reference log-probabilities, one forward and backward pass. TRL's gradient checkpointing and bf16 are off, as they are
 here. `score` is the reward, old and reference log-probabilities. {weights} Each round is a new process for each side;
 steps counted in it, after a first one that warms it up: {steps}.
+
+`as it comes` is a run as it is without being told otherwise: old log-probabilities are those that the sampler took,
+once the first step has shown that they are those of a pass of their own, and that pass is left out.
 """
 ROLLOUTS = """\
 ## Rollouts alone, against transformers' generate

@@ -1,5 +1,6 @@
 """Our side of the contest with TRL: the engine as a run has it, without journal and tracker."""
 
+import sys
 from itertools import islice
 from time import perf_counter
 
@@ -15,7 +16,10 @@ from benchmarks.contest import BETA1, BETA2, CLIP, KL, LEARNING_RATE, WARMUP, Cl
 
 
 def main() -> None:
-    """Make the steps of a setting and print what they took."""
+    """Make the steps of a setting and print what they took; the third word says where old log-probabilities are from.
+
+    `rescored` is as TRL does, which has none from its sampler; `auto` is what a run does unless it is told otherwise.
+    """
     started, (setting, folder) = perf_counter(), command_line()
     policy = CausalPolicy(*load(folder))
     policy.freeze_reference()
@@ -23,7 +27,7 @@ def main() -> None:
     optimizer = AdamW(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, warmup_steps=WARMUP)
     rl = RL(steps=setting.steps + 1, rollouts_per_step=setting.rollouts, max_new_tokens=setting.new_tokens,
             minibatches=setting.minibatches, optimizer=optimizer,
-            old_logprobs="rescored")  # as TRL does, which has none from its sampler
+            old_logprobs="rescored" if sys.argv[3] == "rescored" else "auto")
     engine = rl.engine(policy, ExactMatch(), algorithm, 0, setting.microbatch, Invariants())
     clock, before = Clock(setting, policy.model.state_dict), 0
     start = perf_counter()
