@@ -8,22 +8,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache, DynamicCache
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from alignbench.core.batches import Prompts
+from alignbench.models.cache import Layer, beside
 from alignbench.models.decoding import Decoding, Plain, is_prompt, read
 from alignbench.models.policy import CausalPolicy
 
 GROUPED = "alignbench_grouped"
 """The name by which transformers knows our attention."""
-ROOM = 32
-"""Tokens of an answer that a cache has room for at first; it doubles as they are needed."""
 
 
-def decoding(policy: CausalPolicy, prompts: Prompts, group_size: int, room: int) -> Decoding:
-    """The faster way where it can be gone with this model and these lengths, else the one that any model goes."""
-    grouped = can_group(policy, prompts.tokens.shape[1] + room)
-    return (Grouped if grouped else Plain)(policy, prompts, group_size)
+def decoding(policy: CausalPolicy, prompts: Prompts, group_size: int, length: int) -> Decoding:
+    """The faster way where it can be gone with this model and texts of that length, else the one any model goes."""
+    return (Grouped if can_group(policy, length) else Plain)(policy, prompts, group_size)
 
 
 def can_group(policy: CausalPolicy, length: int) -> bool:
@@ -66,18 +64,22 @@ class Grouped:
     """Each prompt is remembered once for its whole group, and what is written is written in place.
 
     A step attends to a prompt as one matrix product for all rows of its group, and to each row's own tokens beside it;
-    one softmax goes over both.
+    one softmax goes over both. Others may come later: they write on where all are, and do not see what is before that.
     """
 
     def __init__(self, policy: CausalPolicy, prompts: Prompts, group_size: int) -> None:
         self.policy, self.prompts, self.group_size = policy, prompts, group_size
         layers = DynamicCache(config=policy.inner.config).layers
         self.cache = Cache(layers=[Layer() for _ in layers])
-        self.hidden = torch.where(is_prompt(prompts), 0.0, -torch.inf)[:, None, None].to(policy.device)
+        self.hidden = _hidden(is_prompt(prompts)).to(policy.device)
         self.positions = prompts.lengths.repeat_interleave(group_size).to(policy.device)
         self.seats: tuple[Tensor, Tensor] | None = None
         """The row in each seat of each group [g, k], an empty one showing row 0, and the seat of each row [m]; None
         while all rows sit in order."""
+        self.came: Tensor | None = None
+        """How many tokens had been written before each row came [m]; None while it is none for all."""
+        self.unseen: Tensor | None = None
+        """What hides from each row, in the present step, what was written before it came."""
 
     def begin(self) -> Tensor:
         logits = read(self.policy, self.prompts, self.cache)
@@ -85,7 +87,25 @@ class Grouped:
             layer.open(self.group_size)
         return logits.repeat_interleave(self.group_size, 0)
 
+    def admit(self, prompts: Prompts) -> Tensor:
+        """Let the answers to these in as well, after those that are there; the logits of their first tokens, [n, v]."""
+        cache, device, n = Cache(layers=[Layer() for _ in self.cache.layers]), self.policy.device, self.group_size
+        logits = read(self.policy, prompts, cache).repeat_interleave(n, 0)
+        came = torch.zeros_like(self.positions) if self.came is None else self.came
+        self.came = torch.cat([came, came.new_full((len(logits),), self.cache.layers[0].written)])
+        groups = torch.arange(len(self.hidden), len(self.hidden) + len(prompts), device=device).repeat_interleave(n)
+        self.seats = _seats(torch.cat([self._groups(), groups]))
+        self.positions = torch.cat([self.positions, prompts.lengths.repeat_interleave(n).to(device)])
+        self.hidden = beside(self.hidden.mT, _hidden(is_prompt(prompts)).mT.to(device), -torch.inf).mT
+        for layer, new in zip(self.cache.layers, cache.layers, strict=True):
+            layer.admit(new.prompts(), len(logits))
+        return logits
+
     def step(self, tokens: Tensor) -> Tensor:
+        for layer in self.cache.layers:
+            layer.make_room()
+        if self.came is not None:
+            self.unseen = _hidden(self._ages() <= self.cache.layers[0].written - self.came[:, None])
         with attending(self.policy.inner.config, GROUPED):
             logits = self.policy.model(
                 input_ids=tokens[:, None], position_ids=self.positions[:, None], past_key_values=self.cache,
@@ -96,15 +116,17 @@ class Grouped:
     def keep(self, rows: Tensor) -> None:
         group = self._groups()[rows]
         names, of = torch.unique(group, return_inverse=True)
-        counts = torch.bincount(of)
-        seat = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[of]
-        width = int(counts.max())
-        flat = of * width + seat
-        table = flat.new_zeros(len(names) * width).index_copy(0, flat, torch.arange(len(rows), device=rows.device))
-        self.seats, self.positions = (table.view(-1, width), flat), self.positions[rows]
-        self.hidden = self.hidden[names]
+        self.seats, self.positions, self.hidden = _seats(of), self.positions[rows], self.hidden[names]
+        self.came = None if self.came is None else self.came[rows]
+        since = 0 if self.came is None else int(self.came.min())
         for layer in self.cache.layers:
-            layer.keep(rows, names)
+            layer.keep(rows, names, since)
+
+    def _ages(self) -> Tensor:
+        """How many tokens ago each column was written, when this step's is."""
+        layer = self.cache.layers[0]
+        columns = torch.arange(min(layer.written + 1, layer.room), device=self.policy.device)
+        return (layer.written - columns) % layer.room
 
     def _groups(self) -> Tensor:
         """Which prompt, of those left, each row answers."""
@@ -112,7 +134,7 @@ class Grouped:
             return torch.arange(len(self.positions), device=self.positions.device) // self.group_size
         return self.seats[1] // self.seats[0].shape[1]
 
-    def attend(self, layer: "Layer", query: Tensor, key: Tensor, value: Tensor, softcap: float | None) -> Tensor:
+    def attend(self, layer: Layer, query: Tensor, key: Tensor, value: Tensor, softcap: float | None) -> Tensor:
         """What the queries of each row see [m, h, r, d]; keys and values are the row's own, the layer has the prompts'.
 
         r queries share each of the h keys.
@@ -122,6 +144,8 @@ class Grouped:
         asked = asked.transpose(1, 2).reshape(groups, h, -1, d)
         at_prompt = self._by_row(_capped(asked @ known.mT, softcap).add_(self.hidden), r)
         at_own = _capped(query @ key.transpose(2, 3), softcap)
+        if self.unseen is not None:
+            at_own += self.unseen
         weights = torch.cat([at_prompt, at_own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
         prompt, own = weights.split([known.shape[2], key.shape[2]], -1)
         prompt = prompt.view(groups, -1, h, r, known.shape[2]) if self.seats is None else prompt[self.seats[0]]
@@ -135,63 +159,18 @@ class Grouped:
         return by_seat if self.seats is None else by_seat[self.seats[1]]
 
 
-class Layer(CacheLayerMixin):
-    """Keys and values of one layer: of the prompts [g, h, p, d], and of what each row wrote so far [n, h, t, d]."""
+def _hidden(seen: Tensor) -> Tensor:
+    """What is added to scores: 0 where something is seen [n, t], else -inf, [n, 1, 1, t]."""
+    return torch.where(seen, 0.0, -torch.inf)[:, None, None]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.prompt: tuple[Tensor, Tensor] | None = None
-        self.own: list[Tensor] = []
-        self.written = 0
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """While the prompts are read: keep theirs. After that: write a token's, and return all that was written."""
-        if self.prompt is None:
-            self.prompt = key_states, value_states
-            return self.prompt
-        if self.written == self.own[0].shape[2]:
-            self.own = [torch.cat([kept, torch.empty_like(kept)], 2) for kept in self.own]
-        for kept, new in zip(self.own, (key_states, value_states), strict=True):
-            kept[:, :, self.written] = new[:, :, 0]
-        self.written += 1
-        keys, values = (kept[:, :, : self.written] for kept in self.own)
-        return keys, values
-
-    def prompts(self) -> tuple[Tensor, Tensor]:
-        """The keys and values of the prompts."""
-        assert self.prompt is not None, "they are read before any answer is written"
-        return self.prompt
-
-    def open(self, group_size: int) -> None:
-        """Make room for the answers."""
-        keys, values = self.prompts()
-        groups, heads, _, _ = keys.shape
-        self.own = [kept.new_empty(groups * group_size, heads, ROOM, kept.shape[3]) for kept in (keys, values)]
-        if groups > 1:  # else a product would copy them all at every step, since tokens stand before heads
-            keys, values = keys.mT.contiguous().mT, values.contiguous()
-        self.prompt = keys, values
-
-    def keep(self, rows: Tensor, groups: Tensor) -> None:
-        """Only these rows and prompts are left."""
-        keys, values = self.prompts()
-        if len(groups) < len(keys):
-            keys, values = keys.mT[groups].mT, values[groups]
-            self.prompt = (keys, values) if len(groups) > 1 else (_as_read(keys), _as_read(values))
-        for i, kept in enumerate(self.own):
-            left = kept.new_empty(len(rows), *kept.shape[1:])
-            left[:, :, : self.written] = kept[rows, :, : self.written]
-            self.own[i] = left
-
-    def get_seq_length(self) -> int:
-        return 0 if self.prompt is None else self.prompt[0].shape[2] + self.written
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
+def _seats(of: Tensor) -> tuple[Tensor, Tensor]:
+    """The row in each seat of each group [g, k], and the seat of each row [m], from the group of each."""
+    counts, rows = torch.bincount(of), of.argsort(stable=True)
+    width, of = int(counts.max()), of[rows]
+    taken = of * width + torch.arange(len(of), device=of.device) - (counts.cumsum(0) - counts)[of]
+    table = taken.new_zeros(len(counts) * width).index_copy(0, taken, rows)
+    return table.view(-1, width), torch.empty_like(taken).index_copy(0, rows, taken)
 
 
 @contextmanager
@@ -214,11 +193,6 @@ def _attend(
     scaled = (query * (d**-0.5 if scaling is None else scaling)).view(n, key.shape[1], -1, d)
     seen = rows.attend(rows.cache.layers[module.layer_idx], scaled, key, value, softcap)
     return seen.reshape(n, 1, heads, -1), None
-
-
-def _as_read(kept: Tensor) -> Tensor:
-    """The keys or values of a prompt alone, token by token: so a prompt that was alone from the start has them, too."""
-    return kept.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _capped(scores: Tensor, cap: float | None) -> Tensor:

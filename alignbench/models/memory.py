@@ -161,7 +161,7 @@ def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int)
     """
     from transformers import DynamicCache
 
-    from alignbench.models.grouped import ROOM
+    from alignbench.models.cache import ROOM
 
     rows, head, config, room = prompts * group, of.inner.get_output_embeddings().weight, of.inner.config, ROOM
     while room < answer:

@@ -13,17 +13,17 @@ from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.models.logprobs import distribution
 from alignbench.models.policy import CausalPolicy
+from alignbench.models.refill import Batch, Waiting
 from alignbench.models.truncation import Truncation
 
-FULL = 7 / 8
-"""Rows that have ended leave the batch once no larger share of it is still writing: to leave is to copy what stays."""
 BLOCK = 128
 """Tokens of the vocabulary whose chances are summed before one of them is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Draws whole groups: each prompt is read once, its rollouts share what was read, finished rows leave the batch."""
+    """Draws whole groups: each prompt is read once, its rollouts share what was read; what has ended leaves the batch,
+    and where not all are written at once, others come in for it."""
 
     policy: CausalPolicy
     max_new_tokens: int
@@ -32,6 +32,8 @@ class Sampler:
     """0 takes the most likely token each time."""
     truncation: Truncation | None = None
     """Which tokens may be sampled; None lets all. Log-probabilities are of what was sampled from."""
+    rollouts_at_once: int | None = None
+    """The most that are written at a time; None is all of them. Beyond rounding it changes nothing."""
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
@@ -63,32 +65,43 @@ class Sampler:
     def _decode(self, prompts: Prompts, group_size: int, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens and log-probabilities [n, max_new_tokens], lengths [n], and whether each row ended by itself [n].
 
-        A row that has ended goes on for nothing until enough others have too; behind its end stands no meaning.
+        Behind the end of a row stands no meaning.
         """
-        from alignbench.models.grouped import decoding  # here, because it imports transformers, and that takes long
-
         n, limit, device = len(uniforms), self.max_new_tokens, uniforms.device
         tokens = torch.full((n, limit), self.policy.text.pad, device=device)
         logprobs = torch.zeros(n, limit, device=device)
-        stops = torch.tensor(self.policy.text.stops, device=device)
-        rows, writing = torch.arange(n, device=device), torch.ones(n, dtype=torch.bool, device=device)
-        reading = decoding(self.policy, prompts, group_size, limit)
-        logits = reading.begin()
-        for t in range(limit):
-            token, logprob = self._draw(logits, uniforms[rows, t])
-            tokens[rows, t], logprobs[rows, t] = token, logprob
-            writing &= ~torch.isin(token, stops)
-            left = int(writing.sum())
-            if left == 0 or t + 1 == limit:
-                break
-            if left <= FULL * len(rows):
-                going = writing.nonzero()[:, 0]
-                rows, token, writing = rows[going], token[going], writing[going]
-                reading.keep(going)
-            logits = reading.step(token)
-        is_end = torch.isin(tokens, stops)
+        waiting = Waiting(prompts, group_size, self.rollouts_at_once)
+        while waiting:
+            self._write(waiting, uniforms, tokens, logprobs)
+        is_end = torch.isin(tokens, torch.tensor(self.policy.text.stops, device=device))
         ended = is_end.any(1)
         return tokens, logprobs, torch.where(ended, is_end.int().argmax(1) + 1, limit), ended
+
+    def _write(self, waiting: Waiting, uniforms: Tensor, tokens: Tensor, logprobs: Tensor) -> None:
+        """A batch until all its rows have ended; where the model's cache allows it, others come in for those."""
+        from alignbench.models.grouped import Grouped, decoding  # here: it imports transformers, and that takes long
+
+        stops, longest = torch.tensor(self.policy.text.stops, device=uniforms.device), waiting.prompts.tokens.shape[1]
+        prompts, rows = waiting.take(0)
+        batch = Batch(rows.to(uniforms.device), self.max_new_tokens)
+        reading = decoding(self.policy, prompts, waiting.group_size, longest + self.max_new_tokens)
+        logits = reading.begin()
+        while True:
+            at = batch.rows, batch.depth
+            token, logprobs[at] = self._draw(logits, uniforms[at])
+            tokens[at] = token
+            batch.wrote(torch.isin(token, stops))
+            if not batch.left:
+                return
+            if batch.is_to_close_up():
+                going = batch.close_up(to_be_filled=bool(waiting))
+                token = token[going]
+                reading.keep(going)
+            logits = reading.step(token)
+            if isinstance(reading, Grouped) and waiting.fit(len(batch)):
+                prompts, rows = waiting.take(len(batch))
+                logits = torch.cat([logits, reading.admit(prompts)])
+                batch.admit(rows)
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """A token for each row, where the distribution function reaches its uniform number; and its log-probability."""

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from small_models import EOS, PAD, PROMPTS, SIZES, make_model, make_text, markov_model, prompts_of
 from transformers import AutoModelForCausalLM, BloomConfig, GptOssConfig
 
-from alignbench.models import grouped, sampler
+from alignbench.models import grouped, refill
 from alignbench.models.decoding import Plain
 from alignbench.models.grouped import Grouped, can_group, decoding
 from alignbench.models.policy import CausalPolicy
@@ -214,7 +214,7 @@ def test_sampling_leaves_the_attention_of_the_model_as_it_was(llama):
 @pytest.mark.parametrize("full", [0.0, 1.0])
 def test_when_rows_leave_the_batch_changes_nothing(llama, monkeypatch, full):
     expected = draw(llama, group=8)
-    monkeypatch.setattr(sampler, "FULL", full)
+    monkeypatch.setattr(refill, "FULL", full)
     found = draw(llama, group=8)
     assert answers(found) == answers(expected)
     torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=1e-5)
