@@ -158,7 +158,7 @@ class Pipeline:
         job, policy, best = self.job, examiner.policy, Best(self.job.eval)
         invariants, witness = replace(job.invariants, ratio_tolerance=self._ratio_tolerance()), Witness(examiner.scorer)
         engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.microbatch_size, invariants,
-                               job.hardware.tokens_per_microbatch)
+                               job.hardware.tokens_per_microbatch, job.hardware.rollouts_at_once)
         if job.hardware.sampler == "vllm":
             engine = replace(engine, sampler=job.rl.vllm(policy, job.hardware.sampler_cache_gib))
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw

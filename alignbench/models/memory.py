@@ -154,10 +154,11 @@ class Written:
 
 
 @torch.no_grad()
-def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int) -> Written:
+def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int, later: int = 0) -> Written:
     """What it takes to read that many prompts of that many tokens at once, and to write `group` answers to each.
 
-    Each prompt is remembered once for its group, and of each answer as many tokens as there is room for.
+    Each prompt is remembered once for its group, and of each answer as many tokens as there is room for; also those
+    that are read later, their answers in the places of others, while some of each group are still written.
     """
     from transformers import DynamicCache
 
@@ -170,6 +171,9 @@ def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int)
         asked = DynamicCache(config=config)
         _read(of, prompts, prompt, asked)
         reading = alive.peak
+        joined = DynamicCache(config=config)
+        if later:
+            _read(of, later, prompt, joined)
         written = DynamicCache(config=config)
         _read(of, rows, room - 1, written)
         held = alive.now

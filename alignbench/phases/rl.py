@@ -87,7 +87,7 @@ class RL:
 
     def engine(
         self, policy: CausalPolicy, scorer: Scorer, algorithm: Algorithm, seed: int, microbatch_size: int,
-        invariants: Invariants, tokens_per_microbatch: int | None = None,
+        invariants: Invariants, tokens_per_microbatch: int | None = None, rollouts_at_once: int | None = None,
     ) -> Engine:
         """The engine of this run, its optimizer new."""
         groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
@@ -100,7 +100,7 @@ class RL:
             epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants,
             importance_cap=self.importance_cap, tokens_per_microbatch=tokens_per_microbatch)
         sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
-                          truncation=self.truncation)
+                          truncation=self.truncation, rollouts_at_once=rollouts_at_once)
         return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
                       steps=self.steps, missing_eos_penalty=self.missing_eos_penalty,
                       rescored=self._rescored(algorithm, invariants))

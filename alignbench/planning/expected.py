@@ -192,11 +192,14 @@ class Expected:
     def _sampling(self, policy: Skeleton, prompt: int) -> Parts:
         """Of a step or of an evaluation, whichever takes more."""
         job, group = self.job, self.job.algo.group_size
+        prompts = job.rl.rollouts_per_step // group
+        first = min(prompts, max((job.hardware.rollouts_at_once or job.rl.rollouts_per_step) // group, 1))
+        later = min(prompts, (first - 1) * group + 1) - first  # each of them while one answer to another is left
         measured = min(job.hardware.eval_batch_size, max(len(self.material.prompts[split]) for split in MEASURED))
-        drawn = [(job.rl.rollouts_per_step // group, group, job.rl.max_new_tokens),
-                 (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens)]
-        found = [memory.writing(policy, prompts=prompts, group=each, prompt=prompt, answer=answer)
-                 for prompts, each, answer in drawn]
+        drawn = [(first, group, job.rl.max_new_tokens, later),
+                 (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens, 0)]
+        found = [memory.writing(policy, prompts=read, group=each, prompt=prompt, answer=answer, later=others)
+                 for read, each, answer, others in drawn]
         most = max(found, key=lambda written: written.cache + written.work)
         return {"KV cache": most.cache, "activations and logits": most.work}
 

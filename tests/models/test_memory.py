@@ -52,6 +52,8 @@ def test_the_cache_holds_prompts_once_and_room_for_every_answer() -> None:
     found = memory.writing(counted, prompts=3, group=4, prompt=50, answer=33)
     of_a_token = 2 * 3 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
     assert found.cache == (3 * 50 + 12 * 64) * of_a_token
+    joined = memory.writing(counted, prompts=3, group=4, prompt=50, answer=33, later=5)
+    assert joined.cache == (8 * 50 + 12 * 64) * of_a_token
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

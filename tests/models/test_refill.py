@@ -2,17 +2,22 @@
 
 import pytest
 import torch
+from commands import SMALL, config, numbers, run_small
 from small_models import PAD, PROMPTS, make_model, prompts_of
 from torch.testing import assert_close
 
+from alignbench.core.errors import UserError
 from alignbench.models.cache import ROOM
 from alignbench.models.decoding import Plain
 from alignbench.models.grouped import Grouped
+from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.refill import Batch, Waiting
 from alignbench.models.sampler import Sampler
 from alignbench.models.truncation import Truncation
+from alignbench.planning.plan import Plan
+from alignbench.settings import resolve
 
 MANY, GROUP, LIMIT = PROMPTS * 3, 3, ROOM + 8
 WIDE = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64}, "gemma2": {"sliding_window": 64}}
@@ -171,3 +176,24 @@ def test_a_row_at_the_limit_leaves_at_once():
     batch.wrote(torch.zeros(10, dtype=torch.bool))
     assert batch.is_to_close_up(), "though nine of ten go on"
     assert batch.close_up(to_be_filled=False).tolist() == list(range(1, 10))
+
+
+def test_vllm_lets_in_by_itself():
+    with pytest.raises(UserError, match=r"hardware\.rollouts_at_once=null, or hardware\.sampler=own"):
+        Hardware(sampler="vllm", rollouts_at_once=64)
+
+
+def test_a_run_writes_its_rollouts_so_and_its_plan_counts_less(tmp_path, monkeypatch):
+    """The embedded model, eight prompts with four answers each at every step, eight answers at once."""
+    words = ("algo=grpo", "algo.group_size=4", "rl.rollouts_per_step=32", "rl.steps=1", "sft.enabled=false",
+             "data.validation_rows=1", "data.test_rows=1", f"output_dir={tmp_path}")
+    asked, draw = [], Sampler.__call__
+    monkeypatch.setattr(Sampler, "__call__", lambda self, prompts, group_size, seed: asked.append(
+        (self.rollouts_at_once, len(prompts) * group_size)) or draw(self, prompts, group_size, seed))
+    folder = run_small(tmp_path, *words, "hardware.rollouts_at_once=8")
+    assert numbers(folder)
+    assert set(asked) == {(8, 32), (None, 1)}
+    caches = [Plan(resolve(config(*SMALL, *words, f"hardware.rollouts_at_once={at_once}"))).expected.memory()[-1]
+              .moments["sampling"]["KV cache"] for at_once in ("null", 8, 1)]
+    assert caches == sorted(caches, reverse=True)
+    assert caches[2] < caches[1] < caches[0] / 2
