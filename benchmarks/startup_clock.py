@@ -2,9 +2,9 @@
 
     python -m benchmarks.startup_clock FILE algo=grpo ...
 
-FILE gets JSON: `marks` are [part, seconds since the process was started, heavy modules imported in it], up to the
-beginning of the first step; `records` are seconds of the whole run by what was written; `teller` are seconds of the
-processor in the process that tells MLflow.
+FILE gets JSON: `marks` are [part, seconds since the process was started, seconds of the processor that it has had,
+heavy modules imported in it], up to the beginning of the first step; `records` are seconds of the whole run by what was
+written; `teller` are seconds of the processor in the process that tells MLflow.
 """
 
 import json
@@ -27,17 +27,17 @@ class Clock:
 
     def __init__(self, began: float) -> None:
         self.began, self.known = began, set[str]()
-        self.marks = list[tuple[str, float, list[str]]]()
+        self.marks = list[tuple[str, float, float, list[str]]]()
         self.records: dict[str, float] = defaultdict(float)
         self.recording = False
 
     def mark(self, part: str) -> None:
         """This part is over; only the first time counts."""
-        if part in (name for name, _, _ in self.marks):
+        if part in (name for name, *_ in self.marks):
             return
         new = [name for name in HEAVY if name in sys.modules and name not in self.known]
         self.known |= set(new)
-        self.marks.append((part, time.monotonic() - self.began, new))
+        self.marks.append((part, time.monotonic() - self.began, time.process_time(), new))
 
     def at_call(self, owner: Any, name: str, part: str) -> None:
         """The part is over when this is called."""

@@ -69,13 +69,13 @@ def test_where_nothing_rests_nothing_is_frozen() -> None:
 
 def test_the_page_tells_parts_from_the_times_at_which_they_were_over() -> None:
     def run(*ends: float) -> dict:
-        return {"marks": [["a", ends[0], ["torch"]], ["b", ends[1], []]]}
+        return {"marks": [["a", ends[0], 0.5, ["torch"]], ["b", ends[1], 0.75, []]]}
 
     lines = of_starts([run(1, 3), run(2, 3), run(1, 4)], run(2, 8)).splitlines()
     assert lines[2:] == [
-        "| a | 1.00 (1.00 to 2.00) | 1.00 | 2.00 | torch |",
-        "| b | 2.00 (1.00 to 3.00) | 3.00 | 6.00 |  |",
-        "| **until the first step** | **3.00 (3.00 to 4.00)** |  | **8.00** |  |"]
+        "| a | 1.00 (1.00 to 2.00) | 0.50 (0.50 to 0.50) | 2.00 | torch |",
+        "| b | 2.00 (1.00 to 3.00) | 0.25 (0.25 to 0.25) | 6.00 |  |",
+        "| **until the first step** | **3.00 (3.00 to 4.00)** | **0.75 (0.75 to 0.75)** | **8.00** |  |"]
 
 
 def test_the_share_of_the_records_is_of_the_whole_run() -> None:
