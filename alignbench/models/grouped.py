@@ -1,7 +1,5 @@
 """Decoding in groups: a prompt is remembered once for all its answers, written in place."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +9,7 @@ from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from alignbench.core.batches import Prompts
+from alignbench.models.attention import attending
 from alignbench.models.cache import Layer, beside
 from alignbench.models.decoding import Decoding, Plain, is_prompt, read
 from alignbench.models.policy import CausalPolicy
@@ -171,17 +170,6 @@ def _seats(of: Tensor) -> tuple[Tensor, Tensor]:
     taken = of * width + torch.arange(len(of), device=of.device) - (counts.cumsum(0) - counts)[of]
     table = taken.new_zeros(len(counts) * width).index_copy(0, taken, rows)
     return table.view(-1, width), torch.empty_like(taken).index_copy(0, rows, taken)
-
-
-@contextmanager
-def attending(config: Any, name: str) -> Iterator[None]:
-    """While it is open, the model attends by the function of that name."""
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def _attend(
