@@ -1,4 +1,4 @@
-"""Keys and values of one layer: each prompt's once for all its answers, and each answer's own, written in place."""
+"""Keys and values of a layer: a prompt's once for all its answers, and each answer's own."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which answers are being written: those that have ended leave the batch, and prompts that waited are let in."""
+"""Who is in the batch: rows that have ended leave it, and prompts that waited are let in."""
 
 import torch
 from torch import Tensor
