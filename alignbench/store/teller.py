@@ -7,6 +7,7 @@ until stdin ends, which it does when whoever asks is gone.
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -135,6 +136,8 @@ def main() -> None:
     """Answer until nobody asks; then end at once, whatever is being told: it stands on disk."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    for number in (signal.SIGTERM, signal.SIGHUP):  # sent to all processes, as when a job is ended: our run says how
+        signal.signal(number, signal.SIG_IGN)
     asked, told = SimpleQueue[str](), Told()
     Thread(target=_listen, args=(asked,), daemon=True).start()
     collector.rest()

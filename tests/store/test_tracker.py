@@ -344,6 +344,17 @@ def test_when_the_process_that_tells_is_gone_another_tells_it_all(outputs, run_d
     assert run.run.info.status == "FINISHED"
 
 
+def test_a_signal_to_all_processes_leaves_the_one_that_tells_to_the_run(outputs, run_dir, caplog):
+    with open_tracker(run_dir, outputs) as tracker:
+        deadline = time.monotonic() + 60
+        while not (run_dir / "mlflow_run_id").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        TELLER._process.send_signal(signal.SIGTERM)
+        tracker.record("rl", 0, {"x": 1.0})
+    assert not caplog.text
+    assert seen(run_dir, outputs).points() == points(lines(run_dir))
+
+
 def test_a_killed_run_takes_the_process_that_tells_along(outputs, run_dir):
     trainer = start_trainer(run_dir, outputs, steps=1, wait=60)
     assert trainer.stdout.readline() == "recorded\n"
