@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from alignbench.core.batches import Row
 from alignbench.data.arithmetic import Arithmetic
@@ -88,6 +89,12 @@ def load(folder: Path) -> tuple[Any, Text]:
     """The model and its tokenizer, fp32."""
     return Pretrained(name="contest", path=str(folder), dtype="float32").load(
         texts=(), start=None, device="cpu", seed=0)
+
+
+def load_plainly(folder: Path) -> tuple[Any, Text]:
+    """The same as transformers gives it to whoever else uses it: with linear layers as torch has them."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model, Pretrained(name="contest", path=str(folder)).text(())
 
 
 def stream(setting: Setting, text: Text, prompts: int | None = None) -> PromptStream:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alignbench.core.batches import Prompts, Rollouts
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
-from benchmarks.contest import SETTINGS, Setting, load, stream
+from benchmarks.contest import SETTINGS, Setting, load, load_plainly, stream
 
 NEW_TOKENS, ENDING = 64, 0.05
 PROMPTS = {"0.5M": 16, "30M": 8}
@@ -100,7 +100,8 @@ def timed(work: Callable[[], int]) -> float:
 def compare(case: Case, folder: Path, rounds: int) -> list[dict[str, float]]:
     """Tokens in a second of each, one after the other, several times."""
     torch.set_num_threads(case.setting.threads)
-    policy = with_ending(CausalPolicy(*load(folder)), ENDING if case.variable else 0.0)
+    policy, plain = (with_ending(CausalPolicy(*loaded(folder)), ENDING if case.variable else 0.0)
+                     for loaded in (load, load_plainly))
     prompts = next(iter(stream(case.setting, policy.text, PROMPTS[case.setting.name]).after(0)))
     sampler, group = Sampler(policy=policy, max_new_tokens=NEW_TOKENS, temperature=1.0), case.setting.group_size
     found = []
@@ -115,7 +116,7 @@ def compare(case: Case, folder: Path, rounds: int) -> list[dict[str, float]]:
             floor(policy, kept[0])
             return int(kept[0].mask.sum())
 
-        found.append({"ours": timed(ours), "generate": timed(lambda: generate(policy, prompts, group)),
+        found.append({"ours": timed(ours), "generate": timed(lambda: generate(plain, prompts, group)),
                       "floor": timed(at_least)})
     return found[1:]
 

@@ -22,7 +22,7 @@ from benchmarks.contest import (
     Clock,
     Setting,
     command_line,
-    load,
+    load_plainly,
     stream,
 )
 
@@ -75,7 +75,7 @@ def config(setting: Setting, folder: str) -> GRPOConfig:
 def main() -> None:
     """Make the steps of a setting and print what they took."""
     started, (setting, folder) = perf_counter(), command_line()
-    model, text = load(folder)
+    model, text = load_plainly(folder)
     batches = stream(setting, text).after(0)
     rows = [row for _ in range(setting.steps + 1) for row in next(batches).rows]
     seen = Dataset.from_list([{"prompt": row["prompt"], "reference": str(row["reference"])} for row in rows])

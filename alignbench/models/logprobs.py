@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 Head = Callable[[Tensor], Tensor]
@@ -14,8 +13,6 @@ Head = Callable[[Tensor], Tensor]
 
 SLICE = 1 << 25
 """Logits held at once: 32 M numbers, 128 MiB in fp32."""
-WHOLE = 8
-"""A lone slice is filled up to a multiple of so many tokens: kernels are made for a shape, and like whole blocks."""
 IMPOSSIBLE = -1e9
 """The logit of a token that is never sampled: finite, so that 0 * log 0 is 0 and not NaN."""
 
@@ -82,9 +79,7 @@ def token_logprobs(
 
     size = max(SLICE // vocabulary, 1)
     if len(hidden) <= size:
-        more = min(-len(hidden) % WHOLE, size - len(hidden))
-        chosen, entropy = one(functional.pad(hidden, (0, 0, 0, more)), functional.pad(tokens, (0, more)))
-        return chosen[: len(tokens)], entropy[: len(tokens)]
+        return one(hidden, tokens)
     parts = [
         checkpoint(one, part, wanted, use_reentrant=False) if torch.is_grad_enabled() else one(part, wanted)
         for part, wanted in zip(hidden.split(size), tokens.split(size), strict=True)

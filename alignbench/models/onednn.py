@@ -7,14 +7,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-SMALLEST = 1 << 14
-"""Weights that a layer has at least: a smaller one is done before oneDNN has begun."""
-LARGE = 1 << 17
-"""Weights of a layer that takes it for any number of rows. For each new one oneDNN is made ready, in half a
-millisecond, and it remembers a thousand. So smaller layers take it for some alone: up to `FEW`, and whole eights."""
-FEW, WHOLE = 128, 8
-ENOUGH = {True: 4, False: 48}
+SMALLEST, LARGE = 1 << 14, 1 << 17
+"""Weights that a layer has at least, and from when it is large: less work is done before oneDNN has begun."""
+ENOUGH = {True: 12, False: 48}
 """The rows with which it is worth its call, of large layers and of others."""
+MANY = 1024
 
 
 class Linear(nn.Linear):
@@ -24,16 +21,30 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self._pays(input.numel() // self.in_features):
+        rows, large = input.numel() // self.in_features, self.weight.numel() >= LARGE
+        if rows < ENOUGH[large]:
             return functional.linear(input, self.weight, self.bias)
-        if torch.is_grad_enabled():
-            out: Tensor = _Product.apply(input, self.weight, self.bias)
-            return out
-        return product(input, self.weight, self.bias)
+        more = -rows % block(rows, large)
+        if not more:
+            return self._multiplied(input)
+        filled = functional.pad(input.reshape(rows, self.in_features), (0, 0, 0, more))
+        return self._multiplied(filled)[:rows].view(*input.shape[:-1], self.out_features)
 
-    def _pays(self, rows: int) -> bool:
-        large = self.weight.numel() >= LARGE
-        return rows >= ENOUGH[large] and (large or rows <= FEW or rows % WHOLE == 0)
+    def _multiplied(self, inputs: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return product(inputs, self.weight, self.bias)
+        out: Tensor = _Product.apply(inputs, self.weight, self.bias)
+        return out
+
+
+def block(rows: int, large: bool) -> int:
+    """Rows are filled up to a multiple of this: for each number of them oneDNN is made ready anew.
+
+    That takes half a millisecond, and half a megabyte for as long as the process lives.
+    """
+    if rows > MANY:
+        return 64
+    return 16 if large or rows <= MANY // 8 else 32
 
 
 class _Product(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alignbench.core.batches import Sequences
 
-WHOLE = 8
+WHOLE = 16
 """One row has a multiple of so many columns: kernels are made for a shape, and like whole blocks."""
 
 

@@ -81,15 +81,15 @@ def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
     assert [type(layer) for layer in model] == [nn.Linear, Linear, Own, nn.Linear]
 
 
-@pytest.mark.parametrize(("outputs", "rows", "by_it"), [
-    (200, 40, False), (200, 47, False), (200, 48, True), (200, 127, True), (200, 129, False), (200, 136, True),
-    (600, 3, False), (600, 4, True), (600, 65, True)])
-def test_which_way_is_gone_is_told_by_the_shape_alone(outputs, rows, by_it, calls):
+@pytest.mark.parametrize(("outputs", "rows", "filled"), [
+    (200, 47, None), (200, 48, 48), (200, 49, 64), (200, 129, 160), (200, 1024, 1024), (200, 1025, 1088),
+    (600, 11, None), (600, 12, 16), (600, 129, 144), (600, 1025, 1088)])  # fmt: skip
+def test_rows_alone_say_which_way_is_gone_and_are_filled_up(outputs, rows, filled, calls):
     layer = by_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
     inputs = torch.randn(1, rows, 300)
     for _ in range(2):
         torch.testing.assert_close(layer(inputs), linear(inputs, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
-    assert bool(calls) == by_it
+    assert [shape[0][-2] for shape in calls] == ([] if filled is None else [filled] * 2)
 
 
 def test_a_model_is_loaded_with_them_and_saves_and_copies_as_before(tmp_path):

@@ -52,8 +52,8 @@ NEVER = ("gemma2", "mistral", "bloom", "gpt_neo")
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 5, 3, 2], [4, 1, 4, 9, 9, 12]]
 RESPONSES = [[[3, 4, EOS], [9, 8, 7, 6, 5, 4], [EOS], [13, 2, 15, 14]], [[2, 2, EOS], [7], [8, 8], [3, 14, 2, 2, EOS]]]
 BATCH = batch([p for p in PROMPTS for _ in range(4)], [r for group in RESPONSES for r in group])
-TOKENS, WHOLE = 10 + 10 + 6 + 7, 40
-"""What there is to read of the batch, and that as a whole number of eights."""
+TOKENS, WHOLE = 10 + 10 + 6 + 7, 48
+"""What there is to read of the batch, and that as a whole number of sixteens."""
 
 
 @dataclass
@@ -168,7 +168,7 @@ def test_low_precision_is_no_reason_to_read_each_alone(text):
 def test_sequences_longer_than_the_window_stay_alone(text):
     policy = family("phi3", text)
     fits, longer = (batch([[5, 6, 7, 8]] * 2, [[3] * t, [4] * 5]) for t in (28, 29))
-    assert tokens_read(policy, fits) == 40 >= 4 + 27 + 4
+    assert tokens_read(policy, fits) == 48 >= 4 + 27 + 4
     assert tokens_read(policy, longer) == 2 * (4 + 28)
 
 
@@ -215,8 +215,8 @@ TWO = sequences([[5, 6, 7]] * 2 + [[5, 6]], [[8, 9, 1], [2], [3, 4]], PAD)
 
 def test_a_packed_row_by_hand():
     rows = packed(TWO, PAD)  # the shorter prompt first
-    assert rows.ids.tolist() == [[5, 6, 5, 6, 7, 8, 9, 3]]
-    assert rows.positions.tolist() == [[0, 1, 0, 1, 2, 3, 4, 2]]
+    assert rows.ids.tolist() == [[5, 6, 5, 6, 7, 8, 9, 3] + [PAD] * 8]
+    assert rows.positions.tolist() == [[0, 1, 0, 1, 2, 3, 4, 2] + [0] * 8]
     assert rows.at[0].tolist() == [4, 5, 6]
     assert rows.at[1, 0] == 4
     assert rows.at[2, :2].tolist() == [1, 7]
@@ -224,7 +224,7 @@ def test_a_packed_row_by_hand():
     assert layout.prompts.tolist() == [[0, 1, 1], [2, 3, 4]]
     assert layout.responses.tolist() == [[5, 6], [6, 6], [7, 7]]  # of the second nothing is read
     assert layout.group.tolist() == [1, 1, 0]
-    assert layout.seat.tolist() == [0, 1, 3, 4, 5, 6, 7, 10]
+    assert layout.seat.tolist() == [0, 1, 3, 4, 5, 6, 7, 10] + [0] * 8
     assert layout.unseen[0, 0].tolist() == [[0, 0, 0, 0, no], [0, 0, 0, 0, 0]]
     assert layout.unseen[2, 0].tolist() == [[0, 0, no, 0, no], [0, 0, no, 0, 0]]
 
@@ -236,9 +236,9 @@ def test_of_padding_no_column_is_looked_at():
 
 
 def test_responses_of_one_token_need_their_prompts_alone(packing):
-    single = batch([[5, 6, 7]] * 3 + [[5, 6]], [[3], [4], [EOS], [7]])
-    rows = packed(single, PAD)
-    assert rows.ids.tolist() == [[5, 6, 5, 6, 7, PAD, PAD, PAD]]
+    single = batch([[5, 6, 7, 8, 9]] * 3 + [[5, 6, 7]], [[3], [4], [EOS], [7]])
+    rows = packing.sharing.rows(single, PAD)
+    assert rows.ids.tolist() == [[5, 6, 7, 5, 6, 7, 8, 9] + [PAD] * 8]
     agree(ask(packing, True, single), ask(packing, False, single))
 
 
