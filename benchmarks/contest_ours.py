@@ -9,6 +9,7 @@ from alignbench.algorithms.kl import FixedKL
 from alignbench.engine.invariants import Invariants
 from alignbench.engine.optimize import AdamW
 from alignbench.engine.state import RunState
+from alignbench.models.hardware import Hardware
 from alignbench.models.policy import CausalPolicy
 from alignbench.phases.rl import RL
 from alignbench.rewards.exact_match import ExactMatch
@@ -21,6 +22,7 @@ def main() -> None:
     `rescored` is as TRL does, which has none from its sampler; `auto` is what a run does unless it is told otherwise.
     """
     started, (setting, folder) = perf_counter(), command_line()
+    Hardware(device="cpu", threads=setting.threads).prepare()
     policy = CausalPolicy(*load(folder))
     policy.freeze_reference()
     algorithm = GRPO(group_size=setting.group_size, clip_low=CLIP, clip_high=CLIP, kl=FixedKL(coef=KL))

@@ -10,6 +10,7 @@ import torch
 
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Positive
+from alignbench.models import allocator
 from alignbench.models.activations import checkpoint_blocks
 
 REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.rollouts_at_once, hardware.eval_batch_size), or "
@@ -67,7 +68,8 @@ class Hardware:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def prepare(self) -> None:
-        """Set threads and determinism for this process; that call imports the compiler, so it is left out on a CPU."""
+        """Set memory, threads and determinism for this process; the last imports the compiler: not on a CPU."""
+        allocator.settle()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.deterministic and self.resolved() == "cuda":
