@@ -11,14 +11,13 @@ import pytest
 from alignbench.models.allocator import settle
 
 FREED = """
-import json, sys
+import json
 import torch
 from alignbench.models.allocator import settle
 from alignbench.models.memory import resident
 torch.set_num_threads(1)
-if sys.argv[1] == "settled":
-    assert settle()
-torch.ones(30 << 18).sum()  # 30 MiB, freed: by itself malloc takes such blocks from the heap from now on
+assert settle()
+torch.ones(30 << 18).sum()  # 30 MiB, freed: by itself malloc mostly takes such blocks from the heap from now on
 before, large, small = resident(), [], []
 for _ in range(20):
     large.append(torch.ones(6 << 18))
@@ -30,13 +29,9 @@ print(json.dumps((resident() - before) >> 20))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no mallopt")
 def test_what_is_freed_between_small_blocks_is_given_back():
-    def left(how):
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-        done = subprocess.run([sys.executable, "-c", FREED, how], capture_output=True, text=True, check=True, env=env)
-        return json.loads(done.stdout)
-
-    assert left("settled") < 10
-    assert left("as it is") > 40
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True, env=env)
+    assert json.loads(done.stdout) < 10
 
 
 def test_who_has_set_it_himself_is_left_alone(monkeypatch):
