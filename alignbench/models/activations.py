@@ -26,26 +26,27 @@ def checkpoint_blocks(model: Any) -> None:
         raise UserError(f"hardware.activation_checkpointing=true, but transformers knows no blocks in a "
                         f"{type(model).__name__}: set it to false, and take fewer rows at once "
                         "(hardware.microbatch_size)")
+    adapted = model if is_adapted(model) else None
+    config = (model.get_base_model() if is_adapted(model) else model).config
     for block in blocks:
-        block.forward = partial(_checkpointed, block.forward, model)
+        block.forward = partial(_checkpointed, block.forward, adapted, config)
 
 
-def _checkpointed(forward: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(forward: Callable[..., Any], adapted: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=partial(_contexts, model))
+    contexts = partial(_contexts, adapted, config)
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False, context_fn=contexts)
 
 
-def _contexts(model: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What holds while a block is computed, and again on the way back: as it attends now, and adapted, it does then."""
-    adapted = is_adapted(model)
-    config = (model.get_base_model() if adapted else model).config
-    names = list(model.active_adapters) if adapted else []
-    return nullcontext(), _again(model, names, config, config._attn_implementation)
+def _contexts(adapted: Any, config: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What holds while a block is computed, and again on the way back: how it attends and which adapters act."""
+    names = [] if adapted is None else list(adapted.active_adapters)
+    return nullcontext(), _again(adapted, names, config, config._attn_implementation)
 
 
 @contextmanager
-def _again(model: Any, names: list[str], config: Any, attention: str) -> Iterator[None]:
-    same = not is_adapted(model) or list(model.active_adapters) == names
-    with nullcontext() if same else acting(model, *names), attending(config, attention):
+def _again(adapted: Any, names: list[str], config: Any, attention: str) -> Iterator[None]:
+    same = adapted is None or list(adapted.active_adapters) == names
+    with nullcontext() if same else acting(adapted, *names), attending(config, attention):
         yield
