@@ -39,7 +39,7 @@ CASES = [Case(setting, variable) for setting in SETTINGS.values() for variable i
 def with_ending(policy: CausalPolicy, chance: float) -> CausalPolicy:
     """The policy with a bias for its end token, so that any other is as likely as it was and about `chance` end."""
     head = nn.Linear(policy.hidden_size, policy.vocabulary)
-    head.weight = policy.lm_head.weight
+    head.weight, head.__class__ = policy.lm_head.weight, type(policy.lm_head)
     with torch.no_grad():
         head.bias.zero_()
         head.bias[policy.text.eos] = math.log(chance / (1 - chance) * policy.vocabulary) if chance else -1e4
@@ -71,23 +71,23 @@ def floor(policy: CausalPolicy, rollouts: Rollouts) -> None:
     layers = [[m for m in layer.modules() if isinstance(m, nn.Linear)] for layer in policy.decoder.layers]
     prompt = rollouts.prompts.shape[1]
     lengths, groups = rollouts.mask.sum(1), int(rollouts.group.max()) + 1
-    own = torch.randn(len(rollouts) * heads, rollouts.mask.shape[1], of)
-    shared = torch.randn(groups * heads, prompt, of)
+    own, shared = ([[torch.randn(n * heads, t, of) for _ in range(2)] for _ in layers]
+                   for n, t in ((len(rollouts), rollouts.mask.shape[1]), (groups, prompt)))
     inputs = {n: torch.randn(len(rollouts), n) for n in {m.in_features for layer in layers for m in layer} | {width}}
     for t in range(rollouts.mask.shape[1]):
         alive = int((lengths > t).sum())
         asked = torch.randn(alive * heads, 1, of)
         together = torch.randn(groups * heads, max(alive // groups, 1), of)
-        for layer in layers:
+        for layer, written, known in zip(layers, own, shared, strict=True):
             for linear in layer:
                 linear(inputs[linear.in_features][:alive])
-            _attend(asked, own[: alive * heads, : t + 1])
-            _attend(together, shared)
+            _attend(asked, *(kept[: alive * heads, : t + 1] for kept in written))
+            _attend(together, *known)
         policy.lm_head(inputs[width][:alive])
 
 
-def _attend(asked: Tensor, known: Tensor) -> Tensor:
-    return (asked @ known.transpose(1, 2)) @ known
+def _attend(asked: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return (asked @ keys.mT) @ values
 
 
 def timed(work: Callable[[], int]) -> float:

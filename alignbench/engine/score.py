@@ -39,7 +39,8 @@ def read(policy: Policy, batch: Sequences, microbatch_size: int, tokens: int | N
     logprobs = torch.zeros_like(batch.mask, dtype=torch.float32)
     entropy, values = torch.zeros_like(logprobs), None
     for rows in microbatches(batch, microbatch_size, siblings(policy, batch), may_part=True, tokens=tokens):
-        part = policy(batch[rows])
+        with torch.inference_mode():  # what it makes may not be learned from: all of it is copied
+            part = policy(batch[rows])
         logprobs[rows], entropy[rows] = part.logprobs, part.entropy
         if part.values is not None:
             values = torch.zeros_like(logprobs) if values is None else values

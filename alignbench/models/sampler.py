@@ -12,6 +12,7 @@ from torch.nn import functional
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.models.logprobs import distribution
+from alignbench.models.onednn import unchanging
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.refill import Batch, Waiting
 from alignbench.models.truncation import Truncation
@@ -71,12 +72,14 @@ class Sampler:
         tokens = torch.full((n, limit), self.policy.text.pad, device=device)
         logprobs = torch.zeros(n, limit, device=device)
         waiting = Waiting(prompts, group_size, self.rollouts_at_once)
-        while waiting:
-            self._write(waiting, uniforms, tokens, logprobs)
+        with unchanging(self.policy.model):
+            while waiting:
+                self._write(waiting, uniforms, tokens, logprobs)
         is_end = torch.isin(tokens, torch.tensor(self.policy.text.stops, device=device))
         ended = is_end.any(1)
         return tokens, logprobs, torch.where(ended, is_end.int().argmax(1) + 1, limit), ended
 
+    @torch.inference_mode()
     def _write(self, waiting: Waiting, uniforms: Tensor, tokens: Tensor, logprobs: Tensor) -> None:
         """A batch until all its rows have ended; where the model's cache allows it, others come in for those."""
         from alignbench.models.grouped import Grouped, decoding  # here: it imports transformers, and that takes long
