@@ -66,7 +66,8 @@ class Contest:
         examiner = Examiner(
             policy=policy, scorer=self.base.scorer(self.judge, policy.text), quality=self.quality, settings=job.eval,
             held_out=None, max_new_tokens=self._max_new_tokens, batch_size=job.hardware.eval_batch_size,
-            microbatch_size=job.hardware.microbatch_size, max_prompt_tokens=job.rl.max_prompt_tokens)
+            microbatch_size=job.hardware.rows_at_once, tokens_per_microbatch=job.hardware.tokens_at_once,
+            max_prompt_tokens=job.rl.max_prompt_tokens)
         found = examiner.answer(self.rows, self.samples)
         return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
 

@@ -76,8 +76,8 @@ class Foundations:
         job, state = self.job, RunState()
         model, text = self.load(None, job.sft.seed)
         policy = CausalPolicy(model, text)
-        reports = job.sft.run(policy, self.material.demonstrations, job.hardware.microbatch_size, job.invariants,
-                              job.hardware.tokens_per_microbatch)
+        reports = job.sft.run(policy, self.material.demonstrations, job.hardware.rows_at_once, job.invariants,
+                              job.hardware.tokens_at_once)
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
             tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
             for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
@@ -136,13 +136,13 @@ class Foundations:
 
     def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
         job, settings, state = self.job, self.job.reward_model, RunState()
-        pairs, size = self.material.comparisons, job.hardware.microbatch_size
+        pairs, size = self.material.comparisons, job.hardware.rows_at_once
         trunk = start.path / MODEL if start and settings.start == "sft" else None
         model = reward_models.untrained(
             job.model, texts=self.material.texts, start=trunk, lora=settings.lora,
             device=job.hardware.resolved(), seed=settings.seed)
         job.hardware.spare(model.model)
-        reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_per_microbatch)
+        reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_at_once)
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
             for split, rows in pairs.items():
                 tracker.dataset(f"{job.names.data} comparisons", fingerprint(rows), split)

@@ -157,8 +157,8 @@ class Pipeline:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
         job, policy, best = self.job, examiner.policy, Best(self.job.eval)
         invariants, witness = replace(job.invariants, ratio_tolerance=self._ratio_tolerance()), Witness(examiner.scorer)
-        engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.microbatch_size, invariants,
-                               job.hardware.tokens_per_microbatch, job.hardware.rollouts_at_once)
+        engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.rows_at_once, invariants,
+                               job.hardware.tokens_at_once, job.hardware.rollouts_at_once)
         if job.hardware.sampler == "vllm":
             engine = replace(engine, sampler=job.rl.vllm(policy, job.hardware.sampler_cache_gib))
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
@@ -202,8 +202,8 @@ class Pipeline:
         return Examiner(
             policy=policy, scorer=scorer, quality=job.data.quality, settings=job.eval,
             max_new_tokens=job.eval.max_new_tokens or job.rl.max_new_tokens, batch_size=job.hardware.eval_batch_size,
-            microbatch_size=job.hardware.microbatch_size, max_prompt_tokens=job.rl.max_prompt_tokens,
-            held_out=self.material.held_out)
+            microbatch_size=job.hardware.rows_at_once, tokens_per_microbatch=job.hardware.tokens_at_once,
+            max_prompt_tokens=job.rl.max_prompt_tokens, held_out=self.material.held_out)
 
     def validate(self, examiner: Examiner) -> dict[str, float]:
         """The marks on validation prompts, while training."""

@@ -37,7 +37,7 @@ class Sample(Material):
     @cached_property
     def comparisons(self) -> dict[str, Sequence[Row]]:
         """The pairs to prefer by, of each split."""
-        most = 4 * self.job.hardware.microbatch_size
+        most = 4 * self.job.hardware.rows_at_once
         found = Material(self.job).comparisons
         return {split: rows if split == "train" else rows[:most] for split, rows in found.items()}
 

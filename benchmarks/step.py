@@ -83,8 +83,8 @@ def steps(setting: Setting) -> Iterator[StepReport]:
         data.prompts("train"), lambda prompt: text.prompt(before + prompt), rl.prompts_per_step(setting.algorithm), 0,
         text.pad, 1024)
     engine = rl.engine(
-        policy, ExactMatch(), setting.algorithm, 0, setting.hardware.microbatch_size, Invariants(weights_moved="off"),
-        setting.hardware.tokens_per_microbatch)
+        policy, ExactMatch(), setting.algorithm, 0, setting.hardware.rows_at_once, Invariants(weights_moved="off"),
+        setting.hardware.tokens_at_once)
     engine = replace(engine, sampler=Cut(engine.sampler))
     return rl.run(engine, stream, RunState.at_start(setting.algorithm))
 
@@ -136,7 +136,8 @@ def main(rounds: int) -> None:
         }, rounds if shape.model is TINY else max(rounds // 3, 2))
     tiny, deep = Setting(), Setting(model=MEDIUM, examples=4, rollouts=32)
     kinds = {
-        "microbatch of 32": {}, "of 16": {"microbatch_size": 16}, "of 64": {"microbatch_size": 64},
+        "as it comes": {}, "microbatch of 16": {"microbatch_size": 16}, "of 32": {"microbatch_size": 32},
+        "of 64": {"microbatch_size": 64},
         "of 1024 tokens": {"tokens_per_microbatch": 1024}, "of 4096 tokens": {"tokens_per_microbatch": 4096},
         "2 threads": {"threads": 2}, "activation checkpointing": {"activation_checkpointing": True}}
     for name, shape, how_often in (("tiny", tiny, rounds), ("8 layers of width 512", deep, max(rounds // 3, 2))):

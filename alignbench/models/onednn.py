@@ -52,11 +52,17 @@ def unchanging(model: Any) -> Iterator[None]:
     try:
         with torch.no_grad():
             for layer in layers:
-                layer.laid_out = torch.ops.mkldnn._reorder_linear_weight(layer.weight)
+                layer.laid_out = lay_out(layer.weight)
         yield
     finally:
         for layer in layers:
             layer.laid_out = None
+
+
+def lay_out(weight: Tensor) -> Tensor:
+    """A weight [o, i] as oneDNN reads it fastest, opaque to everything else."""
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return out
 
 
 def block(rows: int, large: bool) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from alignbench.core.batches import Rollouts, Row
+from alignbench.core.batches import Forward, Rollouts, Row, Sequences
 from alignbench.core.contracts import Scorer
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Positive, Size
@@ -91,6 +91,8 @@ class Examiner:
     max_new_tokens: int
     batch_size: int
     microbatch_size: int
+    tokens_per_microbatch: int | None
+    """How many tokens are read at once, in place of rows; None goes by rows."""
     max_prompt_tokens: int
     held_out: Demonstrations | None
     """What perplexity is measured on; None leaves it out."""
@@ -127,8 +129,8 @@ class Examiner:
         numbers, gaps, tokens = dict[str, float](), list[float](), 0
         for rollouts in self._answers(rows, 1, temperature=self.policy.temperature):
             with self.policy.reference():
-                reference = read(self.policy, rollouts, self.microbatch_size).logprobs
-            gaps += (read(self.policy, rollouts, self.microbatch_size).logprobs - reference).sum(1).tolist()
+                reference = self._read(rollouts).logprobs
+            gaps += (self._read(rollouts).logprobs - reference).sum(1).tolist()
             tokens += int(rollouts.mask.sum())
         numbers |= {f"{prefix}kl": mean(gaps), f"{prefix}kl_token": sum(gaps) / tokens}
         if self.held_out is not None:
@@ -176,6 +178,9 @@ class Examiner:
         known = self.quality(row, answer)
         return {} if known is None else {"gold": known}
 
+    def _read(self, batch: Sequences) -> Forward:
+        return read(self.policy, batch, self.microbatch_size, self.tokens_per_microbatch)
+
     @torch.no_grad()
     def _perplexity(self, examples: Demonstrations) -> float:
         """exp of the mean negative log-likelihood of a token of the held-out demonstrations."""
@@ -183,7 +188,7 @@ class Examiner:
         for start in range(0, len(examples.tokens), self.batch_size):
             rows = range(start, min(start + self.batch_size, len(examples.tokens)))
             batch = examples.take(rows).to(self.policy.device)
-            total += float(negative_log_likelihood(read(self.policy, batch, self.microbatch_size), batch).sum())
+            total += float(negative_log_likelihood(self._read(batch), batch).sum())
             count += int(batch.mask.sum())
         return exp(min(total / max(count, 1), 700.0))
 

@@ -205,9 +205,8 @@ class Expected:
 
     def _rows(self, length: int) -> int:
         """How many of that many tokens are learned from at once."""
-        hardware = self.job.hardware
-        return max(hardware.tokens_per_microbatch // length, 1) if hardware.tokens_per_microbatch else (
-            hardware.microbatch_size)
+        tokens = self.job.hardware.tokens_at_once
+        return self.job.hardware.rows_at_once if tokens is None else max(tokens // length, 1)
 
     def _microbatch(self, length: int) -> int:
         """Rows of that many tokens in the largest microbatch of the update."""

@@ -124,7 +124,7 @@ class Plan:
         worst, there = max(self.needs, key=lambda need: need.peak), memory_of(self.job.hardware.resolved())
         told = f"at most about {gib(worst.peak)} GiB, in {worst.phase} while {worst.hardest}; there are {gib(there)}"
         fits = [] if worst.peak <= there else [
-            "WILL NOT FIT: set hardware.activation_checkpointing=true, or lower hardware.microbatch_size, "
+            "WILL NOT FIT: set hardware.activation_checkpointing=true, or lower hardware.tokens_per_microbatch, "
             "hardware.rollouts_at_once or rl.max_new_tokens"]
         return [told, *fits, *(line for need in self.needs for line in parts(need))]
 

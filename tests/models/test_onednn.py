@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from alignbench.models import onednn as module
 from alignbench.models.loading import Tiny
-from alignbench.models.onednn import Linear, by_onednn
+from alignbench.models.onednn import Linear, by_onednn, unchanging
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 
@@ -43,7 +43,7 @@ def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatc
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(72,), (4, 18), (2, 3, 12)])
+@pytest.mark.parametrize("shape", [(108,), (4, 27), (2, 3, 18)])
 def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
     layer = by_onednn(nn.Sequential(nn.Linear(300, 200, bias=bias)))[0]
     inputs = torch.randn(*shape, 300, requires_grad=True)
@@ -58,14 +58,14 @@ def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
 
 def test_a_sum_gives_the_gradient_of_ones():
     layer = by_onednn(nn.Sequential(nn.Linear(300, 200)))[0]
-    inputs = torch.randn(72, 300)
+    inputs = torch.randn(108, 300)
     layer(inputs).sum().backward()
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(200, 300), atol=1e-4, rtol=1e-4)
 
 
 def test_no_gradient_is_worked_out_that_nobody_wants(calls):
     layer = by_onednn(nn.Sequential(nn.Linear(300, 200)))[0].requires_grad_(False)
-    inputs = torch.randn(72, 300, requires_grad=True)
+    inputs = torch.randn(108, 300, requires_grad=True)
     layer(inputs).sum().backward()
     assert len(calls) == 2
     assert layer.weight.grad is None
@@ -82,14 +82,38 @@ def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
 
 
 @pytest.mark.parametrize(("outputs", "rows", "filled"), [
-    (200, 47, None), (200, 48, 48), (200, 49, 64), (200, 129, 160), (200, 1024, 1024), (200, 1025, 1088),
-    (600, 11, None), (600, 12, 16), (600, 129, 144), (600, 1025, 1088)])  # fmt: skip
+    (200, 95, None), (200, 96, 96), (200, 97, 112), (200, 129, 160), (200, 1024, 1024), (200, 1025, 1088),
+    (600, 5, None), (600, 6, 16), (600, 129, 144), (600, 1025, 1088)])  # fmt: skip
 def test_rows_alone_say_which_way_is_gone_and_are_filled_up(outputs, rows, filled, calls):
     layer = by_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
     inputs = torch.randn(1, rows, 300)
     for _ in range(2):
         torch.testing.assert_close(layer(inputs), linear(inputs, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
     assert [shape[0][-2] for shape in calls] == ([] if filled is None else [filled] * 2)
+
+
+def test_weights_that_do_not_change_are_laid_out_once_and_not_kept(calls, monkeypatch):
+    model = by_onednn(nn.Sequential(nn.Linear(300, 600), nn.ReLU(), nn.Linear(600, 200)))
+    inputs, laid_out = torch.randn(8, 300), []
+    lay_out = torch.ops.mkldnn._reorder_linear_weight
+    monkeypatch.setattr(module, "lay_out", lambda weight: laid_out.append(weight) or lay_out(weight))
+    with torch.no_grad():
+        for _ in range(2):
+            expected = model(inputs)
+            with unchanging(model):
+                for _ in range(3):
+                    torch.testing.assert_close(model(inputs), expected, atol=1e-5, rtol=1e-5)
+            model[0].weight += 1
+    assert [id(weight) for weight in laid_out] == [id(model[0].weight)] * 2  # the other is small
+    assert all(layer.laid_out is None for layer in (model[0], model[2]))
+
+
+def test_weights_that_are_laid_out_are_learned_as_ever():
+    layer = by_onednn(nn.Sequential(nn.Linear(300, 600)))[0]
+    inputs = torch.randn(8, 300)
+    with unchanging(layer):
+        layer(inputs).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(600, 300), atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_is_loaded_with_them_and_saves_and_copies_as_before(tmp_path):

@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 from small_models import EOS, PAD, PROMPTS, SIZES, make_model, make_text, markov_model, prompts_of
 from transformers import AutoModelForCausalLM, BloomConfig, GptOssConfig
 
+from alignbench.engine.score import read
 from alignbench.models import grouped, refill
 from alignbench.models.decoding import Plain
 from alignbench.models.grouped import Grouped, can_group, decoding
@@ -73,6 +74,13 @@ def test_the_seed_alone_decides(llama):
     assert answers(first) != answers(other)
     torch.manual_seed(1234)
     assert answers(draw(llama, seed=1)) == answers(first)
+
+
+def test_what_was_sampled_can_be_learned_from(llama):
+    rollouts = draw(llama)
+    weight = torch.ones(1, requires_grad=True)
+    for part in (rollouts.logprobs, rollouts.responses, read(llama, rollouts, 4).logprobs):
+        (weight * part).sum().backward()  # the weight's gradient is of what was kept for it
 
 
 def test_siblings_differ(llama):
