@@ -57,7 +57,7 @@ class Setting:
 
 SETTINGS = {s.name: s for s in (
     Setting(name="0.5M", sizes={}, imitation_steps=400, prompts=16, group_size=8, new_tokens=32, minibatches=2,
-            microbatch=32, steps=30, snapshot_every=10, threads=1),
+            microbatch=64, steps=30, snapshot_every=10, threads=1),
     Setting(name="30M", sizes={"hidden": 512, "layers": 9, "heads": 8, "intermediate": 1536}, imitation_steps=0,
             prompts=2, group_size=8, new_tokens=32, minibatches=2, microbatch=8, steps=1, snapshot_every=0, threads=1),
 )}  # fmt: skip

@@ -1,5 +1,6 @@
 """Linear layers by oneDNN on a CPU: the same products and gradients as torch's own choice, up to rounding."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ SMALLEST, LARGE = 1 << 14, 1 << 17
 ENOUGH = {True: 6, False: 96}
 """The rows with which it is worth its call, of large layers and of others."""
 MANY = 1024
+KERNELS = 128
+"""The kernels that oneDNN keeps, half a megabyte each, unless the environment says otherwise: by itself 1,024."""
 
 
 class Linear(nn.Linear):
@@ -103,6 +106,7 @@ def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 def by_onednn(model: Any) -> Any:
     """The same model, its linear layers multiplied by oneDNN where that can be; names and weights stay as they are."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # which is read at the first product
     for layer in model.modules():
         if _fits(layer):
             layer.__class__ = Linear

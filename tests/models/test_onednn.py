@@ -1,6 +1,7 @@
 """Linear layers by oneDNN: the same numbers and gradients as torch's own, and a model that is otherwise as it was."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from alignbench.models.onednn import Linear, by_onednn, unchanging
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 
+KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch comes without oneDNN here")
 
 
@@ -70,6 +72,15 @@ def test_no_gradient_is_worked_out_that_nobody_wants(calls):
     assert len(calls) == 2
     assert layer.weight.grad is None
     assert layer.bias.grad is None
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_it_keeps_few_kernels_unless_told_otherwise(given, monkeypatch):
+    monkeypatch.delenv(KEPT, raising=False)
+    if given is not None:
+        monkeypatch.setenv(KEPT, given)
+    by_onednn(nn.Sequential())
+    assert os.environ[KEPT] == (given or str(module.KERNELS))
 
 
 def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
