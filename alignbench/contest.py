@@ -62,7 +62,9 @@ class Contest:
     def answers(self, weights: Weights) -> Answers:
         """A row for each answer, as in a run's eval.jsonl, with the model's name and the number of the answer."""
         job = self.run.job
-        policy = CausalPolicy(*weights.load(job.hardware.resolved()))
+        model, text = weights.load(job.hardware.resolved())
+        job.hardware.hasten(model)
+        policy = CausalPolicy(model, text)
         examiner = Examiner(
             policy=policy, scorer=self.base.scorer(self.judge, policy.text), quality=self.quality, settings=job.eval,
             held_out=None, max_new_tokens=self._max_new_tokens, batch_size=job.hardware.eval_batch_size,

@@ -116,8 +116,10 @@ class Foundations:
         if reward is None:
             return None
         folder = made.path / MODEL if made else Path(str(reward.path))
-        return reward_models.trained(
+        model = reward_models.trained(
             self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved())
+        self.job.hardware.hasten(model.model)
+        return model
 
     def scorer(self, judge: RewardModel | None, text: Text) -> Scorer:
         """The reward, with its model where it needs one."""
@@ -141,6 +143,7 @@ class Foundations:
         model = reward_models.untrained(
             job.model, texts=self.material.texts, start=trunk, lora=settings.lora,
             device=job.hardware.resolved(), seed=settings.seed)
+        job.hardware.hasten(model.model)
         job.hardware.spare(model.model)
         reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_at_once)
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
@@ -174,6 +177,7 @@ class Foundations:
         """The language model on its device, from that folder or from its base."""
         device = self.job.hardware.resolved()
         model, text = self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
+        self.job.hardware.hasten(model)
         self.job.hardware.spare(model)
         return model, text
 

@@ -15,6 +15,7 @@ from alignbench.core import collector, record
 from alignbench.core.contracts import Scorer
 from alignbench.data.splits import fingerprint
 from alignbench.data.stream import PromptStream
+from alignbench.engine.invariants import Invariants
 from alignbench.engine.state import RunState, StepReport
 from alignbench.foundations import Foundations, card, cost
 from alignbench.material import Material
@@ -156,7 +157,7 @@ class Pipeline:
     ) -> tuple[RunState, Best]:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
         job, policy, best = self.job, examiner.policy, Best(self.job.eval)
-        invariants, witness = replace(job.invariants, ratio_tolerance=self._ratio_tolerance()), Witness(examiner.scorer)
+        invariants, witness = self._invariants(), Witness(examiner.scorer)
         engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.rows_at_once, invariants,
                                job.hardware.tokens_at_once, job.hardware.rollouts_at_once)
         if job.hardware.sampler == "vllm":
@@ -188,11 +189,14 @@ class Pipeline:
             keep_samples(report, tracker, self.job.tracking.samples)
             yield replace(report, metrics={**report.metrics, **self.validate(examiner)})
 
-    def _ratio_tolerance(self) -> float:
-        given = self.job.invariants.ratio_tolerance
-        if given is not None:
-            return given
-        return 1e-3 if self.job.model.is_exact(self.job.hardware.resolved()) else 0.5
+    def _invariants(self) -> Invariants:
+        """What must hold, up to the rounding of this dtype; compiled, policy and reference are rounded each its way."""
+        given, hardware = self.job.invariants, self.job.hardware
+        ratio = given.ratio_tolerance
+        if ratio is None:
+            ratio = 1e-3 if self.job.model.is_exact(hardware.resolved()) else 0.5
+        kl = max(given.kl_tolerance, ratio) if hardware.compile else given.kl_tolerance
+        return replace(given, ratio_tolerance=ratio, kl_tolerance=kl)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 

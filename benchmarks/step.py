@@ -71,6 +71,7 @@ def steps(setting: Setting) -> Iterator[StepReport]:
     data = Arithmetic(train_rows=1000, demonstration_rows=3000)
     worked = [row["prompt"] + row["completion"] for row in data.demonstrations()]
     model, text = setting.model.load(texts=worked, start=None, device="cpu", seed=0)
+    setting.hardware.hasten(model)
     setting.hardware.spare(model)
     critic = setting.algorithm.critic and critics.make(model, setting.algorithm.critic, seed=0)
     policy = CausalPolicy(model, text, critic=critic)

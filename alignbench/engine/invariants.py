@@ -31,7 +31,7 @@ class Invariants:
     reference_kl: Level = "error"
     """At step 0 the policy must be its own reference."""
     kl_tolerance: Positive = 1e-6
-    """The largest |log pi - log ref| of a token at step 0."""
+    """The largest |log pi - log ref| of a token at step 0; with hardware.compile at least ratio_tolerance."""
     trainable: Level = "error"
     """Something must be trainable, in the policy as in the critic."""
     weights_moved: Level = "error"

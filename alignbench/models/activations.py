@@ -19,9 +19,7 @@ def checkpoint_blocks(model: Any) -> None:
     transformers' own gradient_checkpointing_enable does the same while a model is in train mode; a policy is not, for
     then its dropout would act. Raises UserError for a model whose blocks transformers does not know.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    blocks = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    blocks = blocks_of(model)
     if not blocks:
         raise UserError(f"hardware.activation_checkpointing=true, but transformers knows no blocks in a "
                         f"{type(model).__name__}: set it to false, and take fewer rows at once "
@@ -30,6 +28,13 @@ def checkpoint_blocks(model: Any) -> None:
     config = (model.get_base_model() if is_adapted(model) else model).config
     for block in blocks:
         block.forward = partial(_checkpointed, block.forward, adapted, config)
+
+
+def blocks_of(model: Any) -> list[Any]:
+    """The blocks of a model; none where transformers does not know them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
 def _checkpointed(forward: Callable[..., Any], adapted: Any, config: Any, *args: Any, **kwargs: Any) -> Any:

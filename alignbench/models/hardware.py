@@ -10,7 +10,7 @@ import torch
 
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Positive
-from alignbench.models import allocator
+from alignbench.models import allocator, compiling
 from alignbench.models.activations import checkpoint_blocks
 
 ROWS, ON_CPU, ON_GPU, ON_LARGE_GPU, LARGE = 32, 2048, 8192, 32768, 40 << 30
@@ -47,6 +47,9 @@ class Hardware:
     """Prompts answered at once in an evaluation."""
     deterministic: bool = True
     """On a GPU: torch's deterministic algorithms, where it has them. On a CPU runs are equal bit for bit anyway."""
+    compile: bool = False
+    """Reading, learning and our own sampler's steps by code that torch.compile makes of the model's blocks: a minute or
+    more at the start of each phase, and a C++ compiler on a CPU, Triton on a GPU. Worth it on a GPU, if at all."""
     sampler: Literal["own", "vllm"] = "own"
     """What writes the rollouts that are trained on: our own loop, or vLLM; evaluations are always our own loop's."""
     sampler_cache_gib: Positive = 4.0
@@ -90,13 +93,28 @@ class Hardware:
             return self.device
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    def require(self) -> None:
+        """Raise UserError, before anything is loaded, where this machine cannot do what is asked for."""
+        device = self.resolved()
+        if self.compile:
+            compiling.require(device)
+
     def prepare(self) -> None:
-        """Set memory, threads and determinism for this process; the last imports the compiler: not on a CPU."""
+        """Set memory, threads and determinism for this process; the last imports the compiler: not on a CPU.
+
+        Raises UserError where this machine cannot do what is asked for.
+        """
         allocator.settle()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.deterministic and self.resolved() == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
+        self.require()
+
+    def hasten(self, model: Any) -> None:
+        """Have this model computed by faster code, where that is asked for; before it is made to spare memory."""
+        if self.compile:
+            compiling.compile_blocks(model)
 
     def spare(self, model: Any) -> None:
         """Have this model keep no more than its blocks' inputs while it learns, where that is asked for."""
@@ -110,7 +128,8 @@ class Hardware:
     @property
     def determinism(self) -> str:
         """bitwise: the same seed gives the same bits; seeded: it gives the same draws, up to rounding."""
-        return "bitwise" if self.resolved() == "cpu" and self.sampler == "own" else "seeded"
+        kept = self.sampler == "own" and not self.compile  # compiled code is made for the shapes it met first
+        return "bitwise" if kept and self.resolved() == "cpu" else "seeded"
 
 
 @contextmanager

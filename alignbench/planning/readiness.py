@@ -43,7 +43,7 @@ class Readiness:
     def check(self, job: Job, material: Material, base: Foundations) -> None:
         """Everything that can be asked before anything is trained."""
         self.attempt(lambda: job.rl.prompts_per_step(job.algo), "rl", "algo", breaks="rl")
-        self.attempt(lambda: job.hardware.resolved(), "hardware", breaks="hardware")
+        self.attempt(lambda: job.hardware.require(), "hardware", breaks="hardware")
         self.attempt(lambda: job.model.require(), "model", breaks="model")
         self.attempt(lambda: material.all_prompts, "data", breaks="data")
         self.attempt(lambda: material.text, "model", "data", "sft", breaks="model")
