@@ -13,7 +13,7 @@ from alignbench.data.splits import fingerprint
 from alignbench.engine.state import RunState
 from alignbench.material import Material
 from alignbench.models import critic as critics
-from alignbench.models import loading, vllm_engine
+from alignbench.models import liger, loading, vllm_engine
 from alignbench.models import reward_model as reward_models
 from alignbench.models.critic import ValueFunction
 from alignbench.models.policy import CausalPolicy
@@ -50,6 +50,8 @@ class Foundations:
         """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
         if self.job.hardware.sampler == "vllm":
             vllm_engine.check(self.job.model)
+        if self.job.hardware.liger:
+            liger.check(self.job.model.shape(self.material.texts).model_type)
         critic = self.job.algo.critic
         if critic and critic.start == "reward_model" and not learned(self.job.reward):
             raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "

@@ -1,6 +1,7 @@
 """A step on one GPU in the shapes of real models, against its floors, generate and TRL.
 
     python -m benchmarks.gpu [--only qwen2.5-0.5b/bf16/grpo] [--write FILE] [--minutes 9]
+    python -m benchmarks.gpu --compile                                  or --liger: with hardware.compile or .liger
     python -m benchmarks.gpu --device cpu --shapes tiny                 tries it anywhere, in seconds
 
 Needs torch, transformers and peft, beside them jaxtyping and annotated-types, which are plain Python, and this folder
@@ -29,6 +30,7 @@ from alignbench.core.errors import UserError
 from alignbench.engine.invariants import Invariants
 from alignbench.models import critic as critics
 from alignbench.models.grouped import can_group
+from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.memory import resident
 from alignbench.models.sampler import Sampler
@@ -73,6 +75,8 @@ class Machine:
 
     device: str
     shapes: str
+    hardware: Hardware = Hardware()
+    """Whether models are compiled, or have Liger's kernels."""
 
     @property
     def load(self) -> Load:
@@ -96,6 +100,7 @@ class Machine:
         """The model in that form under a new adapter, its answers without end."""
         source = Pretrained(name="gpu", path=str(folder), dtype="bfloat16", quantization=FORMATS[form], lora=Lora())
         model, text = source.load(texts=(), start=None, device=self.device, seed=0)
+        self.hardware.hasten(model)
         value = critic and critics.make(model, critic, seed=0)
         policy = Clocked(model, Endless(text.tokenizer, chat=False, context=text.context), critic=value)
         policy.freeze_reference()
@@ -187,13 +192,15 @@ def against_trl(name: str, machine: Machine, folder: str) -> dict[str, float] | 
     from benchmarks.gpu_trl import step  # here, because it imports trl
 
     clear()
-    policy = machine.policy(Path(folder), name.split("/")[1])
+    policy = replace(machine, hardware=Hardware()).policy(Path(folder), name.split("/")[1])
     return step(policy.model, policy.text.tokenizer, machine.load, machine.device)
 
 
 def main(given: argparse.Namespace) -> list[Found]:
     """Measure, print each cell as it is done, and write all where asked."""
-    machine, start = Machine(given.device, given.shapes), perf_counter()
+    hardware, start = Hardware(device=given.device, compile=given.compile, liger=given.liger), perf_counter()
+    machine = Machine(given.device, given.shapes, hardware)
+    hardware.require()
     Meter.nothing = 0 if given.device == "cuda" else resident()
     names = cells(machine, given.only)
     if not names:
@@ -213,6 +220,8 @@ def words(typed: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--shapes", choices=list(SHAPES), default="full")
+    parser.add_argument("--compile", action="store_true", help="with hardware.compile=true")
+    parser.add_argument("--liger", action="store_true", help="with hardware.liger=true")
     parser.add_argument("--only", default="", help="a cell such as qwen2.5-0.5b/bf16/grpo, or how their names begin")
     parser.add_argument("--minutes", type=float, default=9, help="no cell is begun that would not end within them")
     parser.add_argument("--write", type=Path, help="where the page goes")

