@@ -1,9 +1,9 @@
 """How seconds and memory grow with group, answers, model, vocabulary and runs, against a floor.
 
-    python -m benchmarks.scaling [--quick] [--write]
+    python -m benchmarks.scaling [--quick] [--write | --only vocabulary ...]
 
 A few minutes on two cores. With --write table and figure go to docs/scaling.md and docs/scaling.png. --quick tries it
-with less of everything; its numbers mean little.
+with less of everything; its numbers mean little. --only measures one part or several, and prints their tables.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from alignbench.models.tiny import tiny_model, tiny_shape, tiny_tokenizer
 from benchmarks.against_trl import say
 from benchmarks.floor import floors
 from benchmarks.load import PARTS, Endless, Held, Load, Step, loop
-from benchmarks.scaling_page import Point, Sweep, write
+from benchmarks.scaling_page import Point, Sweep, of_axis, of_batches, of_studies, write
 
-ROOT = Path(__file__).parents[1]
+ROOT, START = Path(__file__).parents[1], perf_counter()
 BYTES = 258
 """Of a tokenizer that knows nothing but bytes, padding and end."""
 SHORT = ("sft.steps=20", "rl.steps=5", "eval.every=1000", "rl.checkpoint_every=0", "data.validation_rows=64",
@@ -132,27 +132,60 @@ def studies(quick: bool) -> Iterator[Sweep]:
             yield study(runs, jobs, Path(folder), quick)
 
 
+def measured(name: str, cells: list[tuple[float, Cell]], quick: bool) -> list[Point]:
+    """What was found along one axis."""
+    found = list[Point]()
+    for x, cell in cells:
+        found.append(measure(x, cell, 0.2 if quick else 1.5))
+        say(f"{name} {found[-1].x:,.0f}: {sum(found[-1].seconds.values()):.3f} s "
+            f"({perf_counter() - START:.0f} s so far)")
+    return found
+
+
+def swept(quick: bool) -> list[Sweep]:
+    """What was found for studies."""
+    found = list[Sweep]()
+    for sweep in studies(quick):
+        found.append(sweep)
+        say(f"{sweep.runs} runs, {sweep.jobs} at a time: {sweep.seconds:.1f} s "
+            f"({perf_counter() - START:.0f} s so far)")
+    return found
+
+
+def short(name: str) -> str:
+    """What an axis is called on the command line: its first word."""
+    return name.split()[0].strip(",")
+
+
+def some(only: list[str], quick: bool) -> Iterator[str]:
+    """The tables of these parts."""
+    for name, cells in axes(quick).items():
+        if short(name) in only:
+            yield of_axis(name, measured(name, cells, quick))
+    if "batches" in only:
+        yield of_batches(list(batches(quick)))
+    if "studies" in only:
+        yield of_studies(swept(quick))
+
+
 def main(given: argparse.Namespace) -> None:
     """Measure, print, and write where asked."""
     torch.set_num_threads(1)
-    start, found = perf_counter(), dict[str, list[Point]]()
-    for name, cells in axes(given.quick).items():
-        found[name] = []
-        for x, cell in cells:
-            found[name].append(measure(x, cell, 0.2 if given.quick else 1.5))
-            say(f"{name} {found[name][-1].x:,.0f}: {sum(found[name][-1].seconds.values()):.3f} s "
-                f"({perf_counter() - start:.0f} s so far)")
+    if given.only:
+        for text in some(given.only, given.quick):
+            say(text)
+        return
+    found = {name: measured(name, cells, given.quick) for name, cells in axes(given.quick).items()}
     held = list(batches(given.quick))
-    say(f"vocabulary and batch ({perf_counter() - start:.0f} s so far)")
-    swept = list[Sweep]()
-    for sweep in studies(given.quick):
-        swept.append(sweep)
-        say(f"{sweep.runs} runs, {sweep.jobs} at a time: {sweep.seconds:.1f} s ({perf_counter() - start:.0f} s so far)")
-    write(found, held, swept, Path(tempfile.gettempdir()) if not given.write else ROOT / "docs")
+    say(f"vocabulary and batch ({perf_counter() - START:.0f} s so far)")
+    write(found, held, swept(given.quick), Path(tempfile.gettempdir()) if not given.write else ROOT / "docs")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything, to try it")
-    parser.add_argument("--write", action="store_true", help="to docs")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--write", action="store_true", help="to docs")
+    asked.add_argument("--only", nargs="+", choices=[*map(short, axes(True)), "batches", "studies"],
+                       help="these parts alone, printed")
     main(parser.parse_args())

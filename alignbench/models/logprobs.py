@@ -1,4 +1,4 @@
-"""Hidden states -> log p(token) and entropy, in fp32, a slice of tokens at a time, never the whole [n, t, v]."""
+"""Hidden states -> log p(token) and entropy, in fp32, a slice or a tile at a time, never the whole [n, t, v]."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,23 +8,29 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from alignbench.models.tiles import IMPOSSIBLE, ModelHead, tiled_logprobs
+
 Head = Callable[[Tensor], Tensor]
 """Hidden states [m, h] -> logits [m, vocabulary]."""
 
 SLICE = 1 << 25
 """Logits held at once: 32 M numbers, 128 MiB in fp32."""
-IMPOSSIBLE = -1e9
-"""The logit of a token that is never sampled: finite, so that 0 * log 0 is 0 and not NaN."""
+TILE = 1 << 19
+"""And of a linear head on a CPU: 2 MiB in fp32, for which memory need not be asked for anew, nor waited for."""
+
+
+def at_once(device: str) -> int:
+    """How many logits of a linear head are held at once on a device of that kind: on a GPU each call has its price."""
+    return TILE if device == "cpu" else SLICE
 
 
 def distribution(logits: Tensor, temperature: float, never: Sequence[int]) -> Tensor:
     """log pi over the vocabulary, fp32, as both the sampler and the update see it: logits / T, then log-softmax."""
     scaled = logits.float() if temperature == 1 else logits.float() / temperature
-    if never:
-        blocked = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-        blocked[list(never)] = True
-        # In place unless these are the caller's: each copy is as large as anything there is.
-        scaled = (scaled.masked_fill if scaled is logits else scaled.masked_fill_)(blocked, IMPOSSIBLE)
+    if never and scaled is logits:
+        scaled = logits.clone()
+    for token in never:
+        scaled[..., token] = IMPOSSIBLE
     return scaled.log_softmax(-1)
 
 
@@ -60,23 +66,30 @@ class _Chosen(torch.autograd.Function):
             found = through if found is None else through.add_(found)
         if found is None:
             return None, None, None, None
-        found[:, ctx.never] = 0
+        for token in ctx.never:
+            found[:, token] = 0
         if ctx.temperature != 1:
             found.div_(ctx.temperature)
         return found.to(ctx.dtype), None, None, None
 
 
 def token_logprobs(
-    hidden: Tensor, tokens: Tensor, head: Head, *, vocabulary: int, temperature: float, never: Sequence[int]
+    hidden: Tensor, tokens: Tensor, head: Head, *, vocabulary: int, temperature: float, never: Sequence[int],
+    tile: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log pi of each token [m] and the entropy [m] of the distribution it was drawn from, given hidden states [m, h].
 
-    With gradient, every slice but a lone one is computed again in the backward pass instead of being kept.
+    A linear head has no more logits at once than a `tile`, which is by device where it is not given, and another no
+    more than a slice. With gradient, all but a lone one are computed again in the backward pass instead of being kept.
     """
     def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         chosen, entropy = _Chosen.apply(head(part), wanted, temperature, never)
         return chosen, entropy
 
+    if isinstance(head, ModelHead) and head.is_linear:
+        tile = tile or at_once(hidden.device.type)
+        if len(hidden) * vocabulary > tile:
+            return tiled_logprobs(hidden, tokens, head, temperature=temperature, never=never, at_once=tile)
     size = max(SLICE // vocabulary, 1)
     if len(hidden) <= size:
         return one(hidden, tokens)

@@ -7,7 +7,7 @@ allocator's reserve and a GPU library's workspace come on top.
 
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from alignbench.models.adapters import is_adapted
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.logprobs import token_logprobs
+from alignbench.models.logprobs import at_once, token_logprobs
+from alignbench.models.tiles import ModelHead
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4 bits: half of one, a byte of scale for 64 of them, and 4 bytes for 256 such scales."""
@@ -65,6 +66,8 @@ class Skeleton:
     """A model of shapes alone, and what its real weights take."""
 
     model: Any
+    device: str
+    """Where the real one is to be: cpu or cuda."""
     weights: int
     """Bytes of the base, in 4 bits where it is quantised."""
     adapter: int
@@ -106,12 +109,12 @@ def skeleton(source: Pretrained, *, texts: Sequence[str], device: str, scalar: b
         weights = nbytes(model.parameters()) - nbytes(packed) + int(NF4 * sum(w.numel() for w in packed))
         unpacked = max((w.nbytes for w in packed), default=0)
         if lora is None:
-            return Skeleton(model=model, weights=weights, adapter=0, unpacked=unpacked)
+            return Skeleton(model=model, device=device, weights=weights, adapter=0, unpacked=unpacked)
         from peft import get_peft_model
 
         model.requires_grad_(False)
         adapted = get_peft_model(model, lora.config())
-    return Skeleton(model=adapted, weights=weights, unpacked=unpacked,
+    return Skeleton(model=adapted, device=device, weights=weights, unpacked=unpacked,
                     adapter=nbytes(p for name, p in adapted.named_parameters() if "lora_" in name))
 
 
@@ -207,11 +210,11 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _likelihood(of: Skeleton, hidden: Tensor, answer: int) -> Tensor:
-    head: Callable[[Tensor], Tensor] = of.inner.get_output_embeddings()
+    head = ModelHead(of.inner.get_output_embeddings())
     before = hidden[:, -answer:].flatten(0, 1)
     wanted = torch.zeros(len(before), dtype=torch.long, device="meta")
-    vocabulary = of.inner.get_output_embeddings().weight.shape[0]
-    logprobs, entropy = token_logprobs(before, wanted, head, vocabulary=vocabulary, temperature=1.0, never=())
+    logprobs, entropy = token_logprobs(before, wanted, head, vocabulary=head.layer.weight.shape[0], temperature=1.0,
+                                       never=(), tile=at_once(of.device))
     return (logprobs + entropy).sum()
 
 

@@ -12,10 +12,11 @@ from alignbench.core.batches import Forward, Sequences
 from alignbench.models.adapters import CRITIC, FROZEN, acting, is_adapted
 from alignbench.models.attention import as_laid_out
 from alignbench.models.critic import ValueFunction
-from alignbench.models.logprobs import token_logprobs
+from alignbench.models.logprobs import Head, token_logprobs
 from alignbench.models.packed import Rows, alone
 from alignbench.models.sharing import Sharing
 from alignbench.models.text import Text
+from alignbench.models.tiles import ModelHead
 
 
 class CausalPolicy:
@@ -154,11 +155,11 @@ class CausalPolicy:
             out = self.model(**inputs, use_cache=False, output_hidden_states=True)
         return torch.cat([out.hidden_states[-1].float(), out.logits.float()], dim=-1)
 
-    def _head(self, hidden: Tensor) -> Tensor:
-        if not self._head_is_exact:
-            return hidden[:, self.hidden_size:]
-        logits = self.lm_head(hidden)
-        return logits if self._capped is None else torch.tanh(logits / self._capped) * self._capped
+    @property
+    def _head(self) -> Head:
+        if self._head_is_exact:
+            return ModelHead(self.lm_head, self._capped)
+        return lambda hidden: hidden[:, self.hidden_size:]
 
     @torch.no_grad()
     def _check_head(self) -> bool:

@@ -7,7 +7,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from alignbench.core.knobs import Momentum, Size
-from alignbench.models.logprobs import IMPOSSIBLE
+from alignbench.models.tiles import IMPOSSIBLE
 
 Share = Annotated[float, Interval(gt=0, le=1)]
 """Above 0 and up to 1."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import torch
 from checkpoints import make_checkpoint
 from transformers import LlamaConfig
 
-from alignbench.models import memory
+from alignbench.models import logprobs, memory
 from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora, Pretrained, Tiny
 from alignbench.models.logprobs import token_logprobs
+from alignbench.models.tiles import ModelHead
 
 TEXTS = ["1 + 2 = 3", "4 + 5 = 9"]
 SHAPE = LlamaConfig(vocab_size=1000, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
                     num_key_value_heads=2)
+WORDY = LlamaConfig(vocab_size=20_000, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4)
 
 
 @pytest.mark.parametrize("kind", ["deepseek_math", "gemma", "qwen2_5"])
@@ -58,9 +61,11 @@ def test_the_cache_holds_prompts_once_and_room_for_every_answer() -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)])
+@pytest.mark.parametrize("tile", [logprobs.TILE, 1 << 13])
 def test_learning_takes_on_shapes_what_it_takes_in_numbers(
-    lora: Lora | None, checkpointing: bool, tmp_path: Path
+    tile: int, lora: Lora | None, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logprobs, "TILE", tile)
     source = Pretrained(name="llama", path=str(make_checkpoint("deepseek_math", tmp_path, TEXTS)), lora=lora)
     hardware = Hardware(activation_checkpointing=checkpointing)
     shapes = memory.skeleton(source, texts=(), device="cpu", lora=lora)
@@ -71,11 +76,19 @@ def test_learning_takes_on_shapes_what_it_takes_in_numbers(
     inner = model.get_base_model() if lora else model
     with memory.Alive(model.parameters()) as alive:
         hidden = inner.base_model(input_ids=torch.zeros(8, 48, dtype=torch.long), use_cache=False).last_hidden_state
-        logprobs, entropy = token_logprobs(
-            hidden[:, -24:].flatten(0, 1), torch.zeros(192, dtype=torch.long), inner.lm_head,
+        logp, entropy = token_logprobs(
+            hidden[:, -24:].flatten(0, 1), torch.zeros(192, dtype=torch.long), ModelHead(inner.lm_head),
             vocabulary=inner.lm_head.weight.shape[0], temperature=1.0, never=())
-        (logprobs + entropy).sum().backward()
+        (logp + entropy).sum().backward()
     assert counted == pytest.approx(alive.peak, rel=0.1)
+
+
+def test_the_logits_of_a_large_vocabulary_take_a_tile_on_a_cpu_and_a_slice_on_a_gpu() -> None:
+    counted = memory.skeleton(Pretrained(name="x", lora=Lora()), texts=(), device="cpu", config=WORDY, lora=Lora())
+    found = {device: memory.learning(replace(counted, device=device), rows=16, length=65, answer=64)
+             for device in ("cpu", "cuda")}
+    logits = 16 * 64 * WORDY.vocab_size * 4
+    assert found["cpu"] < logits / 2 < 2 * logits < found["cuda"] < 4 * logits
 
 
 def test_a_longer_answer_and_more_rows_take_more() -> None:
