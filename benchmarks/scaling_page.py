@@ -45,7 +45,7 @@ BATCHES = """\
 ## Vocabulary times batch
 
 What the update holds beside weights and optimizer, MiB, in microbatches of 16. It should not grow with the answers of
-a step; with the vocabulary it does until a slice of logits is full.
+a step; with the vocabulary it does by one matrix of the embedding's size, in which torch makes its gradient.
 """
 STUDIES = """\
 ## Runs in a study

@@ -10,10 +10,10 @@ from PIL import Image
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.engine.invariants import Invariants
-from benchmarks import floor
+from benchmarks import floor, scaling
 from benchmarks.floor import Least, Product, Shape, rollout, score, update
 from benchmarks.load import PARTS, Held, Load, loop
-from benchmarks.scaling import Cell, measure
+from benchmarks.scaling import Cell, measure, some
 from benchmarks.scaling_page import Point, Sweep, exponent, ideal, of_studies, write
 
 LOAD = Load(groups=2, group=4, prompt=5, answer=6, microbatch=4, minibatches=2)
@@ -77,6 +77,14 @@ def test_a_cell_is_measured_with_the_engine(monkeypatch: pytest.MonkeyPatch) -> 
     assert point.held.weights == 4 * point.x
     assert point.held.optimizer == 3 * 4 * point.x
     assert point.held.peak >= point.held.weights + point.held.optimizer
+
+
+def test_one_part_can_be_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "ENOUGH", 1e-4)
+    cells = [(x, replace(SMALL, vocabulary=x)) for x in (300, 310)]
+    monkeypatch.setattr(scaling, "axes", lambda quick: {"K, answers to a prompt": [], "vocabulary": cells})
+    (table,) = some(["vocabulary"], quick=True)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["300", "310", "**exponent**"]
 
 
 def test_answers_end_at_their_limit_and_the_updates_memory_does_not_grow_with_their_number() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from alignbench.models.tiles import IMPOSSIBLE, ModelHead, tiled_logprobs
+from alignbench.models.tiles import IMPOSSIBLE, needs_tiles, tiled_logprobs
 
 Head = Callable[[Tensor], Tensor]
 """Hidden states [m, h] -> logits [m, vocabulary]."""
@@ -86,10 +86,9 @@ def token_logprobs(
         chosen, entropy = _Chosen.apply(head(part), wanted, temperature, never)
         return chosen, entropy
 
-    if isinstance(head, ModelHead) and head.is_linear:
-        tile = tile or at_once(hidden.device.type)
-        if len(hidden) * vocabulary > tile:
-            return tiled_logprobs(hidden, tokens, head, temperature=temperature, never=never, at_once=tile)
+    tile = tile or at_once(hidden.device.type)
+    if needs_tiles(head, len(hidden), tile):
+        return tiled_logprobs(hidden, tokens, head, temperature=temperature, never=never, at_once=tile)
     size = max(SLICE // vocabulary, 1)
     if len(hidden) <= size:
         return one(hidden, tokens)

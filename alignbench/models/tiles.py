@@ -28,14 +28,20 @@ class ModelHead:
     def __call__(self, hidden: Tensor) -> Tensor:
         return self.capped(self.layer(hidden))
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the layer is h W^T + b and nothing more, such as an adapter."""
-        return type(self.layer) in (nn.Linear, onednn.Linear)
-
     def capped(self, logits: Tensor) -> Tensor:
         """None is beyond the cap."""
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+def needs_tiles(head: object, tokens: int, at_once: int) -> bool:
+    """Whether a head that is linear and nothing more, such as an adapter, would give more logits than that.
+
+    Those of a narrow vocabulary are few beside what the layers keep.
+    """
+    if not isinstance(head, ModelHead) or type(head.layer) not in (nn.Linear, onednn.Linear):
+        return False
+    vocabulary = len(head.layer.weight)
+    return vocabulary > NARROW and tokens * vocabulary > at_once
 
 
 def tiled_logprobs(
@@ -43,7 +49,7 @@ def tiled_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """log pi of each token [m] and the entropy [m], `at_once` logits at a time, given hidden states [m, h].
 
-    All are computed again in the backward pass. The head is linear.
+    All are computed again in the backward pass, which adds to the gradient that the weight has where it can.
     """
     layer, count = head.layer, len(hidden)
     fast = isinstance(layer, onednn.Linear) and count >= onednn.ENOUGH[True]
@@ -173,8 +179,11 @@ class _Tiled(torch.autograd.Function):
         how, (needs_hidden, needs_weight, needs_bias, _, _) = ctx.how, ctx.needs_input_grad
         by_chosen = torch.zeros_like(normal) if by_chosen is None else by_chosen
         for_hidden = torch.zeros_like(hidden, dtype=torch.float32) if needs_hidden else None
-        for_weight = torch.empty_like(weight) if needs_weight else None
-        for_bias = torch.empty_like(bias) if needs_bias else None
+        grown = needs_weight and _grows(weight)
+        if grown and weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        for_weight = weight.grad if grown else torch.zeros_like(weight) if needs_weight else None
+        for_bias = torch.zeros_like(bias) if needs_bias else None
         for rows in how.rows(len(hidden)):
             part = hidden[rows]
             for words in how.words(len(part), len(weight)):
@@ -183,11 +192,12 @@ class _Tiled(torch.autograd.Function):
                 if for_hidden is not None:
                     for_hidden[rows] += how.product(by_raw, weight[words].T)
                 if for_weight is not None:
-                    _put(for_weight, words, how.product(by_raw.T, part.T), first=rows.start == 0)
+                    for_weight[words] += how.product(by_raw.T, part.T)
                 if for_bias is not None:
-                    _put(for_bias, words, by_raw.sum(0), first=rows.start == 0)
+                    for_bias[words] += by_raw.sum(0)
                 del by_raw  # before the next is made
-        return None if for_hidden is None else for_hidden.to(hidden.dtype), for_weight, for_bias, None, None
+        return (None if for_hidden is None else for_hidden.to(hidden.dtype), None if grown else for_weight, for_bias,
+                None, None)
 
 
 def _by_raw(how: _How, raw: Tensor, tokens: Tensor, words: slice, normal: Tensor, entropy: Tensor, by_chosen: Tensor,
@@ -208,8 +218,11 @@ def _within(tokens: Tensor, words: slice) -> tuple[Tensor, Tensor]:
     return at.clamp(0, width - 1)[:, None], (at >= 0) & (at < width)
 
 
-def _put(target: Tensor, where: slice, part: Tensor, *, first: bool) -> None:
-    if first:
-        target[where] = part
-    else:
-        target[where] += part
+def _grows(weight: Tensor) -> bool:
+    """Whether all that would be done with its gradient now is to add it to weight.grad, with nobody looking on."""
+    if not weight.is_leaf or weight._backward_hooks or weight._post_accumulate_grad_hooks:
+        return False
+    try:
+        return torch._C._will_engine_execute_node(torch.autograd.graph.get_gradient_edge(weight).node)
+    except RuntimeError:  # it is asked for by torch.autograd.grad
+        return False

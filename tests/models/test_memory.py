@@ -11,7 +11,7 @@ import torch
 from checkpoints import make_checkpoint
 from transformers import LlamaConfig
 
-from alignbench.models import logprobs, memory
+from alignbench.models import logprobs, memory, tiles
 from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora, Pretrained, Tiny
 from alignbench.models.logprobs import token_logprobs
@@ -66,6 +66,7 @@ def test_learning_takes_on_shapes_what_it_takes_in_numbers(
     tile: int, lora: Lora | None, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logprobs, "TILE", tile)
+    monkeypatch.setattr(tiles, "NARROW", 64)
     source = Pretrained(name="llama", path=str(make_checkpoint("deepseek_math", tmp_path, TEXTS)), lora=lora)
     hardware = Hardware(activation_checkpointing=checkpointing)
     shapes = memory.skeleton(source, texts=(), device="cpu", lora=lora)

@@ -11,10 +11,10 @@ from alignbench.models.memory import Alive
 from alignbench.models.onednn import by_onednn
 from alignbench.models.tiles import ModelHead
 
-TOKENS, WIDTH, VOCABULARY = 50, 64, 299
+TOKENS, WIDTH, VOCABULARY = 50, 64, 640
 NEVER = (0, 200)
-SIZES = [1, 64, 3000, 10_000]
-"""Of tiles: a word of a token, some rows of a few words, and whole rows."""
+SIZES = [100, 1000, 3000, 20_000]
+"""Of tiles: some words of one token, of some tokens, and of all."""
 
 
 def drawn(vocabulary=VOCABULARY, tokens=TOKENS, *, bias=False, onednn=False, dtype=torch.float32):
@@ -114,6 +114,14 @@ def test_only_a_linear_layer_and_nothing_that_derives_from_it_is_taken_apart(mon
     assert asked
 
 
+def test_a_narrow_vocabulary_stays_whole(monkeypatch):
+    hidden, layer, tokens = drawn()
+    assert tiles.needs_tiles(ModelHead(layer), TOKENS, 3000)
+    assert not tiles.needs_tiles(ModelHead(layer), TOKENS, TOKENS * VOCABULARY)
+    monkeypatch.setattr(tiles, "NARROW", VOCABULARY)
+    assert not tiles.needs_tiles(ModelHead(layer), TOKENS, 3000)
+
+
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize(("tokens", "vocabulary"), [(100, 4000), (400, 4000), (100, 16_000)])
 def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabulary, learned):
@@ -127,3 +135,41 @@ def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabular
     of_hidden, of_weight = 3 * hidden.nbytes, 2 * layer.weight.nbytes * learned
     assert alive.peak < 3.5 * 4 * tile + of_hidden + of_weight
     assert 2 * 4 * tile < alive.peak
+
+
+def test_backward_adds_to_the_gradient_and_leaves_it_to_the_engine_where_somebody_looks_on():
+    hidden, layer, tokens = drawn()
+    head, options = ModelHead(layer), {"vocabulary": VOCABULARY, "temperature": 1.0, "never": (), "tile": 3000}
+
+    def loss():
+        return token_logprobs(hidden, tokens, head, **options)[0].sum()
+
+    found, = torch.autograd.grad(loss(), [layer.weight])
+    assert layer.weight.grad is None
+    loss().backward(inputs=[hidden])
+    assert layer.weight.grad is None
+    loss().backward()
+    torch.testing.assert_close(layer.weight.grad, found, atol=1e-6, rtol=1e-6)
+    loss().backward(inputs=[layer.weight])
+    torch.testing.assert_close(layer.weight.grad, 2 * found, atol=1e-6, rtol=1e-6)
+    layer.weight.register_hook(lambda gradient: gradient * 0)
+    loss().backward()
+    torch.testing.assert_close(layer.weight.grad, 2 * found, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_head_that_is_also_the_embedding_has_one_matrix_more_than_its_gradient(before):
+    tile, vocabulary = 1 << 14, 16_000
+    _, layer, tokens = drawn(vocabulary, 100)
+    table = layer.weight
+
+    def learn():
+        logp, entropy = token_logprobs(functional.embedding(tokens, table) * 2, tokens, ModelHead(layer),
+                                       vocabulary=vocabulary, temperature=1.0, never=(0,), tile=tile)
+        (logp + entropy).sum().backward()
+
+    if before:
+        learn()
+    with Alive([table, tokens, *([table.grad] if before else [])]) as alive:
+        learn()
+    assert alive.peak < (1 if before else 2) * table.nbytes + 4 * 4 * tile
