@@ -145,8 +145,8 @@ a round, and they are what to read. Above 1 is in favour of alignbench.
 What makes the difference: a prompt is read once for all its answers, in the rollout, in scoring and in the update;
 answers stand behind it in one row without padding, and attention goes over pairs of tokens that see each other and over
 no others; answers that have ended leave the batch; log-probabilities are taken as tokens are sampled; logits are made
-for answers alone; and on a CPU in float32 oneDNN multiplies in place of MKL, which uses half of what AVX-512 can do on
-processors by AMD: on one by Intel expect less.
+for answers alone; nothing is kept for a gradient that nobody asks for; and on a CPU in float32 oneDNN multiplies in
+place of MKL, which uses half of what AVX-512 can do on processors by AMD: on one by Intel expect less.
 """
 STEPS = """\
 ## A step of GRPO against TRL's GRPOTrainer, {name} parameters
@@ -160,7 +160,8 @@ here. `score` is the reward, old and reference log-probabilities. {weights} Each
 steps counted in it, after a first one that warms it up: {steps}.
 
 `as it comes` is a run as it is without being told otherwise: old log-probabilities are those that the sampler took,
-once the first step has shown that they are those of a pass of their own, and that pass is left out.
+once the first step has shown that they are those of a pass of their own, and that pass is left out; and microbatches
+are cut by tokens.
 """
 ROLLOUTS = """\
 ## Rollouts alone, against transformers' generate
@@ -168,7 +169,8 @@ ROLLOUTS = """\
 At most {new_tokens} new tokens, groups of 8, {prompts}. Fixed: no answer ends before. Variable: each
 token ends its answer with a chance of {ending:.0%}; tokens behind the end are not counted. The floor is the time of
 the matrix products of the same steps alone, attention over keys and values among them, where a group reads its prompt
-together and what has ended is not computed: no normalisation, no sampling, no Python.
+together and what has ended is not computed: no normalisation, no sampling, no Python. Each layer has keys and values
+of its own in it, as it has in a model.
 """
 
 
