@@ -44,8 +44,8 @@ microbatch; logits are in what is measured, and not in what it is compared with.
 BATCHES = """\
 ## Vocabulary times batch
 
-What the update holds beside weights and optimizer, MiB, in microbatches of 16. It should not grow with the answers of
-a step; with the vocabulary it does by one matrix of the embedding's size, in which torch makes its gradient.
+What the update holds beside weights and optimizer, MiB, in microbatches of 16. It should grow with neither the answers
+of a step nor the vocabulary; where that is larger still, torch makes the embedding's gradient whole.
 """
 STUDIES = """\
 ## Runs in a study

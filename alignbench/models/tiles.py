@@ -180,10 +180,9 @@ class _Tiled(torch.autograd.Function):
         by_chosen = torch.zeros_like(normal) if by_chosen is None else by_chosen
         for_hidden = torch.zeros_like(hidden, dtype=torch.float32) if needs_hidden else None
         grown = needs_weight and _grows(weight)
-        if grown and weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        for_weight = weight.grad if grown else torch.zeros_like(weight) if needs_weight else None
-        for_bias = torch.zeros_like(bias) if needs_bias else None
+        held = weight.grad if grown else None
+        for_weight = torch.empty_like(weight) if needs_weight and held is None else held
+        for_bias = torch.empty_like(bias) if needs_bias else None
         for rows in how.rows(len(hidden)):
             part = hidden[rows]
             for words in how.words(len(part), len(weight)):
@@ -192,12 +191,13 @@ class _Tiled(torch.autograd.Function):
                 if for_hidden is not None:
                     for_hidden[rows] += how.product(by_raw, weight[words].T)
                 if for_weight is not None:
-                    for_weight[words] += how.product(by_raw.T, part.T)
+                    _put(for_weight[words], how.product(by_raw.T, part.T), first=held is None and not rows.start)
                 if for_bias is not None:
-                    for_bias[words] += by_raw.sum(0)
+                    _put(for_bias[words], by_raw.sum(0), first=not rows.start)
                 del by_raw  # before the next is made
-        return (None if for_hidden is None else for_hidden.to(hidden.dtype), None if grown else for_weight, for_bias,
-                None, None)
+        if grown:
+            weight.grad, for_weight = for_weight, None
+        return None if for_hidden is None else for_hidden.to(hidden.dtype), for_weight, for_bias, None, None
 
 
 def _by_raw(how: _How, raw: Tensor, tokens: Tensor, words: slice, normal: Tensor, entropy: Tensor, by_chosen: Tensor,
@@ -226,3 +226,11 @@ def _grows(weight: Tensor) -> bool:
         return torch._C._will_engine_execute_node(torch.autograd.graph.get_gradient_edge(weight).node)
     except RuntimeError:  # it is asked for by torch.autograd.grad
         return False
+
+
+def _put(target: Tensor, part: Tensor, *, first: bool) -> None:
+    """What is there already is only added to: to begin with zeros would take as long again."""
+    if first:
+        target.copy_(part)
+    else:
+        target.add_(part)
