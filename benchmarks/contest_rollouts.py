@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alignbench.core.batches import Prompts, Rollouts
+from alignbench.models.onednn import unchanging
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.sampler import Sampler
 from benchmarks.contest import SETTINGS, Setting, load, load_plainly, stream
@@ -113,7 +114,8 @@ def compare(case: Case, folder: Path, rounds: int) -> list[dict[str, float]]:
             return int(kept[0].mask.sum())
 
         def at_least(kept: list[Rollouts] = kept) -> int:
-            floor(policy, kept[0])
+            with unchanging(policy.model):
+                floor(policy, kept[0])
             return int(kept[0].mask.sum())
 
         found.append({"ours": timed(ours), "generate": timed(lambda: generate(plain, prompts, group)),

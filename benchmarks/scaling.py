@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
 
-import torch
-
 from alignbench.algorithms.grpo import GRPO
 from alignbench.engine.invariants import Invariants
+from alignbench.models.hardware import Hardware
+from alignbench.models.onednn import by_onednn
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_model, tiny_shape, tiny_tokenizer
 from benchmarks.against_trl import say
@@ -55,7 +55,7 @@ class Cell:
         shape = tiny_shape(self.vocabulary, hidden=self.hidden, layers=self.layers, heads=self.heads,
                            intermediate=self.intermediate, context=length)
         text = Endless(tokenizer=tiny_tokenizer(["1 + 2"], BYTES), chat=False, context=length)
-        policy = CausalPolicy(tiny_model(shape, 0), text)
+        policy = CausalPolicy(by_onednn(tiny_model(shape, 0)), text)
         policy.freeze_reference()
         return policy
 
@@ -170,7 +170,7 @@ def some(only: list[str], quick: bool) -> Iterator[str]:
 
 def main(given: argparse.Namespace) -> None:
     """Measure, print, and write where asked."""
-    torch.set_num_threads(1)
+    Hardware(device="cpu", threads=1).prepare()
     if given.only:
         for text in some(given.only, given.quick):
             say(text)

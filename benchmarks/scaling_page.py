@@ -30,10 +30,10 @@ a step of GRPO on the embedded model's shape, 4 prompts of 32 tokens (2 where th
 slope of the last {last} points when both axes are logarithms: 1 is proportional.
 
 The floor of a part of the step is the larger of two times: that of its matrix products alone, each timed as
-`torch.mm` or `torch.bmm` in the same process, and that of its bytes (weights, keys and values, what the optimizer
-holds) at the speed at which 256 MiB are copied. A prompt is read once for its group in it, and nothing else is
-computed: no normalisation, no softmax, no sampling, no Python. Bytes of a small model that stay in a cache move faster
-than that.
+`torch.bmm`, or as the quicker of `torch.mm` and oneDNN, in the same process, and that of its bytes (weights, keys and
+values, what the optimizer holds) at the speed at which 256 MiB are copied. A prompt is read once for its group in it,
+and nothing else is computed: no normalisation, no softmax, no sampling, no Python. Bytes of a small model that stay in
+a cache move faster than that.
 
 Memory is what the update holds at most, counted tensor by tensor: weights, optimizer (two moments and the gradient),
 and all that is made on the way. The target is {target} times the weights, the optimizer and what the layers keep of one
