@@ -16,11 +16,12 @@ MOST = 64
 
 
 def compile_blocks(model: Any, backend: str = "inductor") -> None:
-    """Have every block of this model computed by code made for it: norms, projections, rotary embedding, MLP.
+    """Have every block of this model read and learn by code made for it: norms, projections, rotary embedding, MLP.
 
-    Attention and the cache are called from there as they are: how much was written changes with every token, and by
-    which function a model attends with every phase. Names and weights stay, and a copy of the model is compiled, too.
-    There are no CUDA graphs: they want the same places in memory at every step.
+    Our own attention is called from there as it is, for it takes more than tensors. With a cache a block is called as
+    it is, too: a step of decoding is so little work that finding the code for it takes longer than the code saves.
+    Names and weights stay, and a copy of the model is compiled as well. There are no CUDA graphs: they want the same
+    places in memory at every step.
     Raises UserError for a model whose blocks transformers does not know.
     """
     blocks = blocks_of(model)
@@ -30,7 +31,7 @@ def compile_blocks(model: Any, backend: str = "inductor") -> None:
     _settle()
     for block in blocks:
         by_torch(block)
-        block.forward = MethodType(_compiled(type(block).forward, backend), block)
+        block.forward = MethodType(_forward(type(block).forward, backend), block)
 
 
 def require(device: str) -> None:
@@ -53,8 +54,16 @@ def _sum(numbers: torch.Tensor) -> torch.Tensor:
 
 
 @cache
-def _compiled(forward: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    return torch.compile(forward, dynamic=True, backend=backend)
+def _forward(forward: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    from transformers import Cache
+
+    compiled = torch.compile(forward, dynamic=True, backend=backend)
+
+    def chosen(block: Any, *args: Any, **kwargs: Any) -> Any:
+        writes = any(isinstance(given, Cache) for given in (*args, *kwargs.values()))
+        return (forward if writes else compiled)(block, *args, **kwargs)
+
+    return chosen
 
 
 @cache
@@ -63,14 +72,11 @@ def _settle() -> None:
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
     import torch.fx.experimental._config as shapes
-    from transformers import AttentionInterface, Cache
+    from transformers import AttentionInterface
 
-    from alignbench.models import grouped, prefix_attention
+    from alignbench.models.prefix_attention import PREFIX, _attend
 
     dynamo.recompile_limit = MOST
     shapes.use_duck_shape = False  # two sizes that are equal today are not tomorrow
-    torch.compiler.config.dynamic_sources = r".*\.layer_idx$"  # else each block would have code of its own
     inductor.fallback_random = True  # dropout loses what it loses uncompiled
-    Cache.update = torch.compiler.disable(Cache.update)
-    for name, attend in ((grouped.GROUPED, grouped._attend), (prefix_attention.PREFIX, prefix_attention._attend)):
-        AttentionInterface.register(name, torch.compiler.disable(attend))
+    AttentionInterface.register(PREFIX, torch.compiler.disable(_attend))

@@ -48,8 +48,8 @@ class Hardware:
     deterministic: bool = True
     """On a GPU: torch's deterministic algorithms, where it has them. On a CPU runs are equal bit for bit anyway."""
     compile: bool = False
-    """Reading, learning and our own sampler's steps by code that torch.compile makes of the model's blocks: a minute or
-    more at the start of each phase, and a C++ compiler on a CPU, Triton on a GPU. Worth it on a GPU, if at all."""
+    """Scoring and learning by code that torch.compile makes of the model's blocks: some tens of seconds at the start,
+    and a C++ compiler on a CPU, Triton on a GPU. Worth it on a GPU, if at all; sampling stays as it is."""
     liger: bool = False
     """Norms, rotary embedding and MLP by Liger's Triton kernels, on a GPU, for architectures that Liger knows."""
     sampler: Literal["own", "vllm"] = "own"

@@ -91,8 +91,7 @@ def test_other_shapes_and_more_layers_need_no_other_code(text):
         assert torch.equal(draw(ours, tokens).responses, draw(theirs, tokens).responses)
         made.append(graphs())
     assert made[0] <= 12, "without and with gradient, of one row or more, the first block's inputs learned from or not"
-    assert made[1] <= 30
-    assert made[3] == made[1]
+    assert set(made) == {made[0]}, "nor does sampling need any"
 
 
 def test_adapters_a_critic_and_checkpointing_stay_what_they_are(text, tmp_path):
