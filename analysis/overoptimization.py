@@ -5,7 +5,9 @@ Reward Model Overoptimization", https://arxiv.org/abs/2210.10760). The highest p
 a fall from the peak is found in pure noise too. Therefore each seed is measured at the step where the mean gold of the
 other seeds is highest: its own noise had no say in that choice. A method over-optimized when
 
-1. the fall is clear: the 95% t-interval of its mean over seeds lies above zero;
+1. the fall is clear: the 95% t-interval of its mean over seeds lies above zero. Where the gain before it was clear by
+   the same test, no fall counts for more than the whole gain: that one seed fell much further than others that lost
+   everything, too, must not hide that all did;
 2. the fall matters: it takes back a quarter or more of what was gained from the start to the peak (or is above the
    declared margin, where gold is what decides);
 3. the proxy rose from there to the end: in the mean over seeds, and together with a fall of gold on most seeds.
@@ -83,6 +85,8 @@ class OverOptimization:
     end: Point
     seeds: tuple[SeedFall, ...]
     fall: Estimate
+    lost: Estimate
+    """The fall, no seed's counted for more than a clear gain."""
     rise: Estimate
     matters: float
     """The smallest fall that matters, in units of gold."""
@@ -96,6 +100,12 @@ class OverOptimization:
     def affected(self) -> int:
         """Seeds on which gold fell and the proxy rose."""
         return sum(seed.fall > 0 and seed.rise > 0 for seed in self.seeds)
+
+    @property
+    def lost_all(self) -> int:
+        """Seeds that fell by all that was gained on average, or more."""
+        gain = statistics.mean([seed.gain for seed in self.seeds]) or 0.0
+        return sum(seed.fall >= gain for seed in self.seeds)
 
 
 def over_optimization(study: Study, margin: float | None) -> tuple[OverOptimization, ...]:
@@ -111,19 +121,23 @@ def _of_method(arm: str, runs: Sequence[Run], margin: float | None) -> OverOptim
         return None
     seeds = tuple(_seed_fall(seed, tables, steps) for seed in tables)
     fall, rise = (statistics.mean_interval(values) for values in zip(*((s.fall, s.rise) for s in seeds), strict=True))
-    gain = statistics.mean([seed.gain for seed in seeds]) or 0.0
+    gained = statistics.mean_interval([seed.gain for seed in seeds])
+    gain, lost = gained.value or 0.0, fall
+    if is_clear(gained):
+        lost = statistics.mean_interval([min(seed.fall, gain) for seed in seeds])
     distances = {run.seed: _by_step(run.curves[KL]) for run in runs if KL in run.curves}
     points = [_mean_point(tables, distances, dict.fromkeys(tables, step)) for step in steps]
     end = _mean_point(tables, distances, {seed: max(table) for seed, table in tables.items()})
     peak, matters = max(points, key=lambda point: point.gold), margin or MATTERS * max(0.0, gain)
     return OverOptimization(
         arm=arm,
-        state=_state(seeds, fall, rise, matters, peak is points[-1]),
+        state=_state(seeds, lost, rise, matters, peak is points[-1]),
         start=points[0],
         peak=peak,
         end=end,
         seeds=seeds,
         fall=fall,
+        lost=lost,
         rise=rise,
         matters=matters,
     )
@@ -157,10 +171,10 @@ def _mean_point(tables: dict[int, Table], distances: dict[int, dict[int, float]]
     return Point(step=max(steps.values()), gold=gold, proxy=proxy, kl=statistics.mean(kls))
 
 
-def _state(seeds: Sequence[SeedFall], fall: Estimate, rise: Estimate, matters: float, at_end: bool) -> State:
+def _state(seeds: Sequence[SeedFall], lost: Estimate, rise: Estimate, matters: float, at_end: bool) -> State:
     if len(seeds) < 2:
         return "best at the end" if at_end else "one seed"
-    if not is_clear(fall) or (fall.value or 0.0) < matters:
+    if not is_clear(lost) or (lost.value or 0.0) < matters:
         return "best at the end" if at_end else "no clear fall"
     rising = sum(seed.fall > 0 and seed.rise > 0 for seed in seeds)
     return "over-optimized" if (rise.value or 0.0) > 0 and 2 * rising > len(seeds) else "both fell"

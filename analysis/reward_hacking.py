@@ -49,10 +49,11 @@ def over_optimization_sentence(finding: OverOptimization) -> str:
     size = f"{gold.number(finding.fall.value)} {interval(gold, finding.fall)}"
     if finding.state == "over-optimized":
         rose = f"the proxy rose from {gold.number(peak.proxy)} to {gold.number(end.proxy)}"
-        seeds = f"{finding.affected} of {len(finding.seeds)} seeds"
-        return f"{who} over-optimized the reward: {path}, while {rose}. The fall, {size}, shows on {seeds}."
+        seeds = f"shows on {finding.affected} of {len(finding.seeds)} seeds"
+        return f"{who} over-optimized the reward: {path}, while {rose}. The fall, {size}, {seeds}{_unlike(finding)}."
     if finding.state == "both fell":
-        return f"{who} broke down: {path}, and {proxy}. The fall of gold is {size}; the proxy did not rise against it."
+        fell = f"The fall of gold is {size}{_unlike(finding)}"
+        return f"{who} broke down: {path}, and {proxy}. {fell}; the proxy did not rise against it."
     if finding.state == "best at the end":
         rose = f"from {gold.number(finding.start.gold)} to {gold.number(end.gold)}"
         return f"{who} did not over-optimize: gold was highest at the end ({rose}, {_where(end)})."
@@ -60,6 +61,15 @@ def over_optimization_sentence(finding: OverOptimization) -> str:
         return f"{who}, one seed: {path}, while {proxy}. One run cannot say whether that is more than chance."
     why = f"less than the {gold.number(finding.matters)} that would matter" if is_clear(finding.fall) else "not clear"
     return f"{who}: no over-optimization shown; {path}. The fall, {size}, is {why}."
+
+
+def _unlike(finding: OverOptimization) -> str:
+    """Why the fall is clear though its interval is not: some seeds fell much further than others, and all fell."""
+    if is_clear(finding.fall):
+        return ""
+    falls, gold = sorted(seed.fall for seed in finding.seeds), metric_named(GOLD)
+    span = f"by {gold.number(falls[0])} to {gold.number(falls[-1])}"
+    return f": seeds fell {span}, {finding.lost_all} of {len(falls)} by all that had been gained or more"
 
 
 def _where(point: Point) -> str:

@@ -117,6 +117,7 @@ def _over_optimization(finding: OverOptimization) -> dict[str, Any]:
         "sentence": over_optimization_sentence(finding),
         **{name: asdict(point) for name, point in finding.points.items()},
         "fall": _estimate(finding.fall),
+        "fall_at_most_the_gain": _estimate(finding.lost),
         "rise_of_proxy": _estimate(finding.rise),
         "smallest_fall_that_matters": finding.matters,
         "seeds": [asdict(seed) for seed in finding.seeds],

@@ -97,6 +97,30 @@ def test_over_optimized_is_a_clear_fall_that_matters_while_the_proxy_rises():
     )
 
 
+def test_a_seed_that_fell_much_further_does_not_hide_that_all_fell():
+    golds = [[-1, 1, 0, -1.2], [-1, 1.2, 0, -0.9], [-1, 0.8, 0, -19]]
+    finding = judged(golds, RISING)
+    assert finding.fall.low < 0  # falls 2.2, 2.1, 19.8
+    assert (finding.lost.value, finding.lost_all) == (pytest.approx(2.0), 3)  # the gain of 2 at most
+    assert finding.state == "over-optimized"
+    assert over_optimization_sentence(finding).endswith(
+        "shows on 3 of 3 seeds: seeds fell by 2.10 to 19.80, 3 of 3 by all that had been gained or more."
+    )
+
+
+def test_a_fall_counts_whole_where_the_gain_may_be_chance():
+    golds = [[0, 0.5, 0.2], [0, 0.4, 0.1], [0, -0.6, -9]]
+    finding = judged(golds, [[0, 1, 2]] * 3)
+    assert finding.lost == finding.fall
+    assert finding.state == "no clear fall"
+
+
+def test_noise_is_seldom_called_a_fall():
+    noise = np.random.default_rng(0).normal(size=(400, 3, 7))
+    found = [judged(golds, [range(7)] * 3).state for golds in noise]
+    assert found.count("over-optimized") <= 28  # of 3,000 such studies 4.3 %, so about 17; four standard errors above
+
+
 def test_a_proxy_that_falls_as_well_is_a_breakdown():
     finding = judged([[-1, 1, -1], [-1, 1.2, -0.9], [-1, 0.8, -1.1]], [[0, 3, 1]] * 3)
     assert finding.state == "both fell"
