@@ -15,14 +15,13 @@ MOST = 64
 """Variants of a function that are compiled before it is run as it is: a few of each kind of pass, for each adapter."""
 
 
-def compile_blocks(model: Any, backend: str = "inductor") -> None:
+def compile_blocks(model: Any, backend: str = "inductor", *, writing: bool = False) -> None:
     """Have every block of this model read and learn by code made for it: norms, projections, rotary embedding, MLP.
 
-    Our own attention is called from there as it is, for it takes more than tensors. With a cache a block is called as
-    it is, too: a step of decoding is so little work that finding the code for it takes longer than the code saves.
-    Names and weights stay, and a copy of the model is compiled as well. There are no CUDA graphs: they want the same
-    places in memory at every step.
-    Raises UserError for a model whose blocks transformers does not know.
+    Where it is `writing`, too, so are the steps of decoding. Attention and the cache are called from there as they are:
+    how much was written changes with every token, and by which function a model attends with every phase. Names and
+    weights stay, and a copy of the model is compiled as well. There are no CUDA graphs: they want the same places in
+    memory at every step. Raises UserError for a model whose blocks transformers does not know.
     """
     blocks = blocks_of(model)
     if not blocks:
@@ -31,7 +30,7 @@ def compile_blocks(model: Any, backend: str = "inductor") -> None:
     _settle()
     for block in blocks:
         by_torch(block)
-        block.forward = MethodType(_forward(type(block).forward, backend), block)
+        block.forward = MethodType(_forward(type(block).forward, backend, writing), block)
 
 
 def require(device: str) -> None:
@@ -54,10 +53,12 @@ def _sum(numbers: torch.Tensor) -> torch.Tensor:
 
 
 @cache
-def _forward(forward: Callable[..., Any], backend: str) -> Callable[..., Any]:
+def _forward(forward: Callable[..., Any], backend: str, writing: bool) -> Callable[..., Any]:
     from transformers import Cache
 
     compiled = torch.compile(forward, dynamic=True, backend=backend)
+    if writing:
+        return compiled
 
     def chosen(block: Any, *args: Any, **kwargs: Any) -> Any:
         writes = any(isinstance(given, Cache) for given in (*args, *kwargs.values()))
@@ -72,11 +73,14 @@ def _settle() -> None:
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
     import torch.fx.experimental._config as shapes
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, Cache
 
-    from alignbench.models.prefix_attention import PREFIX, _attend
+    from alignbench.models import grouped, prefix_attention
 
     dynamo.recompile_limit = MOST
     shapes.use_duck_shape = False  # two sizes that are equal today are not tomorrow
+    torch.compiler.config.dynamic_sources = r".*\.layer_idx$"  # else each block would have code of its own
     inductor.fallback_random = True  # dropout loses what it loses uncompiled
-    AttentionInterface.register(PREFIX, torch.compiler.disable(_attend))
+    Cache.update = torch.compiler.disable(Cache.update)
+    for name, attend in ((grouped.GROUPED, grouped._attend), (prefix_attention.PREFIX, prefix_attention._attend)):
+        AttentionInterface.register(name, torch.compiler.disable(attend))

@@ -48,8 +48,9 @@ class Hardware:
     deterministic: bool = True
     """On a GPU: torch's deterministic algorithms, where it has them. On a CPU runs are equal bit for bit anyway."""
     compile: bool = False
-    """Scoring and learning by code that torch.compile makes of the model's blocks: some tens of seconds at the start,
-    and a C++ compiler on a CPU, Triton on a GPU. Worth it on a GPU, if at all; sampling stays as it is."""
+    """Scoring and learning, and on a GPU our own sampler's steps, by code that torch.compile makes of the model's
+    blocks: some tens of seconds at the start, and a C++ compiler on a CPU, Triton on a GPU. Worth it on a GPU, if at
+    all: on a CPU finding the code for a step of the sampler takes longer than it saves."""
     liger: bool = False
     """Norms, rotary embedding and MLP by Liger's Triton kernels, on a GPU, for architectures that Liger knows."""
     sampler: Literal["own", "vllm"] = "own"
@@ -121,7 +122,7 @@ class Hardware:
     def hasten(self, model: Any) -> None:
         """Have this model computed by faster code, where that is asked for; before it is made to spare memory."""
         if self.compile:
-            compiling.compile_blocks(model)
+            compiling.compile_blocks(model, writing=self.resolved() == "cuda")
         if self.liger:
             liger.by_liger(model)
 

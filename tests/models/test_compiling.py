@@ -32,10 +32,10 @@ SHAPES = [
     batch([[3, 4]] * 3, [[4, 5], [5], [6, 7, 1]])]
 
 
-def make(text, compiled, name="llama", **changes):
+def make(text, compiled, name="llama", writing=False, **changes):
     model = make_model(name, **changes)
     if compiled:
-        compile_blocks(model, compiled)
+        compile_blocks(model, compiled, writing=writing)
     return CausalPolicy(model, text)
 
 
@@ -80,8 +80,9 @@ def test_compiled_code_gives_the_same_numbers_and_gradients(text):
     agree(learn(ours, SHAPES[1]), learn(theirs, SHAPES[1]))
 
 
-def test_other_shapes_and_more_layers_need_no_other_code(text):
-    ours, theirs = (make(text, compiled, num_hidden_layers=4) for compiled in (DYNAMO, None))
+@pytest.mark.parametrize("writing", [False, True])
+def test_other_shapes_and_more_layers_need_no_other_code(text, writing):
+    ours, theirs = (make(text, compiled, writing=writing, num_hidden_layers=4) for compiled in (DYNAMO, None))
     assert (ours.shares_prompts, theirs.shares_prompts) == (True, True)
     made = []
     for tokens, rows in ((9, SHAPES), (14, SHAPES[::-1])):
@@ -91,7 +92,8 @@ def test_other_shapes_and_more_layers_need_no_other_code(text):
         assert torch.equal(draw(ours, tokens).responses, draw(theirs, tokens).responses)
         made.append(graphs())
     assert made[0] <= 12, "without and with gradient, of one row or more, the first block's inputs learned from or not"
-    assert set(made) == {made[0]}, "nor does sampling need any"
+    assert made[1] <= 30 if writing else made[1] == made[0]
+    assert made[3] == made[2] == made[1]
 
 
 def test_adapters_a_critic_and_checkpointing_stay_what_they_are(text, tmp_path):
