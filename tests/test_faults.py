@@ -153,5 +153,5 @@ def test_updates_that_are_skipped_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
 def test_out_of_memory_names_the_knobs(error: Exception) -> None:
-    with pytest.raises(UserError, match=r"out of memory.*hardware\.microbatch_size"), within_memory():
+    with pytest.raises(UserError, match=r"out of memory.*hardware\.tokens_per_microbatch"), within_memory():
         raise error
