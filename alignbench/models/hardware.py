@@ -14,7 +14,7 @@ from alignbench.models import allocator, compiling, liger
 from alignbench.models.activations import checkpoint_blocks
 
 ROWS, ON_CPU, ON_GPU, ON_LARGE_GPU, LARGE = 32, 2048, 8192, 32768, 40 << 30
-"""Rows, and tokens, in one pass unless told otherwise. On a CPU more tokens are no faster."""
+"""Rows, and tokens, in one pass unless told otherwise. On a CPU more tokens take more memory and are hardly faster."""
 REMEDY = ("take fewer rows at once (hardware.tokens_per_microbatch, hardware.rollouts_at_once, "
           "hardware.eval_batch_size), or keep less of them (hardware.activation_checkpointing=true); none of these "
           "changes a result beyond rounding. Or take shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 "
