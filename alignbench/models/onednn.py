@@ -68,7 +68,7 @@ def lay_out(weight: Tensor) -> Tensor:
     return out
 
 
-def block(rows: int, large: bool) -> int:
+def block(rows: int, large: bool = False) -> int:
     """Rows are filled up to a multiple of this: for each number of them oneDNN is made ready anew.
 
     That takes half a millisecond, and half a megabyte for as long as the process lives.

@@ -1,31 +1,49 @@
 """Rollouts -> rows of tokens as a model reads them: each alone, or all in one row behind the prompts they share."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alignbench.core.batches import Sequences
+from alignbench.models.onednn import block
 
-WHOLE = 16
-"""One row has a multiple of so many columns: kernels are made for a shape, and like whole blocks."""
+SHORT = 512
+"""Columns up to which a row is filled up to as little as large layers need; small ones then fill up more themselves."""
+FEWER = 0.75
+"""Responses are looked up in two parts where that leaves at most this share of the pairs of tokens to look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The tokens of b sequences, at most t of each, that look at no more than s others of theirs, in one call."""
+
+    asking: Tensor
+    """The columns of those who look, [b, t]; behind the end of each the last again."""
+    known: Tensor
+    """The columns of what is looked at, [b, s]; behind the end of each the last again."""
+    unseen: Tensor | None
+    """What is added to the logits of attention, 0 or -inf, [b, 1, t, s]; None: each sees all to its left and itself."""
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Look":
+        """The same on another device, what is added in this dtype."""
+        unseen = None if self.unseen is None else self.unseen.to(device, dtype)
+        return Look(asking=self.asking.to(device), known=self.known.to(device), unseen=unseen)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where g prompts of at most p tokens and n responses of at most t stand in one row of l tokens without gaps."""
+    """Who stands where in one row of l tokens without gaps, and who looks at whom."""
 
-    prompts: Tensor
-    """The columns of each prompt's tokens, [g, p]; behind its end the last again."""
-    responses: Tensor
-    """The columns of each response's tokens, [n, t]; behind its end the last again."""
-    group: Tensor
-    """Which prompt each response answers, [n]."""
+    looks: tuple[Look, ...]
+    """The prompts' at themselves, then the responses' at their prompts and themselves."""
     seat: Tensor
-    """Where each column is found when `prompts` and `responses` are flattened, one behind the other, [l]."""
-    unseen: Tensor
-    """What is added to the logits of attention of a response to prompt and response: 0 or -inf, [n, 1, t, p + t]."""
+    """Where each column is found in what is asked for, all looks flattened, one behind the other, [l]."""
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Layout":
+        """The same on another device, for hidden states of this dtype."""
+        return Layout(looks=tuple(look.to(device, dtype) for look in self.looks), seat=self.seat.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +63,8 @@ class Rows:
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Any]:
         """What to call a model of transformers with, whose hidden states have this dtype."""
-        named = {"input_ids": self.ids, "position_ids": self.positions}
-        if self.layout is not None:
-            named["layout"] = replace(self.layout, unseen=self.layout.unseen.to(dtype))
+        layout = self.layout and self.layout.to(self.ids.device, dtype)
+        named = {"input_ids": self.ids, "position_ids": self.positions, "layout": layout}
         return {name: part for name, part in named.items() if part is not None}
 
     def predicting(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -56,8 +73,8 @@ class Rows:
 
     def to(self, device: torch.device) -> "Rows":
         """The same on another device."""
-        layout = self.layout and Layout(**_moved(self.layout, device))
-        return Rows(**_moved(self, device) | {"layout": layout})
+        parts = {name: part.to(device) for name, part in vars(self).items() if part is not None}
+        return Rows(**parts)
 
 
 def alone(batch: Sequences, pad: int, *, whole: bool = False) -> Rows:
@@ -66,40 +83,73 @@ def alone(batch: Sequences, pad: int, *, whole: bool = False) -> Rows:
     The last token of a response predicts nothing and is left out, unless rows are wanted `whole`.
     """
     lengths, kept = batch.prompt_lengths, read_tokens(batch, whole)
-    row = torch.arange(len(batch), device=lengths.device)
-    ids = torch.full((len(batch), int((lengths + kept).max())), pad, device=lengths.device)
-    _write(ids, row, torch.zeros_like(lengths), _begun(batch.prompts, lengths), lengths)
-    _write(ids, row, lengths, batch.responses, kept)
-    return Rows(ids=ids, row=row, at=_predictors(batch, lengths - 1, lengths, ids.shape[1]))
+    row, width = torch.arange(len(batch), device=lengths.device), int((lengths + kept).max())
+    ids = torch.full((len(batch), width), pad, device=lengths.device)
+    _write(ids.view(-1), row * width, _begun(batch.prompts, lengths), lengths)
+    _write(ids.view(-1), row * width + lengths, batch.responses, kept)
+    return Rows(ids=ids, row=row, at=_predictors(batch, lengths - 1, lengths, width))
 
 
 def packed(batch: Sequences, pad: int) -> Rows:
     """One row without gaps: each prompt once, then the responses. A response sees its prompt and itself.
 
-    It counts its positions on from where its prompt ends.
+    It counts its positions on from where its prompt ends. Behind the last, columns are filled up to as many as oneDNN
+    would fill up to at each product.
     """
     prompts = torch.cat([batch.prompt_lengths[:, None], batch.prompts], 1)
     known, group = torch.unique(prompts, dim=0, return_inverse=True)
     lengths, kept = known[:, 0], read_tokens(batch)
     sizes = torch.cat([lengths, kept])
     starts, used = sizes.cumsum(0) - sizes, int(sizes.sum())
-    ids = torch.full((1, used + -used % WHOLE), pad, device=kept.device)
-    positions, seat = torch.zeros_like(ids), torch.zeros_like(ids)
-    places, seated = list[Tensor](), 0
+    first, own = starts.split([len(known), len(batch)])
+    ids = torch.full((used + -used % block(used, large=used <= SHORT),), pad, device=kept.device)
+    positions = torch.zeros_like(ids)
     for start, size, tokens, before in (
-        (starts[: len(known)], lengths, _begun(known[:, 1:], lengths), torch.zeros_like(lengths)),
-        (starts[len(known):], kept, batch.responses, lengths[group]),
+        (first, lengths, _begun(known[:, 1:], lengths), torch.zeros_like(lengths)),
+        (own, kept, batch.responses, lengths[group]),
     ):
-        row, column = torch.zeros_like(start), torch.arange(max(int(size.max()), 1), device=size.device)
-        seats = torch.arange(seated, seated + len(size) * len(column), device=size.device).view(len(size), -1)
-        for into, values in ((ids, tokens), (positions, before[:, None] + column), (seat, seats)):
-            _write(into, row, start, values, size)
-        places.append((start[:, None] + column.minimum((size - 1)[:, None])).clamp(0, used - 1))
-        seated += seats.numel()
-    layout = Layout(prompts=places[0], responses=places[1], group=group, seat=seat[0],
-                    unseen=_unseen(lengths[group], *(place.shape[1] for place in places)))
-    at = _predictors(batch, (starts[: len(known)] + lengths)[group] - 1, starts[len(known):], used)
-    return Rows(ids=ids, row=torch.zeros_like(group), at=at, positions=positions, layout=layout)
+        _write(ids, start, tokens, size)
+        _write(positions, start, before[:, None] + torch.arange(tokens.shape[1], device=before.device), size)
+    return Rows(
+        ids=ids[None], row=torch.zeros_like(group), at=_predictors(batch, (first + lengths)[group] - 1, own, used),
+        positions=positions[None], layout=_layout(len(ids), first, lengths, own, kept, group))
+
+
+def _layout(length: int, first: Tensor, lengths: Tensor, own: Tensor, kept: Tensor, group: Tensor) -> Layout:
+    """Of a row of that length, where prompts begin at `first` [g] and responses, each to that of its `group`, at `own`
+    [n]; they have `lengths` [g] and `kept` [n] tokens."""
+    prompts = _columns(first, lengths)
+    looks, places = [Look(asking=prompts, known=prompts, unseen=None)], [(first, lengths)]
+    for rows in _alike(kept, prompts.shape[1]):
+        asking, of = _columns(own[rows], kept[rows]), group[rows]
+        looks.append(Look(asking=asking, known=torch.cat([prompts[of], asking], 1),
+                          unseen=_unseen(lengths[of], prompts.shape[1], asking.shape[1])))
+        places.append((own[rows], kept[rows]))
+    seat, asked = torch.zeros(length, dtype=group.dtype, device=group.device), 0
+    for look, (start, size) in zip(looks, places, strict=True):
+        seats = torch.arange(asked, asked + look.asking.numel(), device=group.device)
+        _write(seat, start, seats.view_as(look.asking), size)
+        asked += len(seats)
+    return Layout(looks=tuple(looks), seat=seat)
+
+
+def _columns(start: Tensor, size: Tensor) -> Tensor:
+    """The columns of sequences that begin at `start` [b], [b, t]; behind the end of each the last again."""
+    column = torch.arange(max(int(size.max()), 1), device=size.device)
+    return start[:, None] + column.minimum((size - 1)[:, None])
+
+
+def _alike(kept: Tensor, prompt: int) -> tuple[Tensor, ...]:
+    """Which responses, of `kept` [n] tokens, are looked up together: all, or the longer apart from the others.
+
+    Each is filled up to the longest beside it, and behind a prompt of so many tokens each looks at all there is.
+    """
+    order = kept.argsort(descending=True, stable=True)
+    size = kept[order].clamp(min=1)
+    pairs, longer = size * (prompt + size), torch.arange(len(size), device=kept.device)
+    both = longer * pairs[0] + (len(size) - longer) * pairs
+    cut = int(both.argmin())
+    return (order[:cut], order[cut:]) if both[cut] <= FEWER * both[0] else (order,)
 
 
 def read_tokens(batch: Sequences, whole: bool = False) -> Tensor:
@@ -108,12 +158,11 @@ def read_tokens(batch: Sequences, whole: bool = False) -> Tensor:
     return tokens if whole else (tokens - 1).clamp(min=0)
 
 
-def _write(into: Tensor, row: Tensor, start: Tensor, values: Tensor, sizes: Tensor) -> None:
-    """The first of the values [n, t] of each, as many as its size, from its column on in its row."""
+def _write(into: Tensor, start: Tensor, values: Tensor, sizes: Tensor) -> None:
+    """Of the values [n, t] the first of each, as many as its size [n], from its column on."""
     columns = torch.arange(int(sizes.max()), device=sizes.device)
     inside = columns < sizes[:, None]
-    place = row[:, None].expand_as(inside)[inside], (start[:, None] + columns)[inside]
-    into[place] = values[:, : len(columns)][inside]
+    into[(start[:, None] + columns)[inside]] = values[:, : len(columns)][inside]
 
 
 def _begun(prompts: Tensor, lengths: Tensor) -> Tensor:
@@ -137,7 +186,3 @@ def _predictors(batch: Sequences, first: Tensor, start: Tensor, length: int) -> 
     columns = torch.arange(batch.mask.shape[1], device=start.device)
     at = torch.where(columns == 0, first[:, None], start[:, None] + columns - 1)
     return at.clamp(max=length - 1)
-
-
-def _moved(parts: Any, device: torch.device) -> dict[str, Tensor]:
-    return {name: part.to(device) for name, part in vars(parts).items() if isinstance(part, Tensor)}

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from alignbench.models.packed import Layout
+from alignbench.models.packed import Layout, Look
 
 PREFIX = "alignbench_prefix"
 """The name by which transformers knows this attention."""
@@ -24,19 +24,19 @@ def _attend(
     """
     if s_aux is not None:
         raise ValueError("attention with sinks is not made for several sequences in one row")
-    parts = tuple(part[0].transpose(0, 1) for part in (query, key, value))
-    known = torch.cat([layout.prompts[layout.group], layout.responses], 1)
-    prompts = _look(*_taken(parts, layout.prompts, layout.prompts), None, scaling, softcap)
-    responses = _look(*_taken(parts, layout.responses, known), layout.unseen, scaling, softcap)
-    both = torch.cat([seen.transpose(1, 2).flatten(2).flatten(0, 1) for seen in (prompts, responses)])
-    return both.index_select(0, layout.seat).view(1, len(layout.seat), query.shape[1], -1), None
+    parts = tuple(part[0].transpose(0, 1).flatten(1) for part in (query, key, value))
+    sizes = query.shape[3], key.shape[3], value.shape[3]
+    seen = [
+        _look(*_taken(parts, sizes, look), look.unseen, scaling, softcap).transpose(1, 2).flatten(2).flatten(0, 1)
+        for look in layout.looks]
+    return torch.cat(seen).index_select(0, layout.seat).view(1, len(layout.seat), query.shape[1], -1), None
 
 
-def _taken(parts: tuple[Tensor, ...], asking: Tensor, known: Tensor) -> tuple[Tensor, ...]:
-    """Of queries, keys and values [l, heads, d] those in these columns, [b, t] and [b, s]: [b, heads, t or s, d]."""
+def _taken(parts: tuple[Tensor, ...], sizes: tuple[int, ...], look: Look) -> tuple[Tensor, ...]:
+    """Of queries, keys and values [l, heads * d] those that take part in a look: [b, heads, t or s, d]."""
     return tuple(
-        part.flatten(1).index_select(0, at.flatten()).view(*at.shape, *part.shape[1:]).transpose(1, 2)
-        for part, at in zip(parts, (asking, known, known), strict=True))
+        part.index_select(0, at.flatten()).view(*at.shape, -1, size).transpose(1, 2)
+        for part, size, at in zip(parts, sizes, (look.asking, look.known, look.known), strict=True))
 
 
 def _look(

@@ -220,19 +220,35 @@ def test_a_packed_row_by_hand():
     assert rows.at[0].tolist() == [4, 5, 6]
     assert rows.at[1, 0] == 4
     assert rows.at[2, :2].tolist() == [1, 7]
-    layout, no = rows.layout, -torch.inf
-    assert layout.prompts.tolist() == [[0, 1, 1], [2, 3, 4]]
-    assert layout.responses.tolist() == [[5, 6], [6, 6], [7, 7]]  # of the second nothing is read
-    assert layout.group.tolist() == [1, 1, 0]
-    assert layout.seat.tolist() == [0, 1, 3, 4, 5, 6, 7, 10] + [0] * 8
-    assert layout.unseen[0, 0].tolist() == [[0, 0, 0, 0, no], [0, 0, 0, 0, 0]]
-    assert layout.unseen[2, 0].tolist() == [[0, 0, no, 0, no], [0, 0, no, 0, 0]]
+    of_prompts, longer, shorter = rows.layout.looks
+    assert of_prompts.asking.tolist() == of_prompts.known.tolist() == [[0, 1, 1], [2, 3, 4]]
+    assert of_prompts.unseen is None
+    assert longer.asking.tolist() == [[5, 6]]
+    assert longer.known.tolist() == [[2, 3, 4, 5, 6]]
+    assert longer.unseen[0, 0].tolist() == [[0, 0, 0, 0, -torch.inf], [0, 0, 0, 0, 0]]
+    assert shorter.asking.tolist() == [[7], [6]]  # of the second response nothing is read
+    assert shorter.known[0].tolist() == [0, 1, 1, 7]
+    assert shorter.unseen[0, 0].tolist() == [[0, 0, -torch.inf, 0]]
+    assert rows.layout.seat.tolist() == [0, 1, 3, 4, 5, 6, 7, 8] + [0] * 8
+
+
+@pytest.mark.parametrize(("lengths", "looked_up"), [
+    ((9, 9, 9), [(3, 8)]), ((9, 8, 7), [(3, 8)]),  # hardly anything is filled up; of each the last is not read
+    ((9, 2, 3), [(1, 8), (2, 2)]), ((2, 9, 9, 2), [(2, 8), (2, 1)]), ((30, 9, 9, 9), [(1, 29), (3, 8)])])
+def test_long_responses_are_looked_up_apart_where_short_ones_would_be_filled_up_to_them(lengths, looked_up):
+    layout = packed(sequences([[5, 6]] * len(lengths), [[3] * n for n in lengths], PAD), PAD).layout
+    assert [tuple(look.asking.shape) for look in layout.looks[1:]] == looked_up
+
+
+@pytest.mark.parametrize(("tokens", "columns"), [(97, 112), (481, 496), (521, 544), (1031, 1088)])
+def test_a_row_is_filled_up_once_so_that_products_need_not(tokens, columns):
+    assert packed(sequences([[5]], [[3] * tokens], PAD), PAD).ids.shape == (1, columns)  # the last is not read
 
 
 def test_of_padding_no_column_is_looked_at():
     rows = packed(BATCH, PAD)
-    looked = torch.cat([rows.layout.prompts.flatten(), rows.layout.responses.flatten(), rows.at.flatten()])
-    assert sorted(set(looked.tolist())) == list(range(TOKENS))
+    looked = [part.flatten() for look in rows.layout.looks for part in (look.asking, look.known)]
+    assert sorted(set(torch.cat([*looked, rows.at.flatten()]).tolist())) == list(range(TOKENS))
 
 
 def test_responses_of_one_token_need_their_prompts_alone(packing):
@@ -252,10 +268,10 @@ def test_rows_alone_by_hand():
 
 def test_only_the_same_prompt_is_shared():
     prompts = [[5, 6], [5, 6, 7], [5, 6], [PAD, 5, 6], [5, 6, 7]]
-    group = packed(sequences(prompts, [[3, 4]] * 5, PAD), PAD).layout.group
-    assert group[0] == group[2]
-    assert group[1] == group[4]
-    assert len(set(group.tolist())) == 3
+    rows = packed(sequences(prompts, [[3, 4]] * 5, PAD), PAD)
+    assert rows.at[0, 0] == rows.at[2, 0]  # where the prompt ends
+    assert rows.at[1, 0] == rows.at[4, 0]
+    assert len(set(rows.at[:, 0].tolist())) == 3
 
 
 @pytest.mark.parametrize(("prompts", "responses", "rows"), [
