@@ -26,7 +26,7 @@ class Material:
     def prompts(self) -> dict[str, Sequence[Row]]:
         """The rows to answer, of each split."""
         limit, keep_all = self.job.rl.max_prompt_tokens, self.job.rl.too_long == "error"
-        return {split: rows if keep_all else [r for r in rows if len(self.text.prompt(r["prompt"])) <= limit]
+        return {split: rows if keep_all else [r for r in rows if len(self.encode(r["prompt"])) <= limit]
                 for split, rows in self.all_prompts.items()}
 
     @cached_property
@@ -57,6 +57,12 @@ class Material:
     def text(self) -> Text:
         """The text side of the model, without its weights."""
         return self.job.model.text(self.texts)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The tokens of a prompt; whoever asks again gets the same list."""
+        if prompt not in self._tokens:
+            self._tokens[prompt] = self.text.prompt(prompt)
+        return self._tokens[prompt]
 
     @cached_property
     def held_out(self) -> Demonstrations | None:
@@ -90,6 +96,10 @@ class Material:
         return {split: self.job.data.prompts(split) for split in SPLITS}
 
     @cached_property
+    def _tokens(self) -> dict[str, list[int]]:
+        return {}
+
+    @cached_property
     def _answers(self) -> Sequence[Row]:
         return self.job.data.demonstrations()
 
@@ -116,5 +126,5 @@ class Material:
                 raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + {limit}={answer} is more than the "
                                 f"model's context of {self.text.context} tokens: lower one of them")
         for rows in self.prompts.values():
-            tokenise(rows, self.text.prompt, rl.max_prompt_tokens)
+            tokenise(rows, self.encode, rl.max_prompt_tokens)
         _ = self.held_out

@@ -23,7 +23,6 @@ from alignbench.models import loading
 from alignbench.models.hardware import within_memory
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
-from alignbench.models.text import Text
 from alignbench.phases.evaluate import Examiner
 from alignbench.phases.follow import Display, keep_samples, ledger, write_down
 from alignbench.phases.inquest import Witness, watched
@@ -107,7 +106,7 @@ class Pipeline:
         judge = self.base.judge(preferences)
         policy = self.load_policy(start, judge)
         scorer = self.base.scorer(judge, policy.text)
-        stream = self.prompts(policy.text)
+        stream = self.prompts()
         made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
         for function in own_code(self.config["reward"]):
@@ -144,12 +143,12 @@ class Pipeline:
         policy.freeze_reference()
         return policy
 
-    def prompts(self, text: Text) -> PromptStream:
+    def prompts(self) -> PromptStream:
         """The training prompts, in the order of this seed."""
-        rl = self.job.rl
+        rl, material = self.job.rl, self.material
         return PromptStream(
-            self.material.prompts["train"], text.prompt, rl.prompts_per_step(self.job.algo), self.job.seed, text.pad,
-            rl.max_prompt_tokens)
+            material.prompts["train"], material.encode, rl.prompts_per_step(self.job.algo), self.job.seed,
+            material.text.pad, rl.max_prompt_tokens)
 
     def train(
         self, examiner: Examiner, stream: PromptStream, checkpoints: Checkpoints, saved: tuple[int, Any] | None,

@@ -64,7 +64,7 @@ def main(folder: Path) -> None:
     examiner = probe.examiner(policy, probe.base.scorer(judge, policy.text))
     home = folder / "run"
     with probe.base.tracker(home, "rl", None) as tracker:
-        probe.train(examiner, probe.prompts(policy.text), Checkpoints(home), None, tracker, display, {})
+        probe.train(examiner, probe.prompts(), Checkpoints(home), None, tracker, display, {})
     began = perf_counter()
     probe.validate(examiner)
     measured = perf_counter() - began

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from alignbench.models.adapters import is_adapted
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.logprobs import at_once, token_logprobs
+from alignbench.models.onednn import large
 from alignbench.models.tiles import ModelHead
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -41,21 +42,24 @@ class Alive(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self._see(tensor.untyped_storage())
+            if isinstance(tensor, Tensor) and tensor.is_mkldnn:  # It is opaque and has no storage.
+                self._see(tensor, id(tensor), tensor.numel() * tensor.itemsize)
+            elif isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._see(storage, storage._cdata, storage.nbytes())
         return out
 
     def forget_peak(self) -> None:
         """What follows has a peak of its own."""
         self.peak = self.now
 
-    def _see(self, storage: Any) -> None:
-        if storage._cdata in self.sizes:
+    def _see(self, held: Any, name: int, size: int) -> None:
+        if name in self.sizes:
             return
-        self.sizes[storage._cdata] = storage.nbytes()
-        self.now += storage.nbytes()
+        self.sizes[name] = size
+        self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, storage._cdata)
+        weakref.finalize(held, self._gone, name)
 
     def _gone(self, name: int) -> None:
         self.now -= self.sizes.pop(name)
@@ -74,6 +78,8 @@ class Skeleton:
     """Bytes of one adapter on it; 0 without."""
     unpacked: int
     """Bytes of the largest weight that has to be unpacked from 4 bits to be multiplied with; 0 where none is."""
+    laid_out: int
+    """Bytes of the weights that are held once more while tokens are written; 0 on a GPU."""
 
     @property
     def inner(self) -> Any:
@@ -108,13 +114,15 @@ def skeleton(source: Pretrained, *, texts: Sequence[str], device: str, scalar: b
         packed = _packed(model) if source.quantization == "nf4" else []
         weights = nbytes(model.parameters()) - nbytes(packed) + int(NF4 * sum(w.numel() for w in packed))
         unpacked = max((w.nbytes for w in packed), default=0)
+        laid_out = nbytes(w for w in large(model) if device == "cpu" and not any(w is other for other in packed))
         if lora is None:
-            return Skeleton(model=model, device=device, weights=weights, adapter=0, unpacked=unpacked)
+            return Skeleton(
+                model=model, device=device, weights=weights, adapter=0, unpacked=unpacked, laid_out=laid_out)
         from peft import get_peft_model
 
         model.requires_grad_(False)
         adapted = get_peft_model(model, lora.config())
-    return Skeleton(model=adapted, device=device, weights=weights, unpacked=unpacked,
+    return Skeleton(model=adapted, device=device, weights=weights, unpacked=unpacked, laid_out=laid_out,
                     adapter=nbytes(p for name, p in adapted.named_parameters() if "lora_" in name))
 
 

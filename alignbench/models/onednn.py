@@ -120,9 +120,16 @@ def by_torch(model: Any) -> None:
             layer.__class__ = nn.Linear
 
 
+def large(model: Any) -> list[Tensor]:
+    """The weights that `unchanging` lays out where this model is on a CPU; of shapes alone, too."""
+    return [layer.weight for layer in model.modules() if _could(layer) and layer.weight.numel() >= LARGE]
+
+
 def _fits(layer: Any) -> bool:
+    return _could(layer) and layer.weight.device.type == "cpu" and layer.weight.numel() >= SMALLEST
+
+
+def _could(layer: Any) -> bool:
     """A linear layer as torch has it, and nothing that only derives from it."""
-    if type(layer) is not nn.Linear or not torch.backends.mkldnn.is_available():
-        return False
-    weight = layer.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= SMALLEST
+    return (type(layer) in (nn.Linear, Linear) and torch.backends.mkldnn.is_available()
+            and bool(layer.weight.dtype == torch.float32))

@@ -201,7 +201,8 @@ class Expected:
         found = [memory.writing(policy, prompts=read, group=each, prompt=prompt, answer=answer, later=others)
                  for read, each, answer, others in drawn]
         most = max(found, key=lambda written: written.cache + written.work)
-        return {"KV cache": most.cache, "activations and logits": most.work}
+        again = {"large weights laid out": policy.laid_out} if policy.laid_out else {}
+        return again | {"KV cache": most.cache, "activations and logits": most.work}
 
     def _rows(self, length: int) -> int:
         """How many of that many tokens are learned from at once."""

@@ -1,11 +1,16 @@
 """The stream of prompts: one order for all, resumed at any point, nothing cut."""
 
+from collections import Counter
 from itertools import islice
 
 import pytest
+from commands import config
 
 from alignbench.core.errors import UserError
 from alignbench.data.stream import PromptStream, once
+from alignbench.models.text import Text
+from alignbench.pipeline import Pipeline
+from alignbench.settings import build, identify, resolve
 
 ROWS = tuple({"id": f"r{i}", "prompt": "x" * (1 + i % 4)} for i in range(10))
 
@@ -80,6 +85,20 @@ def test_prompts_are_tokenised_once():
     prompts = PromptStream(ROWS, lambda text: calls.append(text) or [1], 3, 42, 0, 8)
     list(islice(prompts.after(0), 20))
     assert len(calls) == len(ROWS)
+
+
+def test_checking_leaving_out_and_training_read_a_prompt_once(monkeypatch):
+    read, inner = Counter[str](), Text.prompt
+    monkeypatch.setattr(Text, "prompt", lambda self, prompt: read.update([prompt]) or inner(self, prompt))
+    cfg = config("hardware=cpu", "data.train_rows=20", "data.validation_rows=5", "data.test_rows=5", "rl.too_long=drop")
+    resolved = resolve(cfg)
+    run = Pipeline(build(resolved), resolved, identify(resolved))
+    run.check()
+    taken = next(run.prompts().after(0))
+    rows = run.material.prompts["train"]
+    assert [read[row["prompt"]] for row in rows] == [1] * 20
+    for row, tokens, length in zip(taken.rows, taken.tokens, taken.lengths, strict=True):
+        assert tokens[-length:].tolist() == inner(run.material.text, row["prompt"])
 
 
 def test_a_prompt_that_does_not_fit_is_named_and_never_cut():

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from alignbench.models import logprobs, memory, tiles
+from alignbench.models import logprobs, memory, onednn, tiles
 from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora, Pretrained, Tiny
 from alignbench.models.logprobs import token_logprobs
@@ -90,6 +90,28 @@ def test_the_logits_of_a_large_vocabulary_take_a_tile_on_a_cpu_and_a_slice_on_a_
              for device in ("cpu", "cuda")}
     logits = 16 * 64 * WORDY.vocab_size * 4
     assert found["cpu"] < logits / 2 < 2 * logits < found["cuda"] < 4 * logits
+
+
+def test_large_weights_are_held_once_more_while_tokens_are_written_on_a_cpu() -> None:
+    wide, source = LlamaConfig(**SHAPE.to_dict() | {"hidden_size": 256, "head_dim": 64}), Pretrained(name="x")
+    counted = {device: memory.skeleton(source, texts=(), device=device, config=wide) for device in ("cpu", "cuda")}
+    model = onednn.by_onednn(AutoModelForCausalLM.from_config(wide))
+    with memory.Alive(model.parameters()) as alive:
+        with onednn.unchanging(model):
+            held = alive.now
+        assert alive.now == counted["cuda"].laid_out == 0
+    head = 4 * wide.vocab_size * wide.hidden_size
+    assert held == counted["cpu"].laid_out == head
+
+
+def test_of_weights_in_four_bits_none_is_laid_out_but_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignbench.models.loading._installed", lambda package: True)
+    wide = LlamaConfig(**SHAPE.to_dict() | {"hidden_size": 256, "head_dim": 64, "intermediate_size": 1024})
+    whole, packed = (
+        memory.skeleton(Pretrained(name="x", quantization=bits, lora=Lora()), texts=(), device="cpu", config=wide,
+                        lora=Lora()) for bits in ("none", "nf4"))
+    assert packed.laid_out == 4 * wide.vocab_size * 256
+    assert whole.laid_out == packed.laid_out + 4 * 3 * 3 * 256 * 1024
 
 
 def test_a_longer_answer_and_more_rows_take_more() -> None:
