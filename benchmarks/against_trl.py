@@ -143,10 +143,11 @@ lowest and highest. Seconds differ from machine to machine and from hour to hour
 a round, and they are what to read. Above 1 is in favour of alignbench.
 
 What makes the difference: a prompt is read once for all its answers, in the rollout, in scoring and in the update;
-answers stand behind it in one row without padding, and attention goes over pairs of tokens that see each other and over
-no others; answers that have ended leave the batch; log-probabilities are taken as tokens are sampled; logits are made
-for answers alone; nothing is kept for a gradient that nobody asks for; and on a CPU in float32 oneDNN multiplies in
-place of MKL, which uses half of what AVX-512 can do on processors by AMD: on one by Intel expect less.
+answers stand behind it in one row without padding, and in attention each meets its prompt and itself alone, long
+answers apart from short ones; answers that have ended leave the batch; log-probabilities are taken as tokens are
+sampled; logits are made for answers alone; nothing is kept for a gradient that nobody asks for; and on a CPU in float32
+oneDNN multiplies in place of MKL, which uses half of what AVX-512 can do on processors by AMD: on one by Intel expect
+less.
 """
 STEPS = """\
 ## A step of GRPO against TRL's GRPOTrainer, {name} parameters
