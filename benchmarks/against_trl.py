@@ -167,11 +167,12 @@ are cut by tokens.
 ROLLOUTS = """\
 ## Rollouts alone, against transformers' generate
 
-At most {new_tokens} new tokens, groups of 8, {prompts}. Fixed: no answer ends before. Variable: each
-token ends its answer with a chance of {ending:.0%}; tokens behind the end are not counted. The floor is the time of
-the matrix products of the same steps alone, attention over keys and values among them, where a group reads its prompt
-together and what has ended is not computed: no normalisation, no sampling, no Python. Each layer has keys and values
-of its own in it, as it has in a model.
+At most {new_tokens} new tokens, groups of 8, {prompts}. Fixed: no answer ends before. Variable: each token ends its
+answer with a chance of {ending:.0%}; tokens behind the end are not counted. The floor is the time of the matrix
+products of the same steps alone, attention over keys and values among them, where a group reads its prompt together and
+what has ended is not computed: no normalisation, no sampling, no Python. Each layer has keys and values of its own in
+it, as it has in a model. The gain is least where the model is small and no answer ends early: most of such a step is
+attention over all answers and small calls of torch, which both sides need.
 """
 
 
