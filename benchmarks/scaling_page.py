@@ -206,7 +206,7 @@ def _panel(axes: Any, xs: Sequence[float], lines: dict[str, tuple[Sequence[float
         ink = LIGHT["muted"] if name.startswith((FLOOR, LEAST)) else LIGHT[f"m{place}"]
         axes.plot(*line, color=ink, marker=MARKERS[place], linestyle=DASHES[place], markersize=4, label=name)
     axes.loglog()
-    axes.set_xticks(xs, labels=[short(x) for x in xs], fontsize=7)
+    axes.set_xticks(xs, labels=[short(x) for x in xs], fontsize=8)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     for axis in (axes.xaxis, axes.yaxis):

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from alignbench.models.adapters import is_adapted
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.logprobs import at_once, token_logprobs
-from alignbench.models.onednn import large
+from alignbench.models.onednn import large_weights
 from alignbench.models.tiles import ModelHead
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -114,7 +114,8 @@ def skeleton(source: Pretrained, *, texts: Sequence[str], device: str, scalar: b
         packed = _packed(model) if source.quantization == "nf4" else []
         weights = nbytes(model.parameters()) - nbytes(packed) + int(NF4 * sum(w.numel() for w in packed))
         unpacked = max((w.nbytes for w in packed), default=0)
-        laid_out = nbytes(w for w in large(model) if device == "cpu" and not any(w is other for other in packed))
+        again = large_weights(model) if device == "cpu" else []
+        laid_out = nbytes(w for w in again if not any(w is other for other in packed))
         if lora is None:
             return Skeleton(
                 model=model, device=device, weights=weights, adapter=0, unpacked=unpacked, laid_out=laid_out)

@@ -120,7 +120,7 @@ def by_torch(model: Any) -> None:
             layer.__class__ = nn.Linear
 
 
-def large(model: Any) -> list[Tensor]:
+def large_weights(model: Any) -> list[Tensor]:
     """The weights that `unchanging` lays out where this model is on a CPU; of shapes alone, too."""
     return [layer.weight for layer in model.modules() if _could(layer) and layer.weight.numel() >= LARGE]
 
