@@ -14,8 +14,16 @@ from alignbench.core.words import typed
 
 KEYS = ("after", "before", "prompts", "samples", "to")
 GROUPS = ("reward", "data", "hardware")
-READ = (*GROUPS, "eval.decoding", "eval.temperature", "eval.seed", "eval.max_new_tokens", "rl.max_new_tokens",
-        "rl.max_prompt_tokens", "rl.too_long")
+READ = (
+    *GROUPS,
+    "eval.decoding",
+    "eval.temperature",
+    "eval.seed",
+    "eval.max_new_tokens",
+    "rl.max_new_tokens",
+    "rl.max_prompt_tokens",
+    "rl.too_long",
+)
 """What of a run's config is read here, and so may be changed."""
 USAGE = """\
 Let an original and a trained model answer the same prompts, score the answers, and say what training changed.
@@ -114,7 +122,8 @@ def _options(options: dict[str, str]) -> dict[str, Any]:
     if not options:
         return {}
     ConfigStore.instance().store(
-        name="compare", node={"defaults": ["_self_", *({group: option} for group, option in options.items())]})
+        name="compare", node={"defaults": ["_self_", *({group: option} for group, option in options.items())]}
+    )
     with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
         return resolve(compose("compare"))
 

@@ -40,8 +40,10 @@ class Contest:
         base = Foundations(job, dict(run.config), identify(run.config), material)
         made = run.artifact("reward_model") if material.trains_reward_model else None
         if material.trains_reward_model and made is None:
-            raise UserError(f"reward={job.names.reward} needs a reward model, and the run was made without one: say "
-                            "where one is with reward.path=<folder>")
+            raise UserError(
+                f"reward={job.names.reward} needs a reward model, and the run was made without one: say "
+                "where one is with reward.path=<folder>"
+            )
         return cls(run=run, base=base, rows=rows, quality=quality, samples=samples, judge=base.judge(made))
 
     @property
@@ -52,7 +54,9 @@ class Contest:
         scorer = job.reward if self.judge is None else job.reward.with_model(self.judge)
         return {
             "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if drawn else "greedy",
-            "answer_limit": self._max_new_tokens, "reward": job.names.reward, "reward_sha256": scorer.fingerprint(),
+            "answer_limit": self._max_new_tokens,
+            "reward": job.names.reward,
+            "reward_sha256": scorer.fingerprint(),
         }
 
     @property
@@ -66,10 +70,17 @@ class Contest:
         job.hardware.hasten(model)
         policy = CausalPolicy(model, text)
         examiner = Examiner(
-            policy=policy, scorer=self.base.scorer(self.judge, policy.text), quality=self.quality, settings=job.eval,
-            held_out=None, max_new_tokens=self._max_new_tokens, batch_size=job.hardware.eval_batch_size,
-            microbatch_size=job.hardware.rows_at_once, tokens_per_microbatch=job.hardware.tokens_at_once,
-            max_prompt_tokens=job.rl.max_prompt_tokens)
+            policy=policy,
+            scorer=self.base.scorer(self.judge, policy.text),
+            quality=self.quality,
+            settings=job.eval,
+            held_out=None,
+            max_new_tokens=self._max_new_tokens,
+            batch_size=job.hardware.eval_batch_size,
+            microbatch_size=job.hardware.rows_at_once,
+            tokens_per_microbatch=job.hardware.tokens_at_once,
+            max_prompt_tokens=job.rl.max_prompt_tokens,
+        )
         found = examiner.answer(self.rows, self.samples)
         return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
 
@@ -78,8 +89,10 @@ def _prompts(material: Material, where: str) -> tuple[Sequence[Row], Quality]:
     """The rows to answer, and their true quality where the data knows it."""
     if where in SPLITS:
         return material.prompts[where], material.job.data.quality
-    rows: list[Row] = [{"id": f"prompt-{number}", **record.columns, "prompt": record.text("prompt")}
-                       for number, record in enumerate(read(files(where)))]
+    rows: list[Row] = [
+        {"id": f"prompt-{number}", **record.columns, "prompt": record.text("prompt")}
+        for number, record in enumerate(read(files(where)))
+    ]
     names = Counter(str(row["id"]) for row in rows)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UserError(f"prompts={where}: the id {twice[0]} stands there more than once")

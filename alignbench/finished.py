@@ -55,8 +55,9 @@ class Finished:
         folder = place.parent if place.name == FINAL else place
         for name in ("config.yaml", "manifest.json", FINAL):
             if not (folder / name).exists():
-                raise UserError(f"{where}: no {name} there; give the folder of a finished run, such as "
-                                "outputs/runs/<study>/<run>")
+                raise UserError(
+                    f"{where}: no {name} there; give the folder of a finished run, such as outputs/runs/<study>/<run>"
+                )
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         return cls(folder, config, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
 

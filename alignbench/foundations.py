@@ -54,8 +54,10 @@ class Foundations:
             liger.check(self.job.model.shape(self.material.texts).model_type)
         critic = self.job.algo.critic
         if critic and critic.start == "reward_model" and not learned(self.job.reward):
-            raise UserError(f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
-                            "set reward=bradley_terry, or algo.critic.start=zero")
+            raise UserError(
+                f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
+                "set reward=bradley_terry, or algo.critic.start=zero"
+            )
         start = self.sft_key()
         if start and not self.store.has(start):
             self.job.sft.examples(self.material.demonstrations, self.material.text)
@@ -78,8 +80,9 @@ class Foundations:
         job, state = self.job, RunState()
         model, text = self.load(None, job.sft.seed)
         policy = CausalPolicy(model, text)
-        reports = job.sft.run(policy, self.material.demonstrations, job.hardware.rows_at_once, job.invariants,
-                              job.hardware.tokens_at_once)
+        reports = job.sft.run(
+            policy, self.material.demonstrations, job.hardware.rows_at_once, job.invariants, job.hardware.tokens_at_once
+        )
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
             tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
             for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
@@ -119,7 +122,8 @@ class Foundations:
             return None
         folder = made.path / MODEL if made else Path(str(reward.path))
         model = reward_models.trained(
-            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved())
+            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved()
+        )
         self.job.hardware.hasten(model.model)
         return model
 
@@ -133,8 +137,10 @@ class Foundations:
         if settings is None or settings.start == "zero" or judge is None:
             return settings and critics.make(model, settings, seed=seed)
         if reward_models.reading(judge, text) is not judge:
-            raise UserError("algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
-                            "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model")
+            raise UserError(
+                "algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
+                "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model"
+            )
         scale = self.job.reward.scale(judge.calibration)
         return critics.make(model, settings, seed=seed, judge=judge.model, scale=scale)
 
@@ -143,8 +149,13 @@ class Foundations:
         pairs, size = self.material.comparisons, job.hardware.rows_at_once
         trunk = start.path / MODEL if start and settings.start == "sft" else None
         model = reward_models.untrained(
-            job.model, texts=self.material.texts, start=trunk, lora=settings.lora,
-            device=job.hardware.resolved(), seed=settings.seed)
+            job.model,
+            texts=self.material.texts,
+            start=trunk,
+            lora=settings.lora,
+            device=job.hardware.resolved(),
+            seed=settings.seed,
+        )
         job.hardware.hasten(model.model)
         job.hardware.spare(model.model)
         reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_at_once)
@@ -156,8 +167,10 @@ class Foundations:
                 state = report.state
             told = settings.examine(model, pairs["validation"], pairs["test"], size)
             tracker.record("reward_model", state.step, preferring.numbers(told))
-        display.say(f"reward model: {told['accuracy']:.1%} of {told['pairs']} held-out pairs ranked right, calibration "
-                    f"error {told['ece']:.3f} at temperature {told['temperature']:.3g}")
+        display.say(
+            f"reward model: {told['accuracy']:.1%} of {told['pairs']} held-out pairs ranked right, calibration "
+            f"error {told['ece']:.3f} at temperature {told['temperature']:.3g}"
+        )
         for complaint in settings.check(told):
             display.say(f"warning: {complaint}")
         model.save(folder / MODEL, told)
@@ -188,13 +201,26 @@ class Foundations:
     ) -> Tracker:
         """The logbook of a phase."""
         job, who = self.job, self.identity
-        tags = {record.STUDY: who.study, record.METHOD: who.method if phase == "rl" else phase, record.MODEL: who.model,
-                record.SEED: str(who.seed if seed is None else seed), record.PHASE: phase, record.KEY: name or who.key,
-                record.RUN_DIR: str(folder.resolve())}
+        tags = {
+            record.STUDY: who.study,
+            record.METHOD: who.method if phase == "rl" else phase,
+            record.MODEL: who.model,
+            record.SEED: str(who.seed if seed is None else seed),
+            record.PHASE: phase,
+            record.KEY: name or who.key,
+            record.RUN_DIR: str(folder.resolve()),
+        }
         return Tracker.open(
-            folder, uri=job.tracking.uri, output_dir=Path(job.output_dir), experiment=job.tracking.experiment,
-            run_name=name or who.run_dir.name, tags=tags, params=flatten(self.config), enabled=job.tracking.enabled,
-            resume_after=resume_after)
+            folder,
+            uri=job.tracking.uri,
+            output_dir=Path(job.output_dir),
+            experiment=job.tracking.experiment,
+            run_name=name or who.run_dir.name,
+            tags=tags,
+            params=flatten(self.config),
+            enabled=job.tracking.enabled,
+            resume_after=resume_after,
+        )
 
     def _make(self, phase: str, ingredients: dict[str, Any], train: "Train", display: Display) -> Artifact:
         name = key(phase, ingredients)

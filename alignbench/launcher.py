@@ -247,8 +247,13 @@ def refuse_a_judge_that_cannot_be_asked(config: DictConfig) -> None:
     """Raise UserError before a study whose judge lacks its key, or has left, rather than after days of training."""
     if "model" not in config.judge:
         return
-    question = {"seeds": {}, "paired": False, "judge": OmegaConf.to_container(config.judge), "prompts": [],
-                "answer_tokens": 0}
+    question = {
+        "seeds": {},
+        "paired": False,
+        "judge": OmegaConf.to_container(config.judge),
+        "prompts": [],
+        "answer_tokens": 0,
+    }
     problems = analyst.forecast(question)["problems"]
     if problems:
         raise UserError("\n".join([*problems, "Nothing was started; judge=none asks nobody."]))

@@ -26,8 +26,10 @@ class Material:
     def prompts(self) -> dict[str, Sequence[Row]]:
         """The rows to answer, of each split."""
         limit, keep_all = self.job.rl.max_prompt_tokens, self.job.rl.too_long == "error"
-        return {split: rows if keep_all else [r for r in rows if len(self.encode(r["prompt"])) <= limit]
-                for split, rows in self.all_prompts.items()}
+        return {
+            split: rows if keep_all else [r for r in rows if len(self.encode(r["prompt"])) <= limit]
+            for split, rows in self.all_prompts.items()
+        }
 
     @cached_property
     def demonstrations(self) -> Sequence[Row]:
@@ -81,8 +83,10 @@ class Material:
 
     def notes(self) -> dict[str, int]:
         """What became of the source's rows, in the dataset's words, and how many prompts were too long."""
-        short = {f"{split} prompts too long": len(rows) - len(self.prompts[split])
-                 for split, rows in self.all_prompts.items()}
+        short = {
+            f"{split} prompts too long": len(rows) - len(self.prompts[split])
+            for split, rows in self.all_prompts.items()
+        }
         return {**self.job.data.notes(), **{what: count for what, count in short.items() if count}}
 
     def describe(self) -> dict[str, Any]:
@@ -111,8 +115,10 @@ class Material:
     def _check_rows(self) -> None:
         for split, rows in self.prompts.items():
             if not rows:
-                raise UserError(f"no {split} prompt is left: each has more than rl.max_prompt_tokens="
-                                f"{self.job.rl.max_prompt_tokens} tokens. Raise it")
+                raise UserError(
+                    f"no {split} prompt is left: each has more than rl.max_prompt_tokens="
+                    f"{self.job.rl.max_prompt_tokens} tokens. Raise it"
+                )
 
     def _check_reward(self) -> None:
         for rows in self.prompts.values():
@@ -123,8 +129,10 @@ class Material:
         rl, measured = self.job.rl, self.job.eval.max_new_tokens or 0
         for limit, answer in (("rl.max_new_tokens", rl.max_new_tokens), ("eval.max_new_tokens", measured)):
             if rl.max_prompt_tokens + answer > self.text.context:
-                raise UserError(f"rl.max_prompt_tokens={rl.max_prompt_tokens} + {limit}={answer} is more than the "
-                                f"model's context of {self.text.context} tokens: lower one of them")
+                raise UserError(
+                    f"rl.max_prompt_tokens={rl.max_prompt_tokens} + {limit}={answer} is more than the "
+                    f"model's context of {self.text.context} tokens: lower one of them"
+                )
         for rows in self.prompts.values():
             tokenise(rows, self.encode, rl.max_prompt_tokens)
         _ = self.held_out

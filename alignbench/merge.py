@@ -13,7 +13,7 @@ KEYS, PRECISIONS = ("run", "to", "dtype"), ("float32", "bfloat16", "float16")
 USAGE = f"""\
 Merge the adapter of a finished run into its base, and save the whole model with its tokenizer and its card.
 
-  python -m alignbench.merge run=FOLDER [to=FOLDER] [dtype={'|'.join(PRECISIONS)}]
+  python -m alignbench.merge run=FOLDER [to=FOLDER] [dtype={"|".join(PRECISIONS)}]
 
   run=FOLDER   the run's folder, as outputs/runs/<study>/<run>
   to=FOLDER    where the model goes (default: merged/ in the run's folder)

@@ -41,8 +41,13 @@ from alignbench.store.tracker import Tracker
 
 MADE_OF = ("data", "prompt_order", "artifacts", "reward")
 """What a run was made of beside its config: a checkpoint must have been made of the same."""
-SHOWN = {"rewards/mean": "reward", record.EVAL_ACCURACY: "accuracy", record.EVAL_GOLD: "gold",
-         "rollout/response_length": "tokens", "rollout/kl_sequence": "KL"}
+SHOWN = {
+    "rewards/mean": "reward",
+    record.EVAL_ACCURACY: "accuracy",
+    record.EVAL_GOLD: "gold",
+    "rollout/response_length": "tokens",
+    "rollout/kl_sequence": "KL",
+}
 
 
 def run(cfg: DictConfig) -> None:
@@ -129,8 +134,9 @@ class Pipeline:
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
         with made_whole(diary.folder / "final") as final:
             loading.save(policy.model, policy.text, final)
-            write_card(diary.folder, final, "full" if self.job.model.lora is None else "adapter",
-                       to_be=diary.folder / "final")
+            write_card(
+                diary.folder, final, "full" if self.job.model.lora is None else "adapter", to_be=diary.folder / "final"
+            )
         self._say_what_became_of_it(best, numbers, diary, display)
 
     # --- reinforcement learning -----------------------------------------------------------------------------------
@@ -147,18 +153,37 @@ class Pipeline:
         """The training prompts, in the order of this seed."""
         rl, material = self.job.rl, self.material
         return PromptStream(
-            material.prompts["train"], material.encode, rl.prompts_per_step(self.job.algo), self.job.seed,
-            material.text.pad, rl.max_prompt_tokens)
+            material.prompts["train"],
+            material.encode,
+            rl.prompts_per_step(self.job.algo),
+            self.job.seed,
+            material.text.pad,
+            rl.max_prompt_tokens,
+        )
 
     def train(
-        self, examiner: Examiner, stream: PromptStream, checkpoints: Checkpoints, saved: tuple[int, Any] | None,
-        tracker: Tracker, display: Display, under: dict[str, Any],
+        self,
+        examiner: Examiner,
+        stream: PromptStream,
+        checkpoints: Checkpoints,
+        saved: tuple[int, Any] | None,
+        tracker: Tracker,
+        display: Display,
+        under: dict[str, Any],
     ) -> tuple[RunState, Best]:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
         job, policy, best = self.job, examiner.policy, Best(self.job.eval)
         invariants, witness = self._invariants(), Witness(examiner.scorer)
-        engine = job.rl.engine(policy, witness, job.algo, job.seed, job.hardware.rows_at_once, invariants,
-                               job.hardware.tokens_at_once, job.hardware.rollouts_at_once)
+        engine = job.rl.engine(
+            policy,
+            witness,
+            job.algo,
+            job.seed,
+            job.hardware.rows_at_once,
+            invariants,
+            job.hardware.tokens_at_once,
+            job.hardware.rollouts_at_once,
+        )
         if job.hardware.sampler == "vllm":
             engine = replace(engine, sampler=job.rl.vllm(policy, job.hardware.sampler_cache_gib))
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
@@ -177,9 +202,7 @@ class Pipeline:
                 checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
         return state, best
 
-    def _measured(
-        self, reports: Iterator[StepReport], examiner: Examiner, tracker: Tracker
-    ) -> Iterator[StepReport]:
+    def _measured(self, reports: Iterator[StepReport], examiner: Examiner, tracker: Tracker) -> Iterator[StepReport]:
         """The reports, with the measures of the evaluation in those where one is due."""
         for report in reports:
             if not self.job.eval.is_due(report.state.step, self.job.rl.is_over(report.state)):
@@ -203,10 +226,17 @@ class Pipeline:
         """Measures this policy the same way every time."""
         job = self.job
         return Examiner(
-            policy=policy, scorer=scorer, quality=job.data.quality, settings=job.eval,
-            max_new_tokens=job.eval.max_new_tokens or job.rl.max_new_tokens, batch_size=job.hardware.eval_batch_size,
-            microbatch_size=job.hardware.rows_at_once, tokens_per_microbatch=job.hardware.tokens_at_once,
-            max_prompt_tokens=job.rl.max_prompt_tokens, held_out=self.material.held_out)
+            policy=policy,
+            scorer=scorer,
+            quality=job.data.quality,
+            settings=job.eval,
+            max_new_tokens=job.eval.max_new_tokens or job.rl.max_new_tokens,
+            batch_size=job.hardware.eval_batch_size,
+            microbatch_size=job.hardware.rows_at_once,
+            tokens_per_microbatch=job.hardware.tokens_at_once,
+            max_prompt_tokens=job.rl.max_prompt_tokens,
+            held_out=self.material.held_out,
+        )
 
     def validate(self, examiner: Examiner) -> dict[str, float]:
         """The marks on validation prompts, while training."""
@@ -237,10 +267,14 @@ class Pipeline:
         """What this run was made of."""
         job = self.job
         return {
-            "versions": versions(), "git": git_state(), "command": sys.argv,
-            "device": job.hardware.resolved(), "threads": job.hardware.threads_used(),
+            "versions": versions(),
+            "git": git_state(),
+            "command": sys.argv,
+            "device": job.hardware.resolved(),
+            "threads": job.hardware.threads_used(),
             "dtype": str(job.model.torch_dtype(job.hardware.resolved())).removeprefix("torch."),
-            "data": self.material.describe(), "prompt_order": stream.order_hash(),
+            "data": self.material.describe(),
+            "prompt_order": stream.order_hash(),
             "artifacts": {name: artifact.key for name, artifact in made.items()},
             "artifact_costs": {name: cost(artifact) for name, artifact in made.items()},
             "reward": {"name": job.names.reward, "sha256": scorer.fingerprint()},
@@ -248,12 +282,12 @@ class Pipeline:
             "ledger": None,
         }
 
-    def _say_what_became_of_it(
-        self, best: Best, numbers: dict[str, float], diary: Diary, display: Display
-    ) -> None:
+    def _say_what_became_of_it(self, best: Best, numbers: dict[str, float], diary: Diary, display: Display) -> None:
         if best.step is not None:
             bound = "" if best.within_bound else f"; none had a KL within eval.max_kl={self.job.eval.max_kl:g}"
             display.say(f"{self.name} ends with the weights of step {best.step}{bound}")
         mark = next(m for m in ("gold", "accuracy", "avg_reward") if f"final/{m}" in numbers)
-        display.say(f"{self.name} is done: test {mark.replace('avg_', '')} {numbers[f'final/{mark}']:.3f} "
-                    f"(start {numbers[f'final/start_{mark}']:.3f}); everything is in {diary.folder}")
+        display.say(
+            f"{self.name} is done: test {mark.replace('avg_', '')} {numbers[f'final/{mark}']:.3f} "
+            f"(start {numbers[f'final/start_{mark}']:.3f}); everything is in {diary.folder}"
+        )

@@ -72,7 +72,9 @@ def main(folder: Path) -> None:
     told = {
         "seconds": {"rl": _pace(steps), "answer": measured / (2 * len(probe.material.prompts["validation"]))},
         "start": {name: value for name, value in steps[0].items() if name.startswith("eval/")},
-        "steps": steps[1:], "peak": steps[-1][record.PEAK_MEMORY]}
+        "steps": steps[1:],
+        "peak": steps[-1][record.PEAK_MEMORY],
+    }
     for phase, made in (("sft", start), ("reward model", preferences)):
         if made is not None and phase not in asked["ready"]:
             told["seconds"][phase] = _pace(_records(folder / "artifacts" / f"{made.key}.tracking"))

@@ -43,8 +43,10 @@ class Tracking:
 
     def __post_init__(self) -> None:
         if urlsplit(self.uri or "").password is not None:
-            raise UserError("uri has a password in it, and every run writes its config down: leave it out, and set "
-                            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead")
+            raise UserError(
+                "uri has a password in it, and every run writes its config down: leave it out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +185,13 @@ def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
             raise UserError(f"{what}={value!r} names a folder: use letters, digits, dot, dash and underscore")
     folder = f"{names['method']}-{names['model']}-s{config['seed']}-{key[:8]}"
     return Identity(
-        study=study, method=names["method"], model=names["model"], seed=config["seed"], key=key,
-        run_dir=Path(config["output_dir"]) / "runs" / study / folder)
+        study=study,
+        method=names["method"],
+        model=names["model"],
+        seed=config["seed"],
+        key=key,
+        run_dir=Path(config["output_dir"]) / "runs" / study / folder,
+    )
 
 
 def section(config: Mapping[str, Any], path: str) -> Any:
@@ -244,8 +251,9 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise UserError(f"{path}: {cls.__name__} is not a {part.__name__}")
         return built
     if hint is Any:
-        raise UserError(f"{path}={value!r}: a section of settings is expected; choose an option of the group with "
-                        f"{path}=<option>")
+        raise UserError(
+            f"{path}={value!r}: a section of settings is expected; choose an option of the group with {path}=<option>"
+        )
     if part is not None and value is not None:
         keys = ", ".join(f.name for f in fields(part))
         raise UserError(f"{path}={value!r}: a section with the keys {keys} is expected")

@@ -70,8 +70,10 @@ def _files(words: dict[str, str]) -> tuple[Path, Path]:
         return Path(words["before"]), Path(words["after"])
     start, end = (Path(words["run"]) / name for name in ("eval_start.jsonl", "eval.jsonl"))
     if end.is_file() and not start.is_file():
-        raise UserError(f"{words['run']} did not keep the answers that it began with: draw them anew with "
-                        f"python -m alignbench.compare after={words['run']}")
+        raise UserError(
+            f"{words['run']} did not keep the answers that it began with: draw them anew with "
+            f"python -m alignbench.compare after={words['run']}"
+        )
     return start, end
 
 

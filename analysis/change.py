@@ -65,8 +65,9 @@ def problems(before: Sequence[Row], after: Sequence[Row]) -> list[Problem]:
     """Both files problem by problem. Raises UserError when they do not hold as many answers to the same prompts."""
     old, new = _by_prompt(before), _by_prompt(after)
     if strange := [name for name in (*old, *new) if name not in old or name not in new]:
-        raise UserError(f"prompt {strange[0]} is in one file only ({len(strange)} such): compare answers to the same "
-                        "prompts")
+        raise UserError(
+            f"prompt {strange[0]} is in one file only ({len(strange)} such): compare answers to the same prompts"
+        )
     names = [name for name in NAMES if all(_value(name, row) is not None for row in (*before, *after))]
     if not names:
         raise UserError("no score is there for every answer: rows need `scores` with `total`, as a run writes them")
@@ -75,8 +76,9 @@ def problems(before: Sequence[Row], after: Sequence[Row]) -> list[Problem]:
             raise UserError(f"an answer to prompt {broken[0]} has no finite number as its {metric_named(name).label}")
     sizes = {len(rows) for group in (old, new) for rows in group.values()}
     if len(sizes) > 1:
-        raise UserError(f"there are {min(sizes)} to {max(sizes)} answers to a prompt: give as many to each, before and "
-                        "after")
+        raise UserError(
+            f"there are {min(sizes)} to {max(sizes)} answers to a prompt: give as many to each, before and after"
+        )
     return [_problem(name, old[name], new[name], names) for name in old]
 
 
@@ -113,8 +115,13 @@ def _problem(prompt_id: str, old: Sequence[Row], new: Sequence[Row], names: Sequ
     if len({row["prompt"] for row in (*old, *new)}) > 1:
         raise UserError(f"prompt {prompt_id} is not the same text in both files: compare answers to the same prompts")
     means = {name: (_mean(name, old), _mean(name, new)) for name in names}
-    return Problem(prompt_id=prompt_id, prompt=old[0]["prompt"], reference=old[0].get("reference"),
-                   answers=(tuple(old), tuple(new)), scores=means)
+    return Problem(
+        prompt_id=prompt_id,
+        prompt=old[0]["prompt"],
+        reference=old[0].get("reference"),
+        answers=(tuple(old), tuple(new)),
+        scores=means,
+    )
 
 
 def _mean(name: str, rows: Sequence[Row]) -> float:

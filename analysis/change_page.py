@@ -69,8 +69,12 @@ def _as_data(change: Change) -> dict[str, Any]:
     test, discordant = change.test, change.mcnemar
     mcnemar: dict[str, Any] = {"only_before": None, "only_after": None, "p": None, "reason": "not_right_or_wrong_once"}
     if discordant is not None:
-        mcnemar = {"only_before": change.worsened, "only_after": change.improved, "p": discordant.p,
-                   "reason": discordant.reason}
+        mcnemar = {
+            "only_before": change.worsened,
+            "only_after": change.improved,
+            "p": discordant.p,
+            "reason": discordant.reason,
+        }
     return {
         "before_mean": change.means[0],
         "after_mean": change.means[1],
@@ -94,8 +98,10 @@ def _interval(estimate: Estimate) -> dict[str, Any]:
 
 
 def _row(problem: Problem) -> dict[str, Any]:
-    scores = {name: {"before": before, "after": after, "change": problem.change(name)}
-              for name, (before, after) in problem.scores.items()}
+    scores = {
+        name: {"before": before, "after": after, "change": problem.change(name)}
+        for name, (before, after) in problem.scores.items()
+    }
     return {"prompt_id": problem.prompt_id, "prompt": problem.prompt, "reference": problem.reference, **scores}
 
 
@@ -105,11 +111,23 @@ def _row(problem: Problem) -> dict[str, Any]:
 def as_markdown(page: Page) -> str:
     """The same for people, with answers side by side."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, autoescape=False, keep_trailing_newline=True)
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
     words = {
-        "page": page, "picked": picked(page.problems), "headline": headline(page), "improvement": improvement,
-        "percentage": percentage, "share": share, "mcnemar": mcnemar, "cell": cell, "fenced": fenced,
+        "page": page,
+        "picked": picked(page.problems),
+        "headline": headline(page),
+        "improvement": improvement,
+        "percentage": percentage,
+        "share": share,
+        "mcnemar": mcnemar,
+        "cell": cell,
+        "fenced": fenced,
         "counted": counted,
     }
     return environment.get_template("change.md").render(words)
@@ -118,8 +136,12 @@ def as_markdown(page: Page) -> str:
 def terminal_text(page: Page) -> str:
     """The same in brief, in plain ASCII."""
     before, after = page.names
-    lines = [headline(page), f"before: {before}", f"after: {after}",
-             f"{counted(len(page.problems), 'problem')}, {counted(page.samples, 'answer')} to each"]
+    lines = [
+        headline(page),
+        f"before: {before}",
+        f"after: {after}",
+        f"{counted(len(page.problems), 'problem')}, {counted(page.samples, 'answer')} to each",
+    ]
     for change in page.changes:
         metric = change.metric
         lines += [

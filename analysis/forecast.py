@@ -62,8 +62,11 @@ def answer(question: Question, today: date) -> dict[str, Any]:
             _attempt(partial(endpoint.key, judge), problems)
     if any(judge.mode == "ask" for judge in judges) and find_spec("openai") is None:
         problems.append("a judge needs the openai package: pip install -e '.[judge]'")
-    return {"effects": effects(question), "judges": [cost(judge, question) for judge in judges],
-            "problems": list(dict.fromkeys(problems))}
+    return {
+        "effects": effects(question),
+        "judges": [cost(judge, question) for judge in judges],
+        "problems": list(dict.fromkeys(problems)),
+    }
 
 
 def effects(question: Question) -> list[dict[str, Any]]:
@@ -71,8 +74,11 @@ def effects(question: Question) -> list[dict[str, Any]]:
     found = []
     for first, second in combinations(question.seeds, 2):
         one, other = set(question.seeds[first]), set(question.seeds[second])
-        smallest = minimum_detectable_d_z(len(one & other)) if question.paired else (
-            minimum_detectable_d(len(one), len(other)))
+        smallest = (
+            minimum_detectable_d_z(len(one & other))
+            if question.paired
+            else (minimum_detectable_d(len(one), len(other)))
+        )
         found.append({"methods": [first, second], "seeds": [len(one), len(other)], "smallest": smallest})
     return found
 
@@ -86,8 +92,13 @@ def cost(judge: Judge, question: Question) -> dict[str, Any]:
     some = chosen[:: max(len(chosen) // SAMPLED, 1)]
     pairs = [Pair("one", "other", 0, row["id"], row["prompt"], row["reference"], (text, text)) for row in some]
     each = sum(expected_price(Game(template, pair, 0).request, judge) for pair in pairs) / max(len(pairs), 1)
-    return {"model": judge.model, "calls": calls, "dollars": each * calls, "limit": judge.max_dollars,
-            "key": judge.api_key_env}
+    return {
+        "model": judge.model,
+        "calls": calls,
+        "dollars": each * calls,
+        "limit": judge.max_dollars,
+        "key": judge.api_key_env,
+    }
 
 
 def _panel(section: Any) -> Panel | None:

@@ -41,8 +41,10 @@ def _chart(name: str, found: Tally, treatment: Arm, baseline: Arm) -> Chart:
     axes.text(value, 0.33, percent(found.score.value), ha="center", fontsize=11, fontweight="bold", color=INK)
     ticks(axes, "x", 5, lambda tick: f"{tick:g}%")
     caption_axes(figure, axes, "", f"score of {treatment.label}, 95% interval")
-    spoken = (f"{treatment.label} wins {found.win}, ties {found.tie}, {baseline.label} wins {found.loss}; score of "
-              f"{treatment.label} {share(found.score)}")
+    spoken = (
+        f"{treatment.label} wins {found.win}, ties {found.tie}, {baseline.label} wins {found.loss}; score of "
+        f"{treatment.label} {share(found.score)}"
+    )
     return Chart(name, to_svg(figure, name, spoken))
 
 

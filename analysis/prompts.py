@@ -90,7 +90,8 @@ def advice(rows: Sequence[ByPrompt]) -> str:
     scale, unit = row.pair.metric.scale, row.pair.metric.unit
     now, seeds, prompts = (
         significant(scale * error, 2)
-        for error in (budget.error(), budget.error(times_seeds=2), budget.error(times_prompts=2)))
+        for error in (budget.error(), budget.error(times_seeds=2), budget.error(times_prompts=2))
+    )
     of = "" if len(rows) == 1 else f" ({method_label(row.pair.treatment)} and {method_label(row.pair.baseline)})"
     return (
         f"{lead}: the standard error of the difference{of} is {now}{f' {unit}' if unit else ''}; "

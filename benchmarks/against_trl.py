@@ -24,8 +24,11 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "outputs" / "benchmarks"
 TRL = "1.16.0"
 OURS, AS_IT_COMES, TRL_SIDE = "alignbench", "as it comes", "TRL"
-SIDES = {OURS: ("benchmarks.contest_ours", "rescored"), AS_IT_COMES: ("benchmarks.contest_ours", "auto"),
-         TRL_SIDE: ("benchmarks.contest_trl",)}
+SIDES = {
+    OURS: ("benchmarks.contest_ours", "rescored"),
+    AS_IT_COMES: ("benchmarks.contest_ours", "auto"),
+    TRL_SIDE: ("benchmarks.contest_trl",),
+}
 """Name -> module, and the words it is started with after setting and folder."""
 MIB = 1 << 20
 
@@ -40,16 +43,37 @@ def python() -> Path:
     if not ready.is_file():
         say(f"installing trl {TRL} and what it needs into {home.relative_to(ROOT)}")
         venv.create(home, with_pip=True, clear=True)
-        subprocess.run([interpreter, "-m", "pip", "install", "-qq", "--no-compile", "--disable-pip-version-check", "-c",
-                        ROOT / "constraints" / "cpu.txt", "-e", ROOT, f"trl=={TRL}"], check=True)
+        subprocess.run(
+            [
+                interpreter,
+                "-m",
+                "pip",
+                "install",
+                "-qq",
+                "--no-compile",
+                "--disable-pip-version-check",
+                "-c",
+                ROOT / "constraints" / "cpu.txt",
+                "-e",
+                ROOT,
+                f"trl=={TRL}",
+            ],
+            check=True,
+        )
         ready.touch()
     return interpreter
 
 
 def run(module: str, *words: Any, setting: Setting) -> Any:
     """What a module prints as its last line, in a process of its own."""
-    done = subprocess.run([python(), "-m", module, *map(str, words)], cwd=ROOT, env=environment(setting), check=True,
-                          stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [python(), "-m", module, *map(str, words)],
+        cwd=ROOT,
+        env=environment(setting),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -105,8 +129,10 @@ def of_steps(found: Found) -> str:
     rows = []
     for name, (read, form, more) in MEASURES.items():
         sides = {side: [read(told) for told in rounds] for side, rounds in found.items()}
-        times = [spread(a / b if more else b / a for a, b in zip(sides[side], sides[TRL_SIDE], strict=True))
-                 for side in (OURS, AS_IT_COMES)]
+        times = [
+            spread(a / b if more else b / a for a, b in zip(sides[side], sides[TRL_SIDE], strict=True))
+            for side in (OURS, AS_IT_COMES)
+        ]
         rows.append([name, *(spread(numbers, form) for numbers in sides.values()), *(f"**{each}**" for each in times)])
     return table(["", *SIDES, "times better", "as it comes"], rows)
 
@@ -190,12 +216,20 @@ def chapter(setting: Setting, found: Found) -> str:
     """What was found of the steps of one model."""
     trained = f"The weights come from {setting.imitation_steps} steps of imitation."
     weights = trained if setting.imitation_steps else "The weights are random."
-    facts = vars(setting) | {"rate": LEARNING_RATE, "clip": CLIP, "kl": KL, "weights": weights,
-                             "s": "" if setting.threads == 1 else "s"}
+    facts = vars(setting) | {
+        "rate": LEARNING_RATE,
+        "clip": CLIP,
+        "kl": KL,
+        "weights": weights,
+        "s": "" if setting.threads == 1 else "s",
+    }
     parts = [filled(STEPS.format(**facts)), of_steps(found)]
     if setting.snapshot_every:
-        parts += [f"Held-out accuracy (greedy, {HELD_OUT} problems) after each {setting.snapshot_every} steps, and the "
-                  "seconds of training until then:", of_accuracy(found)]
+        parts += [
+            f"Held-out accuracy (greedy, {HELD_OUT} problems) after each {setting.snapshot_every} steps, and the "
+            "seconds of training until then:",
+            of_accuracy(found),
+        ]
     return "\n\n".join(parts)
 
 

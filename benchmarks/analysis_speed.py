@@ -1,7 +1,7 @@
 """How long `python -m analysis` takes on a large synthetic study: 60 runs, 1,000 steps, 20 metrics at each.
 
-    python -m benchmarks.analysis_speed [folder]          keeps the study in the folder, and finds it there again
-    python -m benchmarks.analysis_speed folder --profile   says where the time goes
+python -m benchmarks.analysis_speed [folder]          keeps the study in the folder, and finds it there again
+python -m benchmarks.analysis_speed folder --profile   says where the time goes
 """
 
 import hashlib

@@ -75,7 +75,8 @@ def make_model(setting: Setting, folder: Path) -> Path:
         return target
     rows = data().demonstrations()
     model, text = Tiny(dtype="float32", **setting.sizes).load(
-        texts=[row["prompt"] + row["completion"] for row in rows], start=None, device="cpu", seed=0)
+        texts=[row["prompt"] + row["completion"] for row in rows], start=None, device="cpu", seed=0
+    )
     if setting.imitation_steps:
         rates = AdamW(learning_rate=4e-3, weight_decay=0.01, warmup_steps=30, schedule="cosine")
         imitation = SFT(steps=setting.imitation_steps, optimizer=rates)
@@ -88,7 +89,8 @@ def make_model(setting: Setting, folder: Path) -> Path:
 def load(folder: Path) -> tuple[Any, Text]:
     """The model and its tokenizer, fp32."""
     return Pretrained(name="contest", path=str(folder), dtype="float32").load(
-        texts=(), start=None, device="cpu", seed=0)
+        texts=(), start=None, device="cpu", seed=0
+    )
 
 
 def load_plainly(folder: Path) -> tuple[Any, Text]:
@@ -125,9 +127,17 @@ class Clock:
         for seconds, weights in self.kept:
             policy.model.load_state_dict(weights)
             curve.append((seconds, accuracy(policy, self.setting)))
-        print(json.dumps({  # noqa: T201  this is how the two processes speak
-            "steps": self.steps[1:], "memory": self.memory, "loaded": self.loaded, "curve": curve,
-            "whole": perf_counter() - started}))
+        print(
+            json.dumps(
+                {  # noqa: T201  this is how the two processes speak
+                    "steps": self.steps[1:],
+                    "memory": self.memory,
+                    "loaded": self.loaded,
+                    "curve": curve,
+                    "whole": perf_counter() - started,
+                }
+            )
+        )
 
 
 def accuracy(policy: CausalPolicy, setting: Setting) -> float:
@@ -135,8 +145,10 @@ def accuracy(policy: CausalPolicy, setting: Setting) -> float:
     policy.model.eval()
     rows: list[Row] = list(data().prompts("validation"))
     sampler = Sampler(policy=policy, max_new_tokens=setting.new_tokens, temperature=0.0)
-    marks = [ExactMatch()(sampler(prompts, 1, 0)).total for prompts in once(rows, policy.text.prompt, 256,
-                                                                           policy.text.pad, 256)]
+    marks = [
+        ExactMatch()(sampler(prompts, 1, 0)).total
+        for prompts in once(rows, policy.text.prompt, 256, policy.text.pad, 256)
+    ]
     return float(torch.cat(marks).mean())
 
 

@@ -29,18 +29,31 @@ def main() -> None:
     policy.freeze_reference()
     algorithm = GRPO(group_size=setting.group_size, clip_low=CLIP, clip_high=CLIP, kl=FixedKL(coef=KL))
     optimizer = AdamW(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, warmup_steps=WARMUP)
-    rl = RL(steps=setting.steps + 1, rollouts_per_step=setting.rollouts, max_new_tokens=setting.new_tokens,
-            minibatches=setting.minibatches, optimizer=optimizer,
-            old_logprobs="rescored" if rescored else "auto")
-    engine = rl.engine(policy, ExactMatch(), algorithm, 0, setting.microbatch, Invariants(),
-                       None if rescored else hardware.tokens_at_once)
+    rl = RL(
+        steps=setting.steps + 1,
+        rollouts_per_step=setting.rollouts,
+        max_new_tokens=setting.new_tokens,
+        minibatches=setting.minibatches,
+        optimizer=optimizer,
+        old_logprobs="rescored" if rescored else "auto",
+    )
+    engine = rl.engine(
+        policy,
+        ExactMatch(),
+        algorithm,
+        0,
+        setting.microbatch,
+        Invariants(),
+        None if rescored else hardware.tokens_at_once,
+    )
     clock, before = Clock(setting, policy.model.state_dict), 0
     start = perf_counter()
     for report in islice(rl.run(engine, stream(setting, policy.text), RunState.at_start(algorithm)), rl.steps):
         whole, shown = perf_counter() - start, report.metrics
         rollout, score = shown["cost/rollout_seconds"], shown["cost/score_seconds"]
-        clock.step(rollout=rollout, score=score, update=whole - rollout - score,
-                   tokens=report.state.tokens_written - before)
+        clock.step(
+            rollout=rollout, score=score, update=whole - rollout - score, tokens=report.state.tokens_written - before
+        )
         before, start = report.state.tokens_written, perf_counter()
     clock.tell(policy, started)
 

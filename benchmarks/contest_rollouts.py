@@ -54,9 +54,17 @@ def generate(policy: CausalPolicy, prompts: Prompts, group_size: int) -> int:
     seen = torch.arange(ids.shape[1])[None] >= (ids.shape[1] - lengths)[:, None]
     with torch.no_grad():
         out = policy.model.generate(
-            ids, attention_mask=seen.long(), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            max_new_tokens=NEW_TOKENS, eos_token_id=policy.text.eos, pad_token_id=policy.text.pad)
-    ended = (out[:, ids.shape[1]:] == policy.text.eos).cumsum(1).cumsum(1)  # 1 at the first end token, more after it
+            ids,
+            attention_mask=seen.long(),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=policy.text.eos,
+            pad_token_id=policy.text.pad,
+        )
+    ended = (out[:, ids.shape[1] :] == policy.text.eos).cumsum(1).cumsum(1)  # 1 at the first end token, more after it
     return int((ended <= 1).sum())
 
 
@@ -72,8 +80,10 @@ def floor(policy: CausalPolicy, rollouts: Rollouts) -> None:
     layers = [[m for m in layer.modules() if isinstance(m, nn.Linear)] for layer in policy.decoder.layers]
     prompt = rollouts.prompts.shape[1]
     lengths, groups = rollouts.mask.sum(1), int(rollouts.group.max()) + 1
-    own, shared = ([[torch.randn(n * heads, t, of) for _ in range(2)] for _ in layers]
-                   for n, t in ((len(rollouts), rollouts.mask.shape[1]), (groups, prompt)))
+    own, shared = (
+        [[torch.randn(n * heads, t, of) for _ in range(2)] for _ in layers]
+        for n, t in ((len(rollouts), rollouts.mask.shape[1]), (groups, prompt))
+    )
     inputs = {n: torch.randn(len(rollouts), n) for n in {m.in_features for layer in layers for m in layer} | {width}}
     for t in range(rollouts.mask.shape[1]):
         alive = int((lengths > t).sum())
@@ -101,8 +111,9 @@ def timed(work: Callable[[], int]) -> float:
 def compare(case: Case, folder: Path, rounds: int) -> list[dict[str, float]]:
     """Tokens in a second of each, one after the other, several times."""
     torch.set_num_threads(case.setting.threads)
-    policy, plain = (with_ending(CausalPolicy(*loaded(folder)), ENDING if case.variable else 0.0)
-                     for loaded in (load, load_plainly))
+    policy, plain = (
+        with_ending(CausalPolicy(*loaded(folder)), ENDING if case.variable else 0.0) for loaded in (load, load_plainly)
+    )
     prompts = next(iter(stream(case.setting, policy.text, PROMPTS[case.setting.name]).after(0)))
     sampler, group = Sampler(policy=policy, max_new_tokens=NEW_TOKENS, temperature=1.0), case.setting.group_size
     found = []
@@ -118,8 +129,9 @@ def compare(case: Case, folder: Path, rounds: int) -> list[dict[str, float]]:
                 floor(policy, kept[0])
             return int(kept[0].mask.sum())
 
-        found.append({"ours": timed(ours), "generate": timed(lambda: generate(plain, prompts, group)),
-                      "floor": timed(at_least)})
+        found.append(
+            {"ours": timed(ours), "generate": timed(lambda: generate(plain, prompts, group)), "floor": timed(at_least)}
+        )
     return found[1:]
 
 

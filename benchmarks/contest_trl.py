@@ -50,26 +50,52 @@ class Timed(GRPOTrainer):
 
     def close(self) -> None:
         """A step ends where the next begins, or with the training."""
-        self.clock.step(rollout=self.rollout, score=self.both - self.rollout,
-                        update=perf_counter() - self.began - self.both, tokens=self.tokens)
+        self.clock.step(
+            rollout=self.rollout,
+            score=self.both - self.rollout,
+            update=perf_counter() - self.began - self.both,
+            tokens=self.tokens,
+        )
 
 
 def reward(completions: list[str], reference: list[str], **_: Any) -> list[float]:
     """Exact match, by our extractor."""
-    return [float(extract.same(extract.strict(text), extract.gold(gold)))
-            for text, gold in zip(completions, reference, strict=True)]
+    return [
+        float(extract.same(extract.strict(text), extract.gold(gold)))
+        for text, gold in zip(completions, reference, strict=True)
+    ]
 
 
 def config(setting: Setting, folder: str) -> GRPOConfig:
     """Old and reference log-probabilities are one pass each, as with us; no checkpoints, no logs."""
     accumulated = setting.rollouts // setting.minibatches // setting.microbatch
     return GRPOConfig(
-        output_dir=folder, per_device_train_batch_size=setting.microbatch, gradient_accumulation_steps=accumulated,
-        steps_per_generation=accumulated * setting.minibatches, num_generations=setting.group_size,
-        max_completion_length=setting.new_tokens, max_steps=(setting.steps + 1) * setting.minibatches,
-        temperature=1.0, top_p=1.0, top_k=0, beta=KL, epsilon=CLIP, loss_type="dapo", scale_rewards="group",
-        num_iterations=1, max_grad_norm=1.0, shuffle_dataset=False, gradient_checkpointing=False, bf16=False,
-        use_cpu=True, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=0)
+        output_dir=folder,
+        per_device_train_batch_size=setting.microbatch,
+        gradient_accumulation_steps=accumulated,
+        steps_per_generation=accumulated * setting.minibatches,
+        num_generations=setting.group_size,
+        max_completion_length=setting.new_tokens,
+        max_steps=(setting.steps + 1) * setting.minibatches,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        beta=KL,
+        epsilon=CLIP,
+        loss_type="dapo",
+        scale_rewards="group",
+        num_iterations=1,
+        max_grad_norm=1.0,
+        shuffle_dataset=False,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=0,
+    )
 
 
 def main() -> None:
@@ -83,8 +109,14 @@ def main() -> None:
     warm_up = LambdaLR(optimizer, lambda step: min((step + 1) / WARMUP, 1.0))
     with tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(0)
-        trainer = Timed(model=model, reward_funcs=reward, args=config(setting, scratch), train_dataset=seen,
-                        processing_class=text.tokenizer, optimizers=(optimizer, warm_up))
+        trainer = Timed(
+            model=model,
+            reward_funcs=reward,
+            args=config(setting, scratch),
+            train_dataset=seen,
+            processing_class=text.tokenizer,
+            optimizers=(optimizer, warm_up),
+        )
         trainer.clock = Clock(setting, model.state_dict)
         trainer.train()
         trainer.close()

@@ -68,5 +68,7 @@ def mlflow_state(uri: str, output_dir: Path) -> State:
         told[str(name)] = {(m.key, m.step): m.value for m in history if not m.key.startswith("cost/")}
     return {
         "MLflow runs": sorted((run.data.tags["phase"], run.info.status) for run in runs),
-        "MLflow points": told, "MLflow points told twice": twice, "MLflow points missing": lacking,
+        "MLflow points": told,
+        "MLflow points told twice": twice,
+        "MLflow points missing": lacking,
     }

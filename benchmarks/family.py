@@ -28,8 +28,9 @@ out; seconds are those of the RL loop, on a machine that did other things too: t
 
 def train(method: str, overrides: list[str]) -> None:
     """One ordinary run, in a process of its own. Raises CalledProcessError when it fails."""
-    subprocess.run([sys.executable, "-m", "alignbench", f"algo={method}", "study=family", *overrides],
-                   cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "alignbench", f"algo={method}", "study=family", *overrides], cwd=ROOT, check=True
+    )
 
 
 def numbers(runs: Path, method: str) -> dict[str, float]:
@@ -46,8 +47,14 @@ def row(method: str, found: dict[str, float]) -> str:
     """One line of the table."""
     before, after = found["final/start_accuracy"], found["final/accuracy"]
     counts = (found[f"budget/{name}"] for name in ("completions", "tokens", "optimizer_steps"))
-    cells = [f"`{method}`", f"{before:.1%}", f"{after:.1%}", f"{found['final/kl']:.2f}",
-             *(f"{int(count):,}" for count in counts), f"{found['cost/seconds']:.0f}"]
+    cells = [
+        f"`{method}`",
+        f"{before:.1%}",
+        f"{after:.1%}",
+        f"{found['final/kl']:.2f}",
+        *(f"{int(count):,}" for count in counts),
+        f"{found['cost/seconds']:.0f}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 

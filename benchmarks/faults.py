@@ -1,6 +1,6 @@
 """What is lost when a run is killed, starved or misled: every fault tried, and a table of what became of it.
 
-    python -m benchmarks.faults [--write] [kills per place]       with --write the table goes to docs/faults.md
+python -m benchmarks.faults [--write] [kills per place]       with --write the table goes to docs/faults.md
 """
 
 import sys
@@ -32,8 +32,10 @@ from its newest checkpoint. Moments are drawn with a seed from all that an unint
 def table(told: Sequence[Told], given: str) -> str:
     """A row for each fault, and below it how and when each was done."""
     of = {one.fault: [other for other in told if other.fault == one.fault] for one in told}
-    rows = [f"| {fault} | {len(them)} | {'; '.join(dict.fromkeys(one.lost for one in them))} |"
-            for fault, them in of.items()]
+    rows = [
+        f"| {fault} | {len(them)} | {'; '.join(dict.fromkeys(one.lost for one in them))} |"
+        for fault, them in of.items()
+    ]
     each = [f"| {one.fault} | {one.how} |" for one in told]
     head = HEAD.format(given=given)
     return head + "\n".join([*rows, "", "## Each of them", "", "| fault | how |", "| --- | --- |", *each]) + "\n"

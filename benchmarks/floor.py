@@ -91,10 +91,14 @@ class Shape:
         return cls(
             linears=tuple((m.in_features, m.out_features, m.weight.requires_grad) for m in modules),
             head=(head.shape[1], head.shape[0], head.requires_grad),
-            layers=config.num_hidden_layers, heads=heads, known=known, width=width,
+            layers=config.num_hidden_layers,
+            heads=heads,
+            known=known,
+            width=width,
             weights=nbytes(p for p in policy.decoder.parameters() if p is not embeddings) + head.nbytes,
             learned=nbytes(p for _, p in policy.trainable()),
-            remembered=2 * config.num_hidden_layers * known * width * policy.dtype.itemsize)
+            remembered=2 * config.num_hidden_layers * known * width * policy.dtype.itemsize,
+        )
 
     def read(self, tokens: int) -> Counter[Product]:
         """All layers over that many tokens at once, attention left out."""
@@ -103,7 +107,8 @@ class Shape:
     def attend(self, batch: int, asked: int, known: int) -> Counter[Product]:
         """Queries against keys, then weights against values, in all layers."""
         return Counter({Product(asked, self.width, known, batch): self.layers}) + Counter(
-            {Product(asked, known, self.width, batch): self.layers})
+            {Product(asked, known, self.width, batch): self.layers}
+        )
 
     def say(self, tokens: int) -> Counter[Product]:
         """The logits that follow that many tokens."""
@@ -122,11 +127,17 @@ def rollout(shape: Shape, load: Load) -> Work:
     """Prompts are read once for their group; a step reads all weights, and all keys and values so far."""
     steps, half = load.answer - 1, max(load.answer // 2, 1)
     shared = shape.heads // shape.known
-    step = (shape.read(load.answers) + shape.say(load.answers)
-            + shape.attend(load.answers * shape.known, shared, half)
-            + shape.attend(load.groups * shape.known, load.group * shared, load.prompt))
-    first = (shape.read(load.groups * load.prompt) + shape.say(load.groups)
-             + shape.attend(load.groups * shape.heads, load.prompt, load.prompt))
+    step = (
+        shape.read(load.answers)
+        + shape.say(load.answers)
+        + shape.attend(load.answers * shape.known, shared, half)
+        + shape.attend(load.groups * shape.known, load.group * shared, load.prompt)
+    )
+    first = (
+        shape.read(load.groups * load.prompt)
+        + shape.say(load.groups)
+        + shape.attend(load.groups * shape.heads, load.prompt, load.prompt)
+    )
     remembered = shape.remembered * (load.groups * load.prompt + load.answers * half)
     return Work(products=first + times(step, steps), moved=load.answer * shape.weights + steps * remembered)
 
@@ -143,8 +154,12 @@ def update(shape: Shape, load: Load) -> Work:
     """Forward and backward passes, gradients added up, and the optimizer's steps."""
     rows = min(load.microbatch, load.answers // load.minibatches)
     (parts, groups, tokens), said = _microbatches(load, rows), rows * load.answer
-    one = (shape.read(tokens) + shape.say(said) + shape.learn(tokens, said)
-           + times(_attention(shape, load, rows, groups), 3))  # the way back has two products for each
+    one = (
+        shape.read(tokens)
+        + shape.say(said)
+        + shape.learn(tokens, said)
+        + times(_attention(shape, load, rows, groups), 3)
+    )  # the way back has two products for each
     moved = parts * 2 * (shape.weights + shape.learned) + load.minibatches * OPTIMIZER * shape.learned
     return Work(products=times(one, parts), moved=moved)
 
@@ -163,8 +178,9 @@ def _microbatches(load: Load, rows: int) -> tuple[int, int, int]:
 
 
 def _attention(shape: Shape, load: Load, rows: int, groups: int) -> Counter[Product]:
-    return (shape.attend(groups * shape.heads, load.prompt, load.prompt)
-            + shape.attend(rows * shape.heads, load.answer, load.prompt + load.answer))
+    return shape.attend(groups * shape.heads, load.prompt, load.prompt) + shape.attend(
+        rows * shape.heads, load.answer, load.prompt + load.answer
+    )
 
 
 def times(products: Counter[Product], factor: int) -> Counter[Product]:

@@ -47,8 +47,15 @@ class Trace:
 class Fuse:
     """Counts the events that match; the last of them is the end."""
 
-    def __init__(self, event: str, path: str, skip: int = 0, seconds: float = 0.0,
-                 number: int = signal.SIGKILL, run: int | None = None) -> None:
+    def __init__(
+        self,
+        event: str,
+        path: str,
+        skip: int = 0,
+        seconds: float = 0.0,
+        number: int = signal.SIGKILL,
+        run: int | None = None,
+    ) -> None:
         """`run` is the process to kill, this one unless it is said."""
         self.event, self.path, self.skip, self.seconds = event, re.compile(f"{path}$"), skip, seconds
         self.number, self.burning, self.run = number, False, run

@@ -40,25 +40,59 @@ from benchmarks.gpu_page import Alone, Found, say, tell, write
 from benchmarks.load import Clocked, Endless, Load, loop, wait
 from benchmarks.memory import GEMMA_2B, Meter
 
-QWEN = {"model_type": "qwen2", "vocab_size": 151_936, "tie_word_embeddings": True, "rope_theta": 1e6,
-        "max_position_embeddings": 32_768}
+QWEN = {
+    "model_type": "qwen2",
+    "vocab_size": 151_936,
+    "tie_word_embeddings": True,
+    "rope_theta": 1e6,
+    "max_position_embeddings": 32_768,
+}
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "full": {
-        "qwen2.5-0.5b": QWEN | {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-                                "num_attention_heads": 14, "num_key_value_heads": 2},
+        "qwen2.5-0.5b": QWEN
+        | {
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+        },
         "gemma-2b": GEMMA_2B.model | {"model_type": "gemma"},
-        "qwen2.5-3b": QWEN | {"hidden_size": 2048, "intermediate_size": 11_008, "num_hidden_layers": 36,
-                              "num_attention_heads": 16, "num_key_value_heads": 2},
+        "qwen2.5-3b": QWEN
+        | {
+            "hidden_size": 2048,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+        },
     },
     "tiny": {
-        "qwen2": QWEN | {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-                         "num_attention_heads": 4, "num_key_value_heads": 2},
-        "gemma": {"model_type": "gemma", "vocab_size": 300, "hidden_size": 64, "intermediate_size": 128,
-                  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16},
+        "qwen2": QWEN
+        | {
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        },
+        "gemma": {
+            "model_type": "gemma",
+            "vocab_size": 300,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+        },
     },
 }
-LOADS = {"full": Load(groups=4, prompt=512, answer=512, microbatch=8),
-         "tiny": Load(groups=2, prompt=12, answer=8, microbatch=8)}
+LOADS = {
+    "full": Load(groups=4, prompt=512, answer=512, microbatch=8),
+    "tiny": Load(groups=2, prompt=12, answer=8, microbatch=8),
+}
 METHODS = {"grpo": GRPO(), "ppo": PPO()}
 FORMATS = {"bf16": "none", "nf4": "nf4"}
 WARM = 4
@@ -123,9 +157,15 @@ def measure(name: str, machine: Machine, folder: Path) -> Found:
     step = next(run.steps())
     peak = meter.peak() - meter.nothing
     return Found(
-        name=name, step=step, tokens=load.answers * load.answer, peak=peak,
-        floor=floors(policy, load, run.reads), shared=policy.shares_prompts,
-        grouped=can_group(policy, load.prompt + load.answer), alone=alone(policy, load) if method == "grpo" else None)
+        name=name,
+        step=step,
+        tokens=load.answers * load.answer,
+        peak=peak,
+        floor=floors(policy, load, run.reads),
+        shared=policy.shares_prompts,
+        grouped=can_group(policy, load.prompt + load.answer),
+        alone=alone(policy, load) if method == "grpo" else None,
+    )
 
 
 def alone(policy: Clocked, load: Load) -> Alone:
@@ -133,8 +173,10 @@ def alone(policy: Clocked, load: Load) -> Alone:
     short, prompts = max(load.answer // SHORT, 1), next(load.stream(policy.text).after(0))
     sampler = Sampler(policy=policy, max_new_tokens=short, temperature=1.0)
     generate(policy, prompts.tokens, load.group, 2)
-    work = {"ours": partial(sampler, prompts, load.group, 0),
-            "generate": partial(generate, policy, prompts.tokens, load.group, short)}
+    work = {
+        "ours": partial(sampler, prompts, load.group, 0),
+        "generate": partial(generate, policy, prompts.tokens, load.group, short),
+    }
     found = {}
     for name, draw in work.items():
         start = perf_counter()
@@ -149,8 +191,16 @@ def generate(policy: Clocked, prompts: torch.Tensor, group: int, tokens: int) ->
     """Sample so many tokens with transformers; all prompts have the same length."""
     ids = prompts.repeat_interleave(group, 0).to(policy.device)
     policy.model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-        min_new_tokens=tokens, max_new_tokens=tokens, pad_token_id=policy.text.pad)
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_new_tokens=tokens,
+        max_new_tokens=tokens,
+        pad_token_id=policy.text.pad,
+    )
 
 
 def clear() -> None:

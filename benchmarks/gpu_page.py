@@ -53,8 +53,24 @@ Made by `python -m benchmarks.gpu`, torch {torch}; {answers} answers a step, {pr
 {microbatch}. Shares are those of the seconds that bytes and matrix products alone would take. Gap: the most that
 sampler and update differed on a token's log-probability, in nats. Generate and TRL: how many times slower they are.
 """
-COLUMNS = ("cell", "tokens / s", "step, s", "rollout", "score", "update", "peak, GiB", "bandwidth floor, rollout",
-           "score", "update", "matmul floor, rollout", "score", "update", "gap", "generate", "TRL's step")
+COLUMNS = (
+    "cell",
+    "tokens / s",
+    "step, s",
+    "rollout",
+    "score",
+    "update",
+    "peak, GiB",
+    "bandwidth floor, rollout",
+    "score",
+    "update",
+    "matmul floor, rollout",
+    "score",
+    "update",
+    "gap",
+    "generate",
+    "TRL's step",
+)
 
 
 def say(text: str) -> None:
@@ -71,19 +87,31 @@ def row(cell: Found) -> list[str]:
     """One line of the table."""
     trl = "" if cell.trl is None else f"{sum(cell.trl.values()) / cell.step.whole:.2f}"
     generate = "" if cell.alone is None else f"{cell.alone.ours / cell.alone.generate:.2f}"
-    return [cell.name, f"{cell.speed:,.0f}", f"{cell.step.whole:.2f}",
-            *(f"{cell.step.seconds[part]:.2f}" for part in PARTS), f"{cell.peak / GIB:.2f}",
-            *shares(cell, "bandwidth"), *shares(cell, "matmul"), f"{cell.step.gap:.3f}", generate, trl]
+    return [
+        cell.name,
+        f"{cell.speed:,.0f}",
+        f"{cell.step.whole:.2f}",
+        *(f"{cell.step.seconds[part]:.2f}" for part in PARTS),
+        f"{cell.peak / GIB:.2f}",
+        *shares(cell, "bandwidth"),
+        *shares(cell, "matmul"),
+        f"{cell.step.gap:.3f}",
+        generate,
+        trl,
+    ]
 
 
 def tell(cell: Found) -> str:
     """The same in words."""
     floors = "; ".join(
         f"{part} {cell.step.seconds[part]:.2f} s (bandwidth floor {bandwidth}, matmul floor {matmul})"
-        for part, bandwidth, matmul in zip(PARTS, shares(cell, "bandwidth"), shares(cell, "matmul"), strict=True))
-    told = [f"{cell.name}: {cell.speed:,.0f} tokens/s; {floors}; peak {cell.peak / GIB:.2f} GiB",
-            f"prompts {'shared' if cell.shared else 'repeated'} when read, "
-            f"{'shared' if cell.grouped else 'repeated'} when written, gap {cell.step.gap:.3f}"]
+        for part, bandwidth, matmul in zip(PARTS, shares(cell, "bandwidth"), shares(cell, "matmul"), strict=True)
+    )
+    told = [
+        f"{cell.name}: {cell.speed:,.0f} tokens/s; {floors}; peak {cell.peak / GIB:.2f} GiB",
+        f"prompts {'shared' if cell.shared else 'repeated'} when read, "
+        f"{'shared' if cell.grouped else 'repeated'} when written, gap {cell.step.gap:.3f}",
+    ]
     if cell.alone is not None:
         told.append(f"sampler {cell.alone.ours:,.0f} tokens/s, generate {cell.alone.generate:,.0f}")
     if cell.trl is not None:

@@ -1,6 +1,6 @@
 """Do the intervals, verdicts and scores of a report hold what they promise? Simulated where the truth is known.
 
-    python -m benchmarks.honesty [docs/honesty.md]
+python -m benchmarks.honesty [docs/honesty.md]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """How long does a report take that has 100,000 judged pairs? A study is made up, its verdicts are put into the cache.
 
-    python -m benchmarks.judged_pairs [prompts per seed, default 20000]
+python -m benchmarks.judged_pairs [prompts per seed, default 20000]
 """
 
 import json
@@ -37,8 +37,12 @@ def main(prompts: int) -> None:
         for method in METHODS:
             for seed in SEEDS:
                 write_run(home, method, seed, prompts)
-        words = ("judge=openai_compatible", "judge.model=simulated", "judge.mode=cache_only",
-                 f"judge.max_prompts={prompts}")
+        words = (
+            "judge=openai_compatible",
+            "judge.model=simulated",
+            "judge.mode=cache_only",
+            f"judge.max_prompts={prompts}",
+        )
         judge = compose("openai_compatible", words[1:])
         assert judge is not None
         pairs = make_pairs(load_study("s", home), list(METHODS), prompts).pairs
@@ -49,8 +53,10 @@ def main(prompts: int) -> None:
         findings = find(Options(study="s", output_dir=home, judge=words))
         found = perf_counter() - start
         page = write_report(findings)
-        sys.stdout.write(f"study loaded and judged from the cache in {found:.1f} s, with the report "
-                         f"{perf_counter() - start:.1f} s; page {page.stat().st_size / 1000:.0f} kB\n")
+        sys.stdout.write(
+            f"study loaded and judged from the cache in {found:.1f} s, with the report "
+            f"{perf_counter() - start:.1f} s; page {page.stat().st_size / 1000:.0f} kB\n"
+        )
         assert findings.judgement is not None
         found_tally = findings.judgement.matches[0].tally
         sys.stdout.write(f"{found_tally.judged:,} judged: {found_tally.score}\n")
@@ -60,8 +66,16 @@ def write_run(home: Path, method: str, seed: int, prompts: int) -> None:
     """A finished run with this many answers."""
     folder = home / "runs" / "s" / f"{method}-tiny-s{seed}-00000000"
     folder.mkdir(parents=True)
-    status = {"status": "finished", "key": folder.name, "study": "s", "method": method, "model": "tiny", "seed": seed,
-              "started": "2026-11-21T00:00:00+00:00", "finished": "2026-11-21T01:00:00+00:00"}
+    status = {
+        "status": "finished",
+        "key": folder.name,
+        "study": "s",
+        "method": method,
+        "model": "tiny",
+        "seed": seed,
+        "started": "2026-11-21T00:00:00+00:00",
+        "finished": "2026-11-21T01:00:00+00:00",
+    }
     (folder / "status.json").write_text(json.dumps(status))
     metrics = {"phase": "evaluate", "step": 1, "time": 0.0, "metrics": {"final/accuracy": 0.5 + 0.01 * seed}}
     (folder / "metrics.jsonl").write_text(json.dumps(metrics) + "\n")
@@ -72,8 +86,16 @@ def write_run(home: Path, method: str, seed: int, prompts: int) -> None:
 def answers(method: str, seed: int, prompts: int) -> Iterator[dict]:
     """Answers of about 450 characters to questions of about 450."""
     for i in range(prompts):
-        yield {"prompt_id": f"p{i}", "prompt": f"{TEXT}{i}?", "response": f"{TEXT}{method} {seed} {i}",
-               "reference": None, "scores": {"total": 1.0}, "correct": True, "tokens": 100, "truncated": False}
+        yield {
+            "prompt_id": f"p{i}",
+            "prompt": f"{TEXT}{i}?",
+            "response": f"{TEXT}{method} {seed} {i}",
+            "reference": None,
+            "scores": {"total": 1.0},
+            "correct": True,
+            "tokens": 100,
+            "truncated": False,
+        }
 
 
 def fill(home: Path, judge: Judge, pairs: tuple[Pair, ...]) -> None:

@@ -105,8 +105,14 @@ class Watched(Update):
         with Alive([*known, *moments, *batch]) as alive:
             updated = super().__call__(experience, **given)
         learned = nbytes(self.optimizer.parameters)
-        self.found.append(Held(weights=nbytes(known), optimizer=3 * learned, activations=activations,
-                               peak=nbytes(known) + nbytes(moments) + alive.peak))
+        self.found.append(
+            Held(
+                weights=nbytes(known),
+                optimizer=3 * learned,
+                activations=activations,
+                peak=nbytes(known) + nbytes(moments) + alive.peak,
+            )
+        )
         return updated
 
     def _largest(self, experience: Experience) -> Tensor:
@@ -127,8 +133,11 @@ def kept(policy: CausalPolicy, part: Experience) -> int:
         return tensor
 
     inputs = policy.sharing.rows(part, policy.text.pad).to(policy.device).inputs(policy.dtype)
-    with (torch.enable_grad(), as_laid_out(policy.decoder.config, inputs),
-          torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)):
+    with (
+        torch.enable_grad(),
+        as_laid_out(policy.decoder.config, inputs),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
         out = policy.decoder(**inputs, use_cache=False)
     del out
     return sum(sizes.values())
@@ -188,8 +197,9 @@ class Loop:
             wait(device)
             whole = perf_counter() - start
             rollout, score = shown["cost/rollout_seconds"], shown["cost/score_seconds"]
-            yield Step({"rollout": rollout, "score": score, "update": whole - rollout - score},
-                       shown["rollout/sampler_gap"])
+            yield Step(
+                {"rollout": rollout, "score": score, "update": whole - rollout - score}, shown["rollout/sampler_gap"]
+            )
 
     def held(self, steps: Iterator[Step]) -> Held:
         """The bytes of the next step's update."""
@@ -203,8 +213,14 @@ class Loop:
 
 def loop(policy: CausalPolicy, algorithm: Any, load: Load, invariants: Invariants) -> Loop:
     """A run of that load which begins after its first step, the one that also checks the sampler."""
-    rl = RL(steps=1000, rollouts_per_step=load.answers, max_prompt_tokens=load.prompt, max_new_tokens=load.answer,
-            minibatches=load.minibatches, optimizer=AdamW(learning_rate=1e-9))
+    rl = RL(
+        steps=1000,
+        rollouts_per_step=load.answers,
+        max_prompt_tokens=load.prompt,
+        max_new_tokens=load.answer,
+        minibatches=load.minibatches,
+        optimizer=AdamW(learning_rate=1e-9),
+    )
     engine = rl.engine(policy, Sums(), algorithm, 0, load.microbatch, invariants)
     watched = Watched(**{f.name: getattr(engine.update, f.name) for f in fields(Update)})
     state = replace(RunState.at_start(algorithm), step=1)

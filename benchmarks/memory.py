@@ -61,13 +61,37 @@ class Size:
 
 
 SMALL = Size(
-    model={"vocab_size": 32768, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 14,
-           "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 128},
-    completions=12, prompt_tokens=16, new_tokens=16, microbatch_size=6, tokens_per_microbatch=16 + 6 * 16)
+    model={
+        "vocab_size": 32768,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 14,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": 128,
+    },
+    completions=12,
+    prompt_tokens=16,
+    new_tokens=16,
+    microbatch_size=6,
+    tokens_per_microbatch=16 + 6 * 16,
+)
 GEMMA_2B = Size(
-    model={"vocab_size": 256000, "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
-           "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256},
-    completions=12, prompt_tokens=256, new_tokens=256, microbatch_size=1, tokens_per_microbatch=256 + 6 * 256)
+    model={
+        "vocab_size": 256000,
+        "hidden_size": 2048,
+        "intermediate_size": 16384,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+    },
+    completions=12,
+    prompt_tokens=256,
+    new_tokens=256,
+    microbatch_size=1,
+    tokens_per_microbatch=256 + 6 * 256,
+)
 
 
 class Sums:
@@ -108,13 +132,21 @@ def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> d
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
     rl = RL(steps=2, rollouts_per_step=size.completions, max_new_tokens=size.new_tokens, minibatches=2)
-    engine = rl.engine(policy, Sums(), algorithm, 0, size.microbatch_size, Invariants(first_ratio="off"),
-                       None if rows else size.tokens_per_microbatch)
+    engine = rl.engine(
+        policy,
+        Sums(),
+        algorithm,
+        0,
+        size.microbatch_size,
+        Invariants(first_ratio="off"),
+        None if rows else size.tokens_per_microbatch,
+    )
     draw = torch.Generator().manual_seed(0)
     prompts = torch.randint(2, 258, (size.completions, size.prompt_tokens), generator=draw).tolist()
     asked = [{"id": i, "prompt": str(i)} for i in range(size.completions)]
-    stream = PromptStream(asked, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad,
-                          size.prompt_tokens)
+    stream = PromptStream(
+        asked, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad, size.prompt_tokens
+    )
     reports = rl.run(engine, stream, RunState.at_start(algorithm))
     with Alive(model.parameters()) as alive:
         first = next(reports).state
@@ -124,9 +156,13 @@ def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> d
     second = next(reports).state
     seconds = second.seconds - first.seconds if loaded.gpu else process_time() - began
     return {
-        "seconds": seconds, "tokens": second.tokens_written - first.tokens_written,
-        "above load": loaded.peak() - loaded.start, "whole": loaded.peak() - loaded.nothing, "tensors": alive.peak,
-        "trained": sum(p.numel() for _, p in policy.trainable())}
+        "seconds": seconds,
+        "tokens": second.tokens_written - first.tokens_written,
+        "above load": loaded.peak() - loaded.start,
+        "whole": loaded.peak() - loaded.nothing,
+        "tensors": alive.peak,
+        "trained": sum(p.numel() for _, p in policy.trainable()),
+    }
 
 
 class Meter:
@@ -170,14 +206,20 @@ def main(given: argparse.Namespace) -> None:
         for _ in range(given.rounds):
             for method in METHODS:
                 found[method].append(fresh(method, Path(folder), given))
-    middle = {method: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-              for method, runs in found.items()}
+    middle = {
+        method: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        for method, runs in found.items()
+    }
     base = middle["grpo"]
     for method, now in middle.items():
-        memory = "  ".join(f"{name} {now[name] / MIB:8.1f} MiB x {now[name] / base[name]:.3f}"
-                           for name in ("above load", "tensors", "whole"))
-        print(f"{method:21} {memory}  seconds {now['seconds']:.2f} x {now['seconds'] / base['seconds']:.2f}  "  # noqa: T201
-              f"tokens {now['tokens']:.0f}  trained {now['trained'] / 1e6:.2f} M")
+        memory = "  ".join(
+            f"{name} {now[name] / MIB:8.1f} MiB x {now[name] / base[name]:.3f}"
+            for name in ("above load", "tensors", "whole")
+        )
+        print(
+            f"{method:21} {memory}  seconds {now['seconds']:.2f} x {now['seconds'] / base['seconds']:.2f}  "  # noqa: T201
+            f"tokens {now['tokens']:.0f}  trained {now['trained'] / 1e6:.2f} M"
+        )
 
 
 if __name__ == "__main__":

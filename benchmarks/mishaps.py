@@ -100,8 +100,9 @@ def twice_at_once(trials: Trials) -> Told:
     """The same sweep typed twice at the same time."""
     output_dir, alone = trials.fresh(), trials.fresh()
     words = command(["--multirun", *trials.typed("grpo", output_dir, "seed=1,2")])
-    twins = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-             for _ in range(2)]
+    twins = [
+        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)
+    ]
     said = [twin.communicate()[0] for twin in twins]
     trials.finish(["--multirun", *trials.typed("grpo", alone, "seed=1,2")])
     ends = zip((twin.returncode for twin in twins), said, strict=True)
@@ -110,15 +111,17 @@ def twice_at_once(trials: Trials) -> Told:
         other = output_dir / folder.relative_to(alone)
         if numbers(folder) != numbers(other) or json.loads((other / "status.json").read_text())["resumed"]:
             wrong.append(folder.name)
-    return Told("the same sweep typed twice at once", "grpo, two seeds, both sweeps side by side",
-                ", ".join(wrong) or NOTHING)
+    return Told(
+        "the same sweep typed twice at once", "grpo, two seeds, both sweeps side by side", ", ".join(wrong) or NOTHING
+    )
 
 
 def database_locked(trials: Trials, seconds: float = 30.0) -> Told:
     """MLflow's SQLite database held by somebody else, so that nobody can write."""
     method, output_dir = trials.methods[0], trials.fresh()
-    run = subprocess.Popen(command(trials.typed(method, output_dir)), cwd=ROOT, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        command(trials.typed(method, output_dir)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list(output_dir.glob("artifacts/sft-*.tracking/mlflow_run_id")):
         time.sleep(0.05)
     with closing(sqlite3.connect(output_dir / "mlflow.db", timeout=60, isolation_level=None)) as database:
@@ -127,8 +130,11 @@ def database_locked(trials: Trials, seconds: float = 30.0) -> Told:
         database.execute("ROLLBACK")
     assert run.wait() == 0
     sync(output_dir)
-    return Told("MLflow's database locked", f"{method}, for {seconds:.0f} seconds, from the first step of SFT",
-                trials.lost(method, output_dir))
+    return Told(
+        "MLflow's database locked",
+        f"{method}, for {seconds:.0f} seconds, from the first step of SFT",
+        trials.lost(method, output_dir),
+    )
 
 
 def server_killed(trials: Trials) -> Told:
@@ -150,8 +156,9 @@ def server_killed(trials: Trials) -> Told:
 
 def sync(output_dir: Path) -> None:
     """Tell MLflow what it missed."""
-    subprocess.run([sys.executable, "-m", "alignbench.store.sync", str(output_dir)], cwd=ROOT, check=True,
-                   capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "alignbench.store.sync", str(output_dir)], cwd=ROOT, check=True, capture_output=True
+    )
 
 
 def disk_full(trials: Trials) -> Told:
@@ -173,8 +180,9 @@ def disk_full(trials: Trials) -> Told:
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A tmpfs of that size."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True,
-                   capture_output=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True, capture_output=True
+    )
     try:
         yield folder
     finally:

@@ -42,16 +42,28 @@ PLACES = (
     Place("start, before anything is trained", r"", r"artifacts/sft-\w+\.tracking/"),
     Place("SFT", r"sft-\w+\.tracking/metrics", r"sft-\w+\.building/model/"),
     Place("SFT artifact being written", r"sft-\w+\.building/model/", r"artifacts/sft-\w{12}$"),
-    Place("SFT artifact being renamed", r"sft-\w+\.building/model/", r"artifacts$",
-          only=r"rename .*artifacts/sft-\w{12}$|open .*artifacts$"),
+    Place(
+        "SFT artifact being renamed",
+        r"sft-\w+\.building/model/",
+        r"artifacts$",
+        only=r"rename .*artifacts/sft-\w{12}$|open .*artifacts$",
+    ),
     Place("reward model", r"reward_model-\w+\.tracking/metrics", r"reward_model-\w+\.building/model/"),
     Place("reward model being written", r"reward_model-\w+\.building/model/", r"artifacts/reward_model-\w{12}$"),
-    Place("reward model being renamed", r"reward_model-\w+\.building/model/", r"artifacts$",
-          only=r"rename .*artifacts/reward_model-\w{12}$|open .*artifacts$"),
+    Place(
+        "reward model being renamed",
+        r"reward_model-\w+\.building/model/",
+        r"artifacts$",
+        only=r"rename .*artifacts/reward_model-\w{12}$|open .*artifacts$",
+    ),
     Place("RL", r"runs/.*/metrics\.jsonl", r"\.eval\.jsonl\.part"),
     Place("checkpoint being written", r"/checkpoints$", r"\.eval\.jsonl\.part", only=r"mkdir .*/checkpoints$"),
-    Place("checkpoint being renamed", r"checkpoints/unfinished", r"\.eval\.jsonl\.part",
-          only=r"(rename|remove) .*/step-|open .*/checkpoints$"),
+    Place(
+        "checkpoint being renamed",
+        r"checkpoints/unfinished",
+        r"\.eval\.jsonl\.part",
+        only=r"(rename|remove) .*/step-|open .*/checkpoints$",
+    ),
     Place("evaluation", r"checkpoints$", r"\.eval\.jsonl\.part"),
     Place("after the evaluation", r"\.eval\.jsonl\.part", r"a path that is nowhere"),
     Place("final model being written", r"\.final\.part", r"/final$", only=r"open .*/\.final\.part/|rename .*/final$"),
@@ -66,8 +78,11 @@ class History:
         rows = [json.loads(line) for line in trace.read_text().splitlines()]
         self.end = rows[-1][0]
         base = f"{output_dir}/"
-        self.events = [(at, what, re.sub(r"\b[0-9a-f]{64}\b", "HASH", path.removeprefix(base)))
-                       for at, what, path in rows if path.startswith(base)]
+        self.events = [
+            (at, what, re.sub(r"\b[0-9a-f]{64}\b", "HASH", path.removeprefix(base)))
+            for at, what, path in rows
+            if path.startswith(base)
+        ]
 
     def moment(self, place: Place, rng: random.Random) -> Moment:
         """A moment in that place."""

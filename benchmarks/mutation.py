@@ -26,13 +26,23 @@ FILES = ("pyproject.toml", "README.md", "Makefile")
 SEED, COUNT, SECONDS = 20261121, 120, 180
 NEAREST = {
     "alignbench/equations": ("tests/equations/test_{name}.py", "tests/equations", "tests/algorithms"),
-    "alignbench/algorithms": ("tests/algorithms/test_{name}.py", "tests/algorithms", "tests/engine/test_shape.py",
-                              "tests/engine/test_family_on_the_loop.py"),
-    "analysis/statistics": ("tests/analysis/test_analysis_{name}.py", "tests/analysis/test_analysis_statistics.py",
-                            "tests/analysis/test_analysis_paired.py", "tests/analysis/test_analysis_crossed.py",
-                            "tests/analysis/test_analysis_shares.py", "tests/analysis/test_analysis_verdict.py",
-                            "tests/analysis/test_analysis_design.py", "tests/analysis/test_analysis_edges.py",
-                            "tests/test_honesty.py"),
+    "alignbench/algorithms": (
+        "tests/algorithms/test_{name}.py",
+        "tests/algorithms",
+        "tests/engine/test_shape.py",
+        "tests/engine/test_family_on_the_loop.py",
+    ),
+    "analysis/statistics": (
+        "tests/analysis/test_analysis_{name}.py",
+        "tests/analysis/test_analysis_statistics.py",
+        "tests/analysis/test_analysis_paired.py",
+        "tests/analysis/test_analysis_crossed.py",
+        "tests/analysis/test_analysis_shares.py",
+        "tests/analysis/test_analysis_verdict.py",
+        "tests/analysis/test_analysis_design.py",
+        "tests/analysis/test_analysis_edges.py",
+        "tests/test_honesty.py",
+    ),
 }
 HEAD = """\
 # Do the tests notice bugs?
@@ -161,11 +171,20 @@ def warm() -> None:
 def table(named: Sequence[Found], made: Sequence[Found], given: str) -> str:
     """Every classical bug, and of the others those that nobody noticed."""
     caught = [sum(found.test is not None for found in some) for some in (named, made)]
-    head = HEAD.format(given=given, named=len(named), made=len(made), caught_named=caught[0], caught=caught[1],
-                       share=caught[1] / max(len(made), 1))
+    head = HEAD.format(
+        given=given,
+        named=len(named),
+        made=len(made),
+        caught_named=caught[0],
+        caught=caught[1],
+        share=caught[1] / max(len(made), 1),
+    )
     rows = [f"| {f.what.name} | {f.what.file} | {told(f.test)} |" for f in named if isinstance(f.what, Bug)]
-    left = [f"- {f.what.file}, line {f.what.line}: {f.what.what}" for f in made
-            if f.test is None and isinstance(f.what, Change)]
+    left = [
+        f"- {f.what.file}, line {f.what.line}: {f.what.what}"
+        for f in made
+        if f.test is None and isinstance(f.what, Change)
+    ]
     return head + "\n".join([*rows, "", "## Made at random and not noticed", "", *(left or ["None."])]) + "\n"
 
 

@@ -7,9 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SWAPS: dict[type, type] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult,
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.And: ast.Or, ast.Or: ast.And, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.BitAnd: ast.BitOr,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.BitAnd: ast.BitOr,
 }
 NAMES = {"min": "max", "max": "min", "mean": "sum", "any": "all", "all": "any"}
 UNTOUCHED = (ast.Raise, ast.Assert, ast.JoinedStr, ast.AnnAssign, ast.arg, ast.Import, ast.ImportFrom)
@@ -29,8 +43,11 @@ class Change:
 def changes(root: Path, file: str) -> list[Change]:
     """Every change that can be made to a file."""
     tree = ast.parse((root / file).read_text())
-    return [Change(file, place, node.lineno, told) for place, node in enumerate(_nodes(tree))
-            if (told := _change(copy.deepcopy(node)))]
+    return [
+        Change(file, place, node.lineno, told)
+        for place, node in enumerate(_nodes(tree))
+        if (told := _change(copy.deepcopy(node)))
+    ]
 
 
 def changed(root: Path, change: Change) -> str:

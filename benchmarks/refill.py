@@ -75,14 +75,19 @@ def main() -> None:
         asked = next(iter(stream(setting, policy.text, prompts).after(0)))
         ways = {"all at once": way(policy, asked, group, None, prompts)}
         for size in sizes:
-            ways |= {f"{size}, others come in": way(policy, asked, group, size, prompts),
-                     f"batches of {size}": way(policy, asked, group, None, size // group)}
+            ways |= {
+                f"{size}, others come in": way(policy, asked, group, size, prompts),
+                f"batches of {size}": way(policy, asked, group, None, size // group),
+            }
         took = [{told: seconds(draw, seed) for told, draw in ways.items()} for seed in range(rounds)]
         for told, draw in ways.items():
             ratios = [times[told] / times["all at once"] for times in took]
-            print(f"{name}, {prompts} x {group}, {told}: {passes(policy, draw)} passes, "  # noqa: T201  the table
-                  f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of the time, "
-                  f"{held(policy, draw) / 2**20:.0f} MiB", flush=True)
+            print(
+                f"{name}, {prompts} x {group}, {told}: {passes(policy, draw)} passes, "  # noqa: T201  the table
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of the time, "
+                f"{held(policy, draw) / 2**20:.0f} MiB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -30,11 +30,23 @@ from benchmarks.scaling_page import Point, Sweep, of_axis, of_batches, of_studie
 ROOT, START = Path(__file__).parents[1], perf_counter()
 BYTES = 258
 """Of a tokenizer that knows nothing but bytes, padding and end."""
-SHORT = ("sft.steps=20", "rl.steps=5", "eval.every=1000", "rl.checkpoint_every=0", "data.validation_rows=64",
-         "data.test_rows=64")
+SHORT = (
+    "sft.steps=20",
+    "rl.steps=5",
+    "eval.every=1000",
+    "rl.checkpoint_every=0",
+    "data.validation_rows=64",
+    "data.test_rows=64",
+)
 """A run of the embedded model that learns little and is measured little."""
-LEAST = ("rl.steps=2", "rl.rollouts_per_step=16", "rl.max_new_tokens=8", "data.train_rows=40",
-         "data.demonstration_rows=60", "eval.perplexity_rows=4")
+LEAST = (
+    "rl.steps=2",
+    "rl.rollouts_per_step=16",
+    "rl.max_new_tokens=8",
+    "data.train_rows=40",
+    "data.demonstration_rows=60",
+    "eval.perplexity_rows=4",
+)
 """And less."""
 
 
@@ -52,8 +64,14 @@ class Cell:
     def policy(self) -> CausalPolicy:
         """Random weights of that shape, and the frozen copy they began as."""
         length = self.load.prompt + self.load.answer
-        shape = tiny_shape(self.vocabulary, hidden=self.hidden, layers=self.layers, heads=self.heads,
-                           intermediate=self.intermediate, context=length)
+        shape = tiny_shape(
+            self.vocabulary,
+            hidden=self.hidden,
+            layers=self.layers,
+            heads=self.heads,
+            intermediate=self.intermediate,
+            context=length,
+        )
         text = Endless(tokenizer=tiny_tokenizer(["1 + 2"], BYTES), chat=False, context=length)
         policy = CausalPolicy(by_onednn(tiny_model(shape, 0)), text)
         policy.freeze_reference()
@@ -84,8 +102,9 @@ def measure(x: float, cell: Cell, patience: float) -> Point:
         found.append(next(steps))
     middle = {part: median(step.seconds[part] for step in found) for part in PARTS}
     held = run.held(steps)
-    return Point(x or sum(p.numel() for p in policy.model.parameters()), middle,
-                 floors(policy, cell.load, run.reads), held)
+    return Point(
+        x or sum(p.numel() for p in policy.model.parameters()), middle, floors(policy, cell.load, run.reads), held
+    )
 
 
 def batches(quick: bool) -> Iterator[tuple[int, int, Held]]:
@@ -99,8 +118,15 @@ def batches(quick: bool) -> Iterator[tuple[int, int, Held]]:
 
 def study(runs: int, jobs: int, folder: Path, quick: bool) -> Sweep:
     """A whole study of small runs, as it is typed, its report included; what all of them share is there already."""
-    words = ["--multirun", f"seed={','.join(map(str, range(1, runs + 1)))}", f"hydra.launcher.n_jobs={jobs}",
-             f"output_dir={folder}", f"study=scale_{runs}_{jobs}", *SHORT, *(LEAST if quick else ())]
+    words = [
+        "--multirun",
+        f"seed={','.join(map(str, range(1, runs + 1)))}",
+        f"hydra.launcher.n_jobs={jobs}",
+        f"output_dir={folder}",
+        f"study=scale_{runs}_{jobs}",
+        *SHORT,
+        *(LEAST if quick else ()),
+    ]
     start, most = perf_counter(), 0
     with open(folder / "log", "w") as log:
         process = subprocess.Popen([sys.executable, "-m", "alignbench", *words], cwd=ROOT, stdout=log, stderr=log)
@@ -137,8 +163,10 @@ def measured(name: str, cells: list[tuple[float, Cell]], quick: bool) -> list[Po
     found = list[Point]()
     for x, cell in cells:
         found.append(measure(x, cell, 0.2 if quick else 1.5))
-        say(f"{name} {found[-1].x:,.0f}: {sum(found[-1].seconds.values()):.3f} s "
-            f"({perf_counter() - START:.0f} s so far)")
+        say(
+            f"{name} {found[-1].x:,.0f}: {sum(found[-1].seconds.values()):.3f} s "
+            f"({perf_counter() - START:.0f} s so far)"
+        )
     return found
 
 
@@ -147,8 +175,7 @@ def swept(quick: bool) -> list[Sweep]:
     found = list[Sweep]()
     for sweep in studies(quick):
         found.append(sweep)
-        say(f"{sweep.runs} runs, {sweep.jobs} at a time: {sweep.seconds:.1f} s "
-            f"({perf_counter() - START:.0f} s so far)")
+        say(f"{sweep.runs} runs, {sweep.jobs} at a time: {sweep.seconds:.1f} s ({perf_counter() - START:.0f} s so far)")
     return found
 
 
@@ -186,6 +213,7 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="less of everything, to try it")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--write", action="store_true", help="to docs")
-    asked.add_argument("--only", nargs="+", choices=[*map(short, axes(True)), "batches", "studies"],
-                       help="these parts alone, printed")
+    asked.add_argument(
+        "--only", nargs="+", choices=[*map(short, axes(True)), "batches", "studies"], help="these parts alone, printed"
+    )
     main(parser.parse_args())

@@ -144,8 +144,11 @@ def of_studies(found: Sequence[Sweep]) -> str:
 def _told(one: Sweep, sweep: Sweep | None) -> tuple[str, str, str]:
     if sweep is None:
         return "", "", ""
-    return (f"{sweep.seconds:.1f}", f"{sweep.seconds / ideal(one, sweep.runs, sweep.jobs):.2f}",
-            f"{sweep.memory / MIB:,.0f}")
+    return (
+        f"{sweep.seconds:.1f}",
+        f"{sweep.seconds / ideal(one, sweep.runs, sweep.jobs):.2f}",
+        f"{sweep.memory / MIB:,.0f}",
+    )
 
 
 def _slope(sweeps: Sequence[Sweep], what: str) -> str:
@@ -177,8 +180,11 @@ def draw(found: dict[str, list[Point]], swept: Sequence[Sweep], target: Path) ->
         xs = [p.x for p in points]
         seconds = {line: [COLUMNS[line](p) for p in points] for line in (*PARTS, "step", FLOOR)}
         _panel(top, xs, {f"{line} {exponent(xs, ys):.2f}": (xs, ys) for line, ys in seconds.items()})
-        _panel(bottom, xs, {"update": (xs, [p.held.peak / MIB for p in points]),
-                            LEAST: (xs, [p.held.least / MIB for p in points])})
+        _panel(
+            bottom,
+            xs,
+            {"update": (xs, [p.held.peak / MIB for p in points]), LEAST: (xs, [p.held.least / MIB for p in points])},
+        )
         top.set_title(name)
     _of_runs(swept, *panels[:, -1])
     panels[0, 0].set_ylabel("seconds")
@@ -222,8 +228,9 @@ def short(x: float) -> str:
     return f"{x / 1000:.3g}k" if x < 1e5 else f"{x / 1e6:.2g}M"
 
 
-def write(found: dict[str, list[Point]], held: Sequence[tuple[int, int, Held]], swept: Sequence[Sweep],
-          folder: Path) -> None:
+def write(
+    found: dict[str, list[Point]], held: Sequence[tuple[int, int, Held]], swept: Sequence[Sweep], folder: Path
+) -> None:
     """The page and its figure."""
     parts = [HEAD.format(last=LAST, target=TARGET), verdict(found)]
     for name, points in found.items():

@@ -28,12 +28,26 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.database,
-                   "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-                   "--artifacts-destination", str(self.folder / "served")]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            self.database,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--artifacts-destination",
+            str(self.folder / "served"),
+        ]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True,
-                                            env={**os.environ, **QUIET})
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **QUIET}
+            )
         deadline = time.monotonic() + SECONDS_TO_START
         while not self._answers():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()

@@ -57,8 +57,11 @@ def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Games:
     """All games of a contest [prompts * seeds], both orders, without any network."""
     rows = contest.prompts * contest.seeds
     prompts = np.repeat(np.arange(contest.prompts), contest.seeds)
-    gap = (contest.gap + contest.spread_prompts * rng.standard_normal(contest.prompts)[prompts]
-           + contest.spread_seeds * rng.standard_normal(rows))
+    gap = (
+        contest.gap
+        + contest.spread_prompts * rng.standard_normal(contest.prompts)[prompts]
+        + contest.spread_seeds * rng.standard_normal(rows)
+    )
     longer = contest.longer + contest.spread_length * rng.standard_normal(rows)
     first = taste.verdict(gap, longer, rng.standard_normal(rows))
     second = -taste.verdict(-gap, -longer, rng.standard_normal(rows))

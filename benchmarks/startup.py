@@ -60,8 +60,13 @@ class Place:
         file = self.folder / "clock.json"
         command = [sys.executable, "-m", "benchmarks.startup_clock", str(file), *words, f"output_dir={self.folder}"]
         began = time.monotonic()
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-                       env=self.environment(compiled) | {BEGAN: str(began)})
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=self.environment(compiled) | {BEGAN: str(began)},
+        )
         return {**json.loads(file.read_text()), "whole": time.monotonic() - began}
 
     def answered(self, words: Sequence[str], code: int) -> float:
@@ -101,16 +106,28 @@ def _took(run: Told, i: int, clock: int) -> float:
 def of_records(runs: Mapping[str, Sequence[Told]], without: Mapping[str, Sequence[Told]]) -> str:
     """Seconds of each kind of record in a whole run, their share, and the ratio to the same run without MLflow."""
     kinds = list(dict.fromkeys(kind for told in runs.values() for run in told for kind in run["records"]))
-    rows = [[kind, *(spread((run["records"].get(kind, 0.0) for run in told), "{:.3f}") for told in runs.values())]
-            for kind in kinds]
+    rows = [
+        [kind, *(spread((run["records"].get(kind, 0.0) for run in told), "{:.3f}") for told in runs.values())]
+        for kind in kinds
+    ]
     rows.append(["**all records**", *(f"**{spread(map(recorded, told), '{:.3f}')}**" for told in runs.values())])
     rows.append(["the whole run", *(spread((run["whole"] for run in told), "{:.1f}") for told in runs.values())])
     rows.append(["**share of the run**", *(f"**{spread(map(share, told), '{:.1%}')}**" for told in runs.values())])
-    rows.append(["times the same run without MLflow", *(
-        spread(a["whole"] / b["whole"] for a, b in zip(told, without[name], strict=True))
-        for name, told in runs.items())])
-    rows.append(["seconds of another core, telling MLflow",
-                 *(spread((run["teller"] for run in told), "{:.1f}") for told in runs.values())])
+    rows.append(
+        [
+            "times the same run without MLflow",
+            *(
+                spread(a["whole"] / b["whole"] for a, b in zip(told, without[name], strict=True))
+                for name, told in runs.items()
+            ),
+        ]
+    )
+    rows.append(
+        [
+            "seconds of another core, telling MLflow",
+            *(spread((run["teller"] for run in told), "{:.1f}") for told in runs.values()),
+        ]
+    )
     return table(["seconds", *runs], rows)
 
 
@@ -191,9 +208,13 @@ def main(given: argparse.Namespace) -> None:
     shares = ", ".join(f"{name} {median(map(share, runs)):.1%}" for name, runs in told["true"].items())
     chapters = [
         filled(HEAD.format(rounds=given.rounds, **versions)),
-        filled(STARTS.format(seconds=wall, busy=busy, target=TARGET_SECONDS)), parts[0],
-        filled(RECORDS.format(steps=" and ".join(METHODS), target=TARGET_SHARE, shares=shares)), parts[1],
-        filled(ANSWERS), parts[2]]
+        filled(STARTS.format(seconds=wall, busy=busy, target=TARGET_SECONDS)),
+        parts[0],
+        filled(RECORDS.format(steps=" and ".join(METHODS), target=TARGET_SHARE, shares=shares)),
+        parts[1],
+        filled(ANSWERS),
+        parts[2],
+    ]
     if given.write:
         (ROOT / "docs" / "startup.md").write_text("\n\n".join(chapters) + "\n", encoding="utf-8")
 

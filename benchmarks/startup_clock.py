@@ -19,8 +19,20 @@ from typing import Any
 
 BEGAN = "ALIGNBENCH_BEGAN"
 """The variable that says when this process was started, on the monotonic clock, which all processes share."""
-HEAVY = ("torch", "transformers", "mlflow", "sqlalchemy", "pandas", "pyarrow", "scipy", "statsmodels", "matplotlib",
-         "datasets", "peft")
+HEAVY = (
+    "torch",
+    "transformers",
+    "mlflow",
+    "sqlalchemy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "statsmodels",
+    "matplotlib",
+    "datasets",
+    "peft",
+)
+
 
 class Clock:
     """What was seen so far."""
@@ -94,7 +106,8 @@ def watch(clock: Clock) -> None:
         ("numbers, and what was used", Logbook, ("record", "mark", "artifact", "dataset")),
         ("pictures and tables", Logbook, ("histogram", "table")),
         ("opening and closing the tracker", Tracker, ("open", "close")),
-        ("checkpoints", Checkpoints, ("save",)), ("checkpoints", pipeline, ("snapshot",)),
+        ("checkpoints", Checkpoints, ("save",)),
+        ("checkpoints", pipeline, ("snapshot",)),
         ("final model and its card", pipeline.loading, ("save",)),
         ("final model and its card", pipeline, ("write_card",)),
         ("status, config, manifest, answers", pipeline, ("write_whole",)),

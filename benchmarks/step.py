@@ -77,15 +77,30 @@ def steps(setting: Setting) -> Iterator[StepReport]:
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
     policy.sharing = replace(policy.sharing, possible=setting.shared)
-    rl = RL(rollouts_per_step=setting.rollouts, max_new_tokens=setting.new_tokens, old_logprobs=setting.old_logprobs,
-            optimizer=AdamW(learning_rate=1e-9))
+    rl = RL(
+        rollouts_per_step=setting.rollouts,
+        max_new_tokens=setting.new_tokens,
+        old_logprobs=setting.old_logprobs,
+        optimizer=AdamW(learning_rate=1e-9),
+    )
     before = "\n".join(worked[: setting.examples])
     stream = PromptStream(
-        data.prompts("train"), lambda prompt: text.prompt(before + prompt), rl.prompts_per_step(setting.algorithm), 0,
-        text.pad, 1024)
+        data.prompts("train"),
+        lambda prompt: text.prompt(before + prompt),
+        rl.prompts_per_step(setting.algorithm),
+        0,
+        text.pad,
+        1024,
+    )
     engine = rl.engine(
-        policy, ExactMatch(), setting.algorithm, 0, setting.hardware.rows_at_once, Invariants(weights_moved="off"),
-        setting.hardware.tokens_at_once)
+        policy,
+        ExactMatch(),
+        setting.algorithm,
+        0,
+        setting.hardware.rows_at_once,
+        Invariants(weights_moved="off"),
+        setting.hardware.tokens_at_once,
+    )
     engine = replace(engine, sampler=Cut(engine.sampler))
     return rl.run(engine, stream, RunState.at_start(setting.algorithm))
 
@@ -101,8 +116,10 @@ def compare(title: str, settings: dict[str, Setting], rounds: int) -> None:
             parts = {part: report.metrics[f"cost/{part}_seconds"] for part in PARTS}
             found[name].append({"step": sum(parts.values()), **parts})
             scored = report.scored
-    tell(f"\n{title}: prompts of {scored.prompt_lengths.float().mean():.0f} tokens, "
-         f"answers of {scored.mask.sum(1).float().mean():.0f}, seconds of {len(scored)} rollouts")
+    tell(
+        f"\n{title}: prompts of {scored.prompt_lengths.float().mean():.0f} tokens, "
+        f"answers of {scored.mask.sum(1).float().mean():.0f}, seconds of {len(scored)} rollouts"
+    )
     first = next(iter(found.values()))[1:]  # the first step warms caches up, and reads what was sampled once more
     for name, seen in found.items():
         tell(f"  {name:26}" + "   ".join(f"{part} {_told(part, seen[1:], first)}" for part in first[0]))
@@ -128,23 +145,34 @@ def main(rounds: int) -> None:
         "8 layers of width 512": Setting(model=MEDIUM, examples=4, rollouts=32),
     }
     for name, shape in shapes.items():
-        compare(name, {
-            "grpo": shape,
-            "grpo, rescored": replace(shape, old_logprobs="rescored"),
-            "grpo, rescored, alone": replace(shape, shared=False, old_logprobs="rescored"),
-            "ppo": replace(shape, algorithm=PPO()),
-            "ppo, groups of 8": replace(shape, algorithm=PPO(group_size=8)),
-        }, rounds if shape.model is TINY else max(rounds // 3, 2))
+        compare(
+            name,
+            {
+                "grpo": shape,
+                "grpo, rescored": replace(shape, old_logprobs="rescored"),
+                "grpo, rescored, alone": replace(shape, shared=False, old_logprobs="rescored"),
+                "ppo": replace(shape, algorithm=PPO()),
+                "ppo, groups of 8": replace(shape, algorithm=PPO(group_size=8)),
+            },
+            rounds if shape.model is TINY else max(rounds // 3, 2),
+        )
     tiny, deep = Setting(), Setting(model=MEDIUM, examples=4, rollouts=32)
     kinds = {
-        "as it comes": {}, "microbatch of 16": {"microbatch_size": 16}, "of 32": {"microbatch_size": 32},
+        "as it comes": {},
+        "microbatch of 16": {"microbatch_size": 16},
+        "of 32": {"microbatch_size": 32},
         "of 64": {"microbatch_size": 64},
-        "of 1024 tokens": {"tokens_per_microbatch": 1024}, "of 4096 tokens": {"tokens_per_microbatch": 4096},
-        "2 threads": {"threads": 2}, "activation checkpointing": {"activation_checkpointing": True}}
+        "of 1024 tokens": {"tokens_per_microbatch": 1024},
+        "of 4096 tokens": {"tokens_per_microbatch": 4096},
+        "2 threads": {"threads": 2},
+        "activation checkpointing": {"activation_checkpointing": True},
+    }
     for name, shape, how_often in (("tiny", tiny, rounds), ("8 layers of width 512", deep, max(rounds // 3, 2))):
-        compare(f"{name}, on other hardware settings", {
-            kind: replace(shape, hardware=replace(shape.hardware, **changed)) for kind, changed in kinds.items()
-        }, how_often)
+        compare(
+            f"{name}, on other hardware settings",
+            {kind: replace(shape, hardware=replace(shape.hardware, **changed)) for kind, changed in kinds.items()},
+            how_often,
+        )
 
 
 if __name__ == "__main__":

@@ -20,12 +20,30 @@ ROOT = Path(__file__).parents[1]
 SEED = 20261121
 NOTHING = "nothing"
 SMALL = (
-    "preset=preference_toy", "hardware=cpu", "model.hidden=32", "model.layers=1", "model.heads=2",
-    "model.intermediate=48", "data.demonstration_rows=200", "data.comparison_rows=200",
-    "data.held_out_comparison_rows=40", "data.train_rows=64", "data.validation_rows=16", "data.test_rows=24",
-    "sft.steps=60", "sft.batch_size=16", "reward_model.steps=60", "reward_model.batch_size=16",
-    "reward_model.gate=warn", "rl.steps=12", "rl.rollouts_per_step=32", "rl.max_new_tokens=16",
-    "rl.checkpoint_every=2", "eval.every=4", "eval.perplexity_rows=16", "study=faults",
+    "preset=preference_toy",
+    "hardware=cpu",
+    "model.hidden=32",
+    "model.layers=1",
+    "model.heads=2",
+    "model.intermediate=48",
+    "data.demonstration_rows=200",
+    "data.comparison_rows=200",
+    "data.held_out_comparison_rows=40",
+    "data.train_rows=64",
+    "data.validation_rows=16",
+    "data.test_rows=24",
+    "sft.steps=60",
+    "sft.batch_size=16",
+    "reward_model.steps=60",
+    "reward_model.batch_size=16",
+    "reward_model.gate=warn",
+    "rl.steps=12",
+    "rl.rollouts_per_step=32",
+    "rl.max_new_tokens=16",
+    "rl.checkpoint_every=2",
+    "eval.every=4",
+    "eval.perplexity_rows=16",
+    "study=faults",
 )
 """A run of seconds with every phase in it."""
 

@@ -50,8 +50,10 @@ def compare(model: Tiny, steps: int) -> Iterator[str]:
         seconds = [{sampler: sum(m[name] for name in names) for sampler, m in both.items()} for both in done]
         ratios = [both["vllm"] / both["own"] for both in seconds]
         own, vllm = (statistics.median(both[sampler] for both in seconds) for sampler in ("own", "vllm"))
-        yield (f"{part:8} own {own:6.2f} s   vLLM {vllm:6.2f} s   vLLM / own {statistics.median(ratios):.2f} "
-               f"({min(ratios):.2f} to {max(ratios):.2f})")
+        yield (
+            f"{part:8} own {own:6.2f} s   vLLM {vllm:6.2f} s   vLLM / own {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
     yield f"largest gap to our forward pass: {max(both['vllm']['rollout/sampler_gap'] for both in done):.1e} nats"
 
 

@@ -122,4 +122,3 @@ def coverage(world: World, repeats: int, seeds: int, prompts: int, rng: np.rando
         for name, inside in {**whole, **({} if world.right_or_wrong else own)}.items():
             held.setdefault(name, []).append(inside)
     return {name: 100 * float(np.concatenate(parts).mean()) for name, parts in held.items()}
-

@@ -26,18 +26,38 @@ class Family:
     """Special tokens of the chat template."""
 
 
-CHAT_ML = {"pad": "<|endoftext|>", "eos": "<|im_end|>", "bos": None, "marks": ("<|im_start|>",),
-           "turn": "<|im_start|>{role}\n{content}<|im_end|>\n", "answer": "<|im_start|>assistant\n"}
+CHAT_ML = {
+    "pad": "<|endoftext|>",
+    "eos": "<|im_end|>",
+    "bos": None,
+    "marks": ("<|im_start|>",),
+    "turn": "<|im_start|>{role}\n{content}<|im_end|>\n",
+    "answer": "<|im_start|>assistant\n",
+}
 FAMILIES = {
-    "gemma": Family(kind="gemma", pad="<pad>", eos="<eos>", bos="<bos>", marks=("<start_of_turn>", "<end_of_turn>"),
-                    turn="<start_of_turn>{role}\n{content}<end_of_turn>\n", answer="<start_of_turn>model\n"),
+    "gemma": Family(
+        kind="gemma",
+        pad="<pad>",
+        eos="<eos>",
+        bos="<bos>",
+        marks=("<start_of_turn>", "<end_of_turn>"),
+        turn="<start_of_turn>{role}\n{content}<end_of_turn>\n",
+        answer="<start_of_turn>model\n",
+    ),
     "qwen2_5": Family(kind="qwen2", **CHAT_ML),
     "qwen3": Family(kind="qwen3", **CHAT_ML),
-    "deepseek_math": Family(kind="llama", pad="<end>", eos="<end>", bos="<begin>",
-                            turn="{role}: {content}\n\n", answer="Assistant:"),
-    "phi3": Family(kind="phi3", pad="<|endoftext|>", eos="<|endoftext|>", bos="<s>",
-                   marks=("<|user|>", "<|assistant|>", "<|end|>"), turn="<|{role}|>\n{content}<|end|>\n",
-                   answer="<|assistant|>\n"),
+    "deepseek_math": Family(
+        kind="llama", pad="<end>", eos="<end>", bos="<begin>", turn="{role}: {content}\n\n", answer="Assistant:"
+    ),
+    "phi3": Family(
+        kind="phi3",
+        pad="<|endoftext|>",
+        eos="<|endoftext|>",
+        bos="<s>",
+        marks=("<|user|>", "<|assistant|>", "<|end|>"),
+        turn="<|{role}|>\n{content}<|end|>\n",
+        answer="<|assistant|>\n",
+    ),
 }
 
 
@@ -47,10 +67,20 @@ def make_checkpoint(name: str, folder: Path, texts: Sequence[str]) -> Path:
     tokenizer = make_tokenizer(family, texts)
     tokenizer.save_pretrained(folder)
     config = AutoConfig.for_model(
-        family.kind, vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=32, max_position_embeddings=4096,
-        original_max_position_embeddings=4096, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)
+        family.kind,
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=4096,
+        original_max_position_embeddings=4096,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
@@ -61,16 +91,27 @@ def make_tokenizer(family: Family, texts: Sequence[str]) -> PreTrainedTokenizerF
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     special = [name for name in dict.fromkeys((family.pad, family.eos, family.bos, *family.marks)) if name]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=512, special_tokens=special, show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=512,
+            special_tokens=special,
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=family.pad, eos_token=family.eos, bos_token=family.bos,
-        additional_special_tokens=list(family.marks))
+        tokenizer_object=tokenizer,
+        pad_token=family.pad,
+        eos_token=family.eos,
+        bos_token=family.bos,
+        additional_special_tokens=list(family.marks),
+    )
     begin, message = "{{ bos_token }}" if family.bos else "", jinja(family.turn)
     fast.chat_template = (
         f"{begin}{{% for message in messages %}}{{{{ {message} }}}}{{% endfor %}}"
-        f"{{% if add_generation_prompt %}}{{{{ {family.answer!r} }}}}{{% endif %}}")
+        f"{{% if add_generation_prompt %}}{{{{ {family.answer!r} }}}}{{% endif %}}"
+    )
     return fast
 
 

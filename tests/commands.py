@@ -19,9 +19,21 @@ from alignbench.settings import identify
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "hardware=cpu", "sft.steps=2", "sft.batch_size=8", "rl.steps=2", "rl.rollouts_per_step=16", "rl.max_new_tokens=8",
-    "eval.every=2", "eval.perplexity_rows=4", "data.demonstration_rows=60", "data.train_rows=40",
-    "data.validation_rows=6", "data.test_rows=6", "model.hidden=32", "model.layers=1", "model.heads=2",
+    "hardware=cpu",
+    "sft.steps=2",
+    "sft.batch_size=8",
+    "rl.steps=2",
+    "rl.rollouts_per_step=16",
+    "rl.max_new_tokens=8",
+    "eval.every=2",
+    "eval.perplexity_rows=4",
+    "data.demonstration_rows=60",
+    "data.train_rows=40",
+    "data.validation_rows=6",
+    "data.test_rows=6",
+    "model.hidden=32",
+    "model.layers=1",
+    "model.heads=2",
     "model.intermediate=48",
 )
 """A house of a second or two, all phases in it."""
@@ -51,8 +63,13 @@ def run_small(output_dir: Path, *overrides: str) -> Path:
 def type_in(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What happens when a person types this."""
     return subprocess.run(
-        [sys.executable, "-m", "alignbench", *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, **environment})
+        [sys.executable, "-m", "alignbench", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT, **environment},
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

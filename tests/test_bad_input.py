@@ -110,8 +110,10 @@ BEFORE_ANYTHING = [
     (("rl.minibatches=3",), ("rl.minibatches=3", "divisor")),
     (("algo=ppo", "rl.minibatches=32"), ("rl.minibatches=32", "16 groups")),
     (("algo=ppo", "algo.critic.start=reward_model"), ("in algo.critic", "algo.critic.trunk=separate")),
-    (("algo=ppo", "algo.critic.trunk=separate", "algo.critic.start=reward_model", "algo.critic.hidden=0"),
-     ("reward=exact_match", "reward=bradley_terry", "algo.critic.start=zero")),
+    (
+        ("algo=ppo", "algo.critic.trunk=separate", "algo.critic.start=reward_model", "algo.critic.hidden=0"),
+        ("reward=exact_match", "reward=bradley_terry", "algo.critic.start=zero"),
+    ),
     (("eval.samples=2",), ("in eval", "pass_at=[1, 4]", "samples=4 or more")),
     (("eval.samples=2", "eval.pass_at=[]"), ("in eval", "pass_at=[1]")),
     (("tracking.uri=https://me:secret@host/",), ("in tracking", "MLFLOW_TRACKING_PASSWORD")),
@@ -145,8 +147,10 @@ BEFORE_ANYTHING = [
     ((*GSM, "data.path={files}/good.csv"), ("good.csv", "readable are", ".parquet")),
     ((*GSM, "data.path={files}/cut.jsonl.gz"), ("cut.jsonl.gz", "cannot be read")),
     ((*GSM, "data.path={files}/not.parquet"), ("not.parquet", "not a readable parquet")),
-    ((*GSM, "data.path={files}/column.jsonl", "data.train_rows=null"),
-     ("column.jsonl, line 41", "'answer' is missing", "question, reply")),
+    (
+        (*GSM, "data.path={files}/column.jsonl", "data.train_rows=null"),
+        ("column.jsonl, line 41", "'answer' is missing", "question, reply"),
+    ),
     ((*GSM, "data.path={files}/blank.jsonl"), ("blank.jsonl, line 41", "'question'", "not blank")),
     ((*GSM, "data.path={files}/unmarked.jsonl", "data.train_rows=null"), ("unmarked.jsonl, line 41", "#### <number>")),
     ((*GSM, "data.path={files}/wordy.jsonl", "data.train_rows=null"), ("reference", "not a number", "'six'")),
@@ -155,8 +159,10 @@ BEFORE_ANYTHING = [
     ((*GSM, "data.path={files}/few.jsonl"), ("no row is left to train on", "data.validation_rows")),
     ((*GSM, "data.path={files}/nothing_here"), ("nothing_here", "no data file in this folder")),
     ((*GSM, "data.path={files}/mixed"), ("other.jsonl", "train or test")),
-    ((*GSM, "data.path={files}/good.jsonl", "data.test_path={files}/same.jsonl", "data.train_rows=null"),
-     ("same prompt", "test row test-0", "remove the row")),
+    (
+        (*GSM, "data.path={files}/good.jsonl", "data.test_path={files}/same.jsonl", "data.train_rows=null"),
+        ("same prompt", "test row test-0", "remove the row"),
+    ),
     ((*GSM, "data.test_path={files}/good.jsonl"), ("data.test_path", "data.path")),
     ((*GSM, "data.path={files}/good.jsonl", "data.template=Q:"), ("data.template", "{question}")),
     ((*MATHS, "data.path={files}/unboxed.jsonl"), ("unboxed.jsonl, line 41", "'solution'", "\\boxed{}")),
@@ -169,8 +175,16 @@ BEFORE_ANYTHING = [
     ((*OWN, "data.path={files}/good.jsonl"), ("good.jsonl, line 1", "'prompt' is missing", "question, answer")),
     ((*OWN, "data.path={files}/good.jsonl", "data.prompt=question"), ("data.completion=<column>", "sft.enabled=false")),
     ((*OWN, "data.path={files}/good.jsonl", "data.chosen=answer"), ("data.chosen", "data.rejected", "both or neither")),
-    ((*OWN, "data.path={files}/good.jsonl", "data.prompt=question", "data.completion=answer", "reward=bradley_terry"),
-     ("nothing to prefer by", "data.chosen=<column>", "data.rejected=<column>")),
+    (
+        (
+            *OWN,
+            "data.path={files}/good.jsonl",
+            "data.prompt=question",
+            "data.completion=answer",
+            "reward=bradley_terry",
+        ),
+        ("nothing to prefer by", "data.chosen=<column>", "data.rejected=<column>"),
+    ),
 ]
 
 
@@ -287,8 +301,14 @@ def test_a_reward_that_raises_as_typed(files: Path, tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_had_is_told_in_seconds(tmp_path: Path) -> None:
     began, worked = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    done = type_in("model=gemma2b", "hardware=cpu", f"output_dir={tmp_path}/outputs", HF_HOME=str(tmp_path / "cache"),
-                   HF_HUB_CACHE=str(tmp_path / "cache"), HF_ENDPOINT="http://127.0.0.1:9")
+    done = type_in(
+        "model=gemma2b",
+        "hardware=cpu",
+        f"output_dir={tmp_path}/outputs",
+        HF_HOME=str(tmp_path / "cache"),
+        HF_HUB_CACHE=str(tmp_path / "cache"),
+        HF_ENDPOINT="http://127.0.0.1:9",
+    )
     seconds, worked = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - worked
     one_message(done, "google/gemma-2b-it", "model.path=", "cache", "HF_TOKEN")
     assert worked < 5, f"{worked:.1f} s of work"

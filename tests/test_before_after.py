@@ -20,8 +20,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     (folder / "reward.py").write_text(REWARD)
     return run_small(
-        folder, "reward=custom", f"reward.function={folder}/reward.py:variety", "rl.optimizer.learning_rate=1e-2",
-        "rl.optimizer.warmup_steps=0", "rl.steps=6", "rl.rollouts_per_step=32")
+        folder,
+        "reward=custom",
+        f"reward.function={folder}/reward.py:variety",
+        "rl.optimizer.learning_rate=1e-2",
+        "rl.optimizer.warmup_steps=0",
+        "rl.steps=6",
+        "rl.rollouts_per_step=32",
+    )
 
 
 def test_a_run_keeps_the_answers_that_it_began_with(trained: Path) -> None:
@@ -43,10 +49,21 @@ def test_the_start_of_a_run_is_drawn_again_as_it_was(trained: Path, tmp_path: Pa
 
 
 def test_several_answers_to_other_prompts_under_another_reward(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text("".join(
-        json.dumps({"prompt": f"{n} + {n} = ?", "reference": str(2 * n)}) + "\n" for n in range(5)))
-    folder = compare([f"after={trained}/final", "before=base", f"prompts={tmp_path}/mine.jsonl", "samples=3",
-                      "reward=exact_match", "reward.mode=flexible", "eval.temperature=0.7", f"to={tmp_path}/out"])
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{n} + {n} = ?", "reference": str(2 * n)}) + "\n" for n in range(5))
+    )
+    folder = compare(
+        [
+            f"after={trained}/final",
+            "before=base",
+            f"prompts={tmp_path}/mine.jsonl",
+            "samples=3",
+            "reward=exact_match",
+            "reward.mode=flexible",
+            "eval.temperature=0.7",
+            f"to={tmp_path}/out",
+        ]
+    )
     before, after = (lines(folder / f"{side}.jsonl") for side in ("before", "after"))
     asked = [(f"prompt-{number}", sample) for number in range(5) for sample in range(3)]
     assert [(row["prompt_id"], row["sample"]) for row in before] == asked

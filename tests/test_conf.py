@@ -26,6 +26,7 @@ CONF = ROOT / "conf"
 OPTIONS = sorted(CONF.glob("*/*.yaml"))
 PARTS = sorted(CONF.glob("algo/*/*.yaml"))
 
+
 def load(path: Path) -> dict:
     """A YAML with those it inherits from and its own groups under it, as Hydra merges them."""
     node = yaml.safe_load(path.read_text()) or {}
@@ -129,8 +130,12 @@ def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
 
 PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
 ALGORITHMS = [path.stem for path in CONF.glob("algo/*.yaml")]
-SPOKEN_OF = sorted((preset, algo) for preset in PRESETS for algo in ALGORITHMS
-                   if (CONF / "preset" / "method" / f"{preset}_{algo}.yaml").exists())
+SPOKEN_OF = sorted(
+    (preset, algo)
+    for preset in PRESETS
+    for algo in ALGORITHMS
+    if (CONF / "preset" / "method" / f"{preset}_{algo}.yaml").exists()
+)
 
 
 @pytest.mark.parametrize(("preset", "algo"), SPOKEN_OF)
@@ -160,7 +165,11 @@ def test_the_numbers_of_the_gemma_preset() -> None:
         assert (job.names.model, job.names.data, job.names.reward) == ("gemma2b", "ultrafeedback", "bradley_terry")
         assert (job.model.name, job.model.quantization, job.model.lora.rank) == ("google/gemma-2b-it", "nf4", 16)
         assert (job.sft.steps, job.sft.batch_size, job.sft.format, job.sft.optimizer.learning_rate) == (
-            1800, 16, "response", 2e-4)
+            1800,
+            16,
+            "response",
+            2e-4,
+        )
         assert (job.reward_model.lora.rank, job.reward_model.lora.alpha, job.reward_model.batch_size) == (8, 16.0, 8)
         assert (job.reward_model.optimizer.learning_rate, job.reward_model.min_accuracy) == (1e-4, 0.7)
         assert (job.rl.steps, job.rl.epochs, job.rl.optimizer.learning_rate) == (800, 1, 5e-6)
@@ -210,11 +219,29 @@ def test_an_unknown_key_with_a_plus_is_refused_by_name(override: str, told: str)
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=abc", "seed=1.5", "seed=1.0", "seed=true", "seed=null", "rl.steps=ten", "rl.steps=[1]",
-        "rl.temperature=hot", "algo.scale_by_std=maybe", "algo.scale_by_std=1", "algo.reduction=tokens", "output_dir=3",
+        "seed=abc",
+        "seed=1.5",
+        "seed=1.0",
+        "seed=true",
+        "seed=null",
+        "rl.steps=ten",
+        "rl.steps=[1]",
+        "rl.temperature=hot",
+        "algo.scale_by_std=maybe",
+        "algo.scale_by_std=1",
+        "algo.reduction=tokens",
+        "output_dir=3",
         "plan=perhaps",
-        "eval.pass_at=3", "eval.pass_at=[1,x]", "tracking.uri=[a]", "invariants.finite=fail", "data.seed=x",
-        "model.dtype=int8", "model.lora=4", "rl.optimizer=adam", "algo.kl=0.1", "sft=3",
+        "eval.pass_at=3",
+        "eval.pass_at=[1,x]",
+        "tracking.uri=[a]",
+        "invariants.finite=fail",
+        "data.seed=x",
+        "model.dtype=int8",
+        "model.lora=4",
+        "rl.optimizer=adam",
+        "algo.kl=0.1",
+        "sft=3",
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_its_key(override: str) -> None:
@@ -226,13 +253,33 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_key(override: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=-1", "rl.steps=-1", "rl.rollouts_per_step=0", "rl.temperature=0", "rl.optimizer.learning_rate=-1e-4",
-        "rl.optimizer.learning_rate=0", "rl.optimizer.learning_rate=.inf", "rl.optimizer.learning_rate=.nan",
-        "rl.optimizer.beta1=1", "sft.batch_size=0", "sft.optimizer.warmup_steps=-1", "algo.clip_low=0",
-        "algo.clip_low=1", "algo.clip_high=0", "algo.kl.coef=-1", "algo.group_size=0", "eval.every=0",
-        "eval.samples=-1", "eval.pass_at=[0]",
-        "hardware.threads=0", "hardware.microbatch_size=0", "data.test_rows=0", "data.terse_fraction=2",
-        "invariants.kl_tolerance=0", "analysis.margin=0", "model.layers=0", "+model.lora.rank=0",
+        "seed=-1",
+        "rl.steps=-1",
+        "rl.rollouts_per_step=0",
+        "rl.temperature=0",
+        "rl.optimizer.learning_rate=-1e-4",
+        "rl.optimizer.learning_rate=0",
+        "rl.optimizer.learning_rate=.inf",
+        "rl.optimizer.learning_rate=.nan",
+        "rl.optimizer.beta1=1",
+        "sft.batch_size=0",
+        "sft.optimizer.warmup_steps=-1",
+        "algo.clip_low=0",
+        "algo.clip_low=1",
+        "algo.clip_high=0",
+        "algo.kl.coef=-1",
+        "algo.group_size=0",
+        "eval.every=0",
+        "eval.samples=-1",
+        "eval.pass_at=[0]",
+        "hardware.threads=0",
+        "hardware.microbatch_size=0",
+        "data.test_rows=0",
+        "data.terse_fraction=2",
+        "invariants.kl_tolerance=0",
+        "analysis.margin=0",
+        "model.layers=0",
+        "+model.lora.rank=0",
     ],
 )
 def test_a_value_out_of_range_is_refused_by_its_key(override: str) -> None:
@@ -265,8 +312,13 @@ def test_another_class_for_a_part_is_taken_by_its_target() -> None:
 
 
 def test_parts_of_a_sum_are_added_changed_and_left_out_by_name() -> None:
-    words = ["reward=weighted", "+reward@reward.parts.style.reward=steps", "+reward.parts.style.weight=-0.5",
-             "reward.parts.style.reward.lines=3", "reward.parts.correct.reward.mode=flexible"]
+    words = [
+        "reward=weighted",
+        "+reward@reward.parts.style.reward=steps",
+        "+reward.parts.style.weight=-0.5",
+        "reward.parts.style.reward.lines=3",
+        "reward.parts.correct.reward.mode=flexible",
+    ]
     parts = build(resolve(config(*words))).reward.parts
     assert {name: part.weight for name, part in parts.items()} == {"correct": 1.0, "style": -0.5}
     assert (parts["correct"].reward.mode, parts["style"].reward.lines) == ("flexible", 3)

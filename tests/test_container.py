@@ -23,8 +23,14 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is n
 
 def make(*words: str) -> list[list[str]]:
     """The commands that make would give, without those that would install."""
-    told = subprocess.run(["make", "-n", "-o", ".venv/.runtime", *words], cwd=ROOT, capture_output=True, text=True,
-                          check=True, env=BY_HAND)
+    told = subprocess.run(
+        ["make", "-n", "-o", ".venv/.runtime", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=BY_HAND,
+    )
     return [shlex.split(line) for line in told.stdout.splitlines()]
 
 
@@ -67,8 +73,17 @@ def test_build_says_everything_the_dockerfile_asks_for(device: str, base: str) -
 
 
 def test_only_the_cpu_is_pinned_to_versions_without_a_gpu() -> None:
-    told = {device: subprocess.run(["make", "-nB", ".venv/.runtime", f"DEVICE={device}"], cwd=ROOT, check=True,
-                                   capture_output=True, text=True, env=BY_HAND).stdout for device in ("cpu", "cuda")}
+    told = {
+        device: subprocess.run(
+            ["make", "-nB", ".venv/.runtime", f"DEVICE={device}"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            env=BY_HAND,
+        ).stdout
+        for device in ("cpu", "cuda")
+    }
     assert "-c constraints/cpu.txt -e ." in told["cpu"]
     assert "constraints" not in told["cuda"]
     assert '-e ".[quant]"' in told["cuda"]
@@ -120,8 +135,10 @@ def test_sft_alone_is_measured_and_left_to_be_loaded(trained: dict[str, Path]) -
 
 
 def test_grpo_starts_from_that_sft_model(trained: dict[str, Path]) -> None:
-    first, second = ([path.name for path in sorted((folder.parents[2] / "artifacts").iterdir()) if path.is_dir()]
-                     for folder in trained.values())
+    first, second = (
+        [path.name for path in sorted((folder.parents[2] / "artifacts").iterdir()) if path.is_dir()]
+        for folder in trained.values()
+    )
     assert first == second
     ends = [numbers(folder)[-1][2] for folder in trained.values()]
     assert ends[0]["final/avg_reward"] == ends[1]["final/start_avg_reward"]

@@ -46,9 +46,19 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Three steps, a checkpoint after each."""
     reward = tmp_path_factory.mktemp("reward") / "reward.py"
     reward.write_text(REWARD)
-    return ("algo=grpo", "rl.steps=3", "rl.checkpoint_every=1", "eval.every=3", "rl.optimizer.learning_rate=1e-2",
-            "data.test_rows=2", "data.validation_rows=2", "eval.perplexity_rows=2", "reward=custom",
-            f"reward.function={reward}:variety", "study=damaged")
+    return (
+        "algo=grpo",
+        "rl.steps=3",
+        "rl.checkpoint_every=1",
+        "eval.every=3",
+        "rl.optimizer.learning_rate=1e-2",
+        "data.test_rows=2",
+        "data.validation_rows=2",
+        "eval.perplexity_rows=2",
+        "reward=custom",
+        f"reward.function={reward}:variety",
+        "study=damaged",
+    )
 
 
 @pytest.fixture(scope="module")

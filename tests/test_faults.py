@@ -20,11 +20,20 @@ from benchmarks.moments import PLACES, Moment
 from benchmarks.trials import NOTHING, Trials
 
 ROOT = Path(__file__).parents[1]
-KILLED_AT = ("SFT artifact being renamed", "MLflow run being made", "checkpoint being renamed",
-             "final model being written")
+KILLED_AT = (
+    "SFT artifact being renamed",
+    "MLflow run being made",
+    "checkpoint being renamed",
+    "final model being written",
+)
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
-EXPLODING = ("rl.optimizer.learning_rate=1e30", "rl.optimizer.warmup_steps=0", "rl.minibatches=1",
-             "invariants.first_ratio=off", "reward=custom")
+EXPLODING = (
+    "rl.optimizer.learning_rate=1e30",
+    "rl.optimizer.warmup_steps=0",
+    "rl.minibatches=1",
+    "invariants.first_ratio=off",
+    "reward=custom",
+)
 REWARD = """
 def variety(prompts, completions):
     \"\"\"How many different characters were written, so that an untrained model gets different rewards.\"\"\"
@@ -35,8 +44,16 @@ def variety(prompts, completions):
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     """Runs of a second each, but for their imports."""
-    small = ("sft.steps=2", "reward_model.steps=2", "rl.steps=3", "rl.checkpoint_every=1", "eval.every=3",
-             "data.test_rows=4", "data.validation_rows=4", "eval.perplexity_rows=4")
+    small = (
+        "sft.steps=2",
+        "reward_model.steps=2",
+        "rl.steps=3",
+        "rl.checkpoint_every=1",
+        "eval.every=3",
+        "data.test_rows=4",
+        "data.validation_rows=4",
+        "eval.perplexity_rows=4",
+    )
     return Trials(tmp_path_factory.mktemp("faults"), methods=("grpo",), changes=small)
 
 
@@ -74,9 +91,18 @@ def test_every_method_goes_on_as_if_it_had_not_stopped(
 ) -> None:
     """Stopped after the first of three steps."""
     (tmp_path / "reward.py").write_text(REWARD)
-    typed = (f"algo={method}", "rl.steps=3", "rl.checkpoint_every=1", "eval.every=3", "rl.optimizer.learning_rate=1e-2",
-             "data.test_rows=2", "data.validation_rows=2", "eval.perplexity_rows=2", "reward=custom",
-             f"reward.function={tmp_path}/reward.py:variety")
+    typed = (
+        f"algo={method}",
+        "rl.steps=3",
+        "rl.checkpoint_every=1",
+        "eval.every=3",
+        "rl.optimizer.learning_rate=1e-2",
+        "data.test_rows=2",
+        "data.validation_rows=2",
+        "eval.perplexity_rows=2",
+        "reward=custom",
+        f"reward.function={tmp_path}/reward.py:variety",
+    )
     whole = run_small(outputs, *typed, "study=whole")
     save = Checkpoints.save
 

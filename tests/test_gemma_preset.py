@@ -17,11 +17,28 @@ SAMPLE = ROOT.parent / "shared" / "data" / "ultrafeedback_sample"
 pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"the UltraFeedback sample is not at {SAMPLE}")
 METHODS = ("ppo", "grpo")
 SMALL = (
-    "preset=gemma_ultrafeedback", f"data.path={SAMPLE}", "hardware=cpu", "tracking.enabled=false", "data.train_rows=96",
-    "data.validation_rows=16", "data.test_rows=12", "sft.steps=2", "sft.batch_size=4", "sft.max_tokens=600",
-    "reward_model.steps=2", "reward_model.max_tokens=600", "reward_model.gate=warn", "rl.steps=2",
-    "rl.rollouts_per_step=12", "rl.max_prompt_tokens=300", "rl.max_new_tokens=12", "rl.optimizer.warmup_steps=0",
-    "rl.optimizer.learning_rate=1e-2", "eval.every=1", "eval.perplexity_rows=4", "model.dtype=bfloat16",
+    "preset=gemma_ultrafeedback",
+    f"data.path={SAMPLE}",
+    "hardware=cpu",
+    "tracking.enabled=false",
+    "data.train_rows=96",
+    "data.validation_rows=16",
+    "data.test_rows=12",
+    "sft.steps=2",
+    "sft.batch_size=4",
+    "sft.max_tokens=600",
+    "reward_model.steps=2",
+    "reward_model.max_tokens=600",
+    "reward_model.gate=warn",
+    "rl.steps=2",
+    "rl.rollouts_per_step=12",
+    "rl.max_prompt_tokens=300",
+    "rl.max_new_tokens=12",
+    "rl.optimizer.warmup_steps=0",
+    "rl.optimizer.learning_rate=1e-2",
+    "eval.every=1",
+    "eval.perplexity_rows=4",
+    "model.dtype=bfloat16",
 )
 
 
@@ -73,6 +90,8 @@ def test_the_verdicts_can_be_imitated_in_place_of_the_answers(tmp_path: Path) ->
     run(cfg)
     rows = Material(build(resolve(cfg))).demonstrations
     assert len(rows) == 840
-    assert all(re.fullmatch(r"Score: \d+\.\d/10\. The response is helpful, harmless, and honest\.", row["completion"])
-               for row in rows)
+    assert all(
+        re.fullmatch(r"Score: \d+\.\d/10\. The response is helpful, harmless, and honest\.", row["completion"])
+        for row in rows
+    )
     assert all(row["prompt"].endswith("Analyze the quality of this response.") for row in rows)

@@ -12,8 +12,22 @@ from benchmarks import floor
 from benchmarks.gpu import SHAPES, Machine, cells, main, words
 
 ROOT = Path(__file__).parents[1]
-ABSENT = ("hydra", "omegaconf", "mlflow", "pydantic", "datasets", "pyarrow", "pandas", "scipy", "statsmodels",
-          "matplotlib", "rich", "math_verify", "bitsandbytes", "trl")
+ABSENT = (
+    "hydra",
+    "omegaconf",
+    "mlflow",
+    "pydantic",
+    "datasets",
+    "pyarrow",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "matplotlib",
+    "rich",
+    "math_verify",
+    "bitsandbytes",
+    "trl",
+)
 TINY = ("--device", "cpu", "--shapes", "tiny")
 
 
@@ -52,9 +66,12 @@ def test_the_shapes_are_those_of_the_models(shape: str, millions: int) -> None:
 
 def test_it_needs_no_more_than_it_says() -> None:
     program = f"import sys; sys.modules.update(dict.fromkeys({ABSENT})); from benchmarks.gpu import *; main(words())"
-    done = subprocess.run([sys.executable, "-c", program, *TINY, "--only", "qwen2"], cwd=ROOT, capture_output=True,
-                          text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *TINY, "--only", "qwen2"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert "trl is not installed" in done.stdout
     assert done.stdout.count("left out, model.quantization=nf4 needs bitsandbytes") == 2
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("| qwen2/")] == [
-        "qwen2/bf16/grpo", "qwen2/bf16/ppo"]
+        "qwen2/bf16/grpo",
+        "qwen2/bf16/ppo",
+    ]

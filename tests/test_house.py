@@ -20,8 +20,15 @@ from alignbench.settings import build, identify, resolve
 
 METHODS = ("ppo", "grpo", "rloo", "dr_grpo")
 NAMES = {
-    *record.TRAIN, *record.REWARDS, *record.GROUPS, *record.ROLLOUT, *record.BUDGET, *record.COST, *record.EVAL,
-    *record.FINAL, *record.SFT,
+    *record.TRAIN,
+    *record.REWARDS,
+    *record.GROUPS,
+    *record.ROLLOUT,
+    *record.BUDGET,
+    *record.COST,
+    *record.EVAL,
+    *record.FINAL,
+    *record.SFT,
 }
 REWARD = """
 import itertools, os, pathlib, signal
@@ -51,8 +58,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def varied(tmp_path: Path) -> tuple[str, ...]:
     """A reward that tells answers apart, and four steps of it."""
     (tmp_path / "reward.py").write_text(REWARD)
-    return ("reward=custom", f"reward.function={tmp_path}/reward.py:variety", "rl.steps=4", "rl.checkpoint_every=1",
-            "rl.optimizer.learning_rate=1e-2")
+    return (
+        "reward=custom",
+        f"reward.function={tmp_path}/reward.py:variety",
+        "rl.steps=4",
+        "rl.checkpoint_every=1",
+        "rl.optimizer.learning_rate=1e-2",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +77,19 @@ def runs(outputs: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_leaves_what_the_contract_says(runs: dict[str, Path], method: str) -> None:
     folder, now = runs[method], status(runs[method])
-    assert set(now) == {"status", "key", "study", "method", "model", "seed", "started", "finished", "reason", "resumed",
-                        "determinism"}
+    assert set(now) == {
+        "status",
+        "key",
+        "study",
+        "method",
+        "model",
+        "seed",
+        "started",
+        "finished",
+        "reason",
+        "resumed",
+        "determinism",
+    }
     assert folder.name == f"{method}-tiny-s42-{now['key'][:8]}"
     assert folder.parent.name == "four"
     told = [now[name] for name in ("status", "study", "method", "model", "seed", "reason", "resumed", "determinism")]
@@ -74,22 +97,56 @@ def test_a_run_leaves_what_the_contract_says(runs: dict[str, Path], method: str)
     assert datetime.fromisoformat(now["started"]) <= datetime.fromisoformat(now["finished"])
 
     kept = yaml.safe_load((folder / "config.yaml").read_text())
-    assert set(kept) == {"seed", "study", "output_dir", "plan", "model", "data", "reward", "algo", "hardware", "judge",
-                         "sft", "reward_model", "rl", "eval", "invariants", "tracking", "analysis", "names"}
+    assert set(kept) == {
+        "seed",
+        "study",
+        "output_dir",
+        "plan",
+        "model",
+        "data",
+        "reward",
+        "algo",
+        "hardware",
+        "judge",
+        "sft",
+        "reward_model",
+        "rl",
+        "eval",
+        "invariants",
+        "tracking",
+        "analysis",
+        "names",
+    }
     assert identify(kept).key == now["key"]
     assert "${" not in (folder / "config.yaml").read_text()
 
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest) >= {"versions", "git", "device", "threads", "data", "prompt_order", "artifacts", "reward",
-                             "ledger"}
+    assert set(manifest) >= {
+        "versions",
+        "git",
+        "device",
+        "threads",
+        "data",
+        "prompt_order",
+        "artifacts",
+        "reward",
+        "ledger",
+    }
     assert {"python", "alignbench", "torch", "transformers"} <= set(manifest["versions"])
     rows = [manifest["data"][split]["rows"] for split in ("train", "validation", "test")]
     assert rows == [40, 6, 6]
     assert manifest["data"]["name"] == "arithmetic"
     assert len({manifest["data"][split]["sha256"] for split in ("train", "validation", "test")}) == 3
     assert manifest["reward"]["name"] == "exact_match"
-    assert set(manifest["ledger"]) == {"prompts", "completions", "tokens", "optimizer_steps", "flops", "seconds",
-                                       "peak_memory_bytes"}
+    assert set(manifest["ledger"]) == {
+        "prompts",
+        "completions",
+        "tokens",
+        "optimizer_steps",
+        "flops",
+        "seconds",
+        "peak_memory_bytes",
+    }
     assert manifest["ledger"]["completions"] == 32
     assert manifest["ledger"]["optimizer_steps"] == 4
 
@@ -107,8 +164,12 @@ def test_every_number_has_its_name_and_its_place(runs: dict[str, Path], method: 
     told = {name for r in records for name in r["metrics"]}
     free = {name for name in told if name.startswith((record.REWARD_COMPONENT, record.PASS_AT))}
     assert told - free <= NAMES
-    assert free == {"rewards/component/correct_strict", "rewards/component/correct_flexible", "final/pass_at_1",
-                    "final/pass_at_4"}
+    assert free == {
+        "rewards/component/correct_strict",
+        "rewards/component/correct_flexible",
+        "final/pass_at_1",
+        "final/pass_at_4",
+    }
     unknown = {record.EVAL_GOLD, record.FINAL_GOLD, record.START_GOLD}  # nobody knows more than what is correct
     assert set(record.EVAL) - unknown <= start.keys() & last.keys()
     assert set(record.FINAL) - unknown <= end.keys()
@@ -130,8 +191,18 @@ def test_every_test_prompt_has_its_row(runs: dict[str, Path], method: str) -> No
     rows = lines(runs[method] / "eval.jsonl")
     assert [row["prompt_id"] for row in rows] == [f"test-{i}" for i in range(6)]
     for row in rows:
-        assert set(row) >= {"prompt_id", "prompt", "response", "reference", "scores", "correct", "tokens", "truncated",
-                            "method", "seed"}
+        assert set(row) >= {
+            "prompt_id",
+            "prompt",
+            "response",
+            "reference",
+            "scores",
+            "correct",
+            "tokens",
+            "truncated",
+            "method",
+            "seed",
+        }
         assert (row["method"], row["seed"]) == (method, 42)
         assert isinstance(row["correct"], bool)
         assert 1 <= row["tokens"] <= 8
@@ -168,13 +239,22 @@ def test_mlflow_knows_the_run_and_each_of_its_numbers(runs: dict[str, Path], out
     (found,) = client.search_runs(["1"], f"tags.study = 'four' and tags.phase = 'rl' and tags.method = '{method}'")
     assert client.get_experiment("1").name == "alignbench"
     now = status(folder)
-    expected = {"study": "four", "method": method, "model": "tiny", "seed": "42", "phase": "rl", "key": now["key"],
-                "run_dir": str(folder.resolve())}
+    expected = {
+        "study": "four",
+        "method": method,
+        "model": "tiny",
+        "seed": "42",
+        "phase": "rl",
+        "key": now["key"],
+        "run_dir": str(folder.resolve()),
+    }
     assert {name: found.data.tags[name] for name in record.TAGS} == expected
     assert (found.info.status, found.info.run_name) == ("FINISHED", folder.name)
     assert found.data.params["algo.group_size"] == ("1" if method == "ppo" else "8")
-    told = {name: {m.step: m.value for m in client.get_metric_history(found.info.run_id, name)}
-            for name in found.data.metrics}
+    told = {
+        name: {m.step: m.value for m in client.get_metric_history(found.info.run_id, name)}
+        for name in found.data.metrics
+    }
     kept: dict[str, dict[int, float]] = {}
     for entry in lines(folder / "metrics.jsonl"):
         for name, value in entry["metrics"].items():
@@ -188,8 +268,9 @@ def test_a_run_typed_again_is_not_repeated(
     runs: dict[str, Path], outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (runs["grpo"] / "metrics.jsonl").read_text()
-    again = run_small(outputs, "algo=grpo", "study=four", "tracking.enabled=true", "eval.samples=4",
-                      "rl.temperature=0.9")
+    again = run_small(
+        outputs, "algo=grpo", "study=four", "tracking.enabled=true", "eval.samples=4", "rl.temperature=0.9"
+    )
     assert again == runs["grpo"]
     assert (again / "metrics.jsonl").read_text() == before
     assert "finished already" in capsys.readouterr().out
@@ -205,7 +286,8 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
     other = run_small(tmp_path / "one", f"algo={method}", "seed=43", *varied)
     assert numbers(one) == numbers(two)
     assert [row | {"seed": 0} for row in lines(one / "eval.jsonl")] == [
-        row | {"seed": 0} for row in lines(two / "eval.jsonl")]
+        row | {"seed": 0} for row in lines(two / "eval.jsonl")
+    ]
     assert numbers(one)[0] == numbers(other)[0]
     assert numbers(one)[1] != numbers(other)[1]
     learned = [metrics["rewards/std"] for phase, step, metrics in numbers(one) if phase == "rl" and step]
@@ -339,8 +421,15 @@ def test_a_folder_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path:
 
 
 def test_a_sweep_goes_on_after_a_failure_names_it_and_finishes_when_typed_again(outputs: Path) -> None:
-    typed = ["--multirun", "seed=1,2", "algo=ppo,grpo", "study=sweep", "hydra.launcher.n_jobs=2", *SMALL,
-             f"output_dir={outputs}"]
+    typed = [
+        "--multirun",
+        "seed=1,2",
+        "algo=ppo,grpo",
+        "study=sweep",
+        "hydra.launcher.n_jobs=2",
+        *SMALL,
+        f"output_dir={outputs}",
+    ]
     for seed in (1, 2):  # what ran alone counts as well
         run_small(outputs, "algo=ppo", f"seed={seed}", "study=sweep", "tracking.enabled=true")
     broken = identify(config(*SMALL, f"output_dir={outputs}", "study=sweep", "seed=1", "algo=grpo")).run_dir
@@ -357,7 +446,8 @@ def test_a_sweep_goes_on_after_a_failure_names_it_and_finishes_when_typed_again(
     assert ends == {("ppo", 1): "finished", ("grpo", 1): "failed", ("ppo", 2): "finished", ("grpo", 2): "finished"}
     report = json.loads((outputs / "reports" / "sweep" / "report.json").read_text())
     assert sorted((r["method"], r["seed"], r["status"]) for r in report["runs"]) == sorted(
-        (method, seed, end) for (method, seed), end in ends.items())
+        (method, seed, end) for (method, seed), end in ends.items()
+    )
 
     kept = {path: path.stat().st_mtime_ns for path in (outputs / "runs" / "sweep").glob("*/metrics.jsonl")}
     (broken / "checkpoints").unlink()

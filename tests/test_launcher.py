@@ -20,8 +20,10 @@ from alignbench.jobs import Crew, Job, environment, explain, summarise
 from alignbench.launcher import IsolatedLauncher, agreed, refuse_unequal_conditions, study_name, write_study
 from alignbench.settings import Identity
 
-FINISH = "import json, pathlib; f = pathlib.Path(r'{run_dir}'); f.mkdir(parents=True, exist_ok=True); " \
+FINISH = (
+    "import json, pathlib; f = pathlib.Path(r'{run_dir}'); f.mkdir(parents=True, exist_ok=True); "
     "(f / 'status.json').write_text(json.dumps(dict(status='finished', key='{key}', reason=None)))"
+)
 START = FINISH.replace("'finished'", "'running'")
 
 
@@ -281,7 +283,9 @@ def test_settings_of_the_algorithm_are_the_comparison_itself() -> None:
     grpo = {"names": {"method": "grpo"}, "algo": {"lam": 2}, "seed": 2}
     found, keys = differences([("ppo", ppo), ("grpo", grpo)], ())
     assert [(one.key, one.allowed) for one in found] == [
-        ("algo.lam", "the comparison itself"), ("names.method", "the comparison itself")]
+        ("algo.lam", "the comparison itself"),
+        ("names.method", "the comparison itself"),
+    ]
     assert keys == 2, "the seed is not a condition"
     mixed, _ = differences([("ppo", ppo), ("ppo", {**ppo, "algo": {"lam": 3}})], ())
     assert mixed[0].allowed == "", "the seeds of one method must be treated alike"

@@ -20,8 +20,10 @@ from alignbench.settings import identify
 from analysis.__main__ import main as analysis
 
 REWARD = "def variety(prompts, completions):\n    return [float(len(set(text))) for text in completions]\n"
-CHAT = ("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
-        "{% if add_generation_prompt %}<a>{% endif %}")
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<a>{% endif %}"
+)
 LEARNING = ("rl.optimizer.learning_rate=1e-2", "rl.optimizer.warmup_steps=0", "sft.optimizer.warmup_steps=0")
 KINDS = {
     "adapter": ("model.quantization=none", "model.lora={rank:4,alpha:8,targets:all-linear}"),
@@ -45,10 +47,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=256, initializer_range=0.2, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        tie_word_embeddings=False)).save_pretrained(folder)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=256,
+            initializer_range=0.2,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+            tie_word_embeddings=False,
+        )
+    ).save_pretrained(folder)
     return folder
 
 
@@ -60,9 +73,18 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     found = {}
     for kind, words in KINDS.items():
         cfg = config(
-            *(word for word in SMALL if not word.startswith("model.")), *LEARNING, *words, "model=gemma2b",
-            f"model.path={base}", "reward=custom", f"reward.function={outputs}/reward.py:variety", "study=out",
-            "rl.max_prompt_tokens=200", "tracking.enabled=false", f"output_dir={outputs}")
+            *(word for word in SMALL if not word.startswith("model.")),
+            *LEARNING,
+            *words,
+            "model=gemma2b",
+            f"model.path={base}",
+            "reward=custom",
+            f"reward.function={outputs}/reward.py:variety",
+            "study=out",
+            "rl.max_prompt_tokens=200",
+            "tracking.enabled=false",
+            f"output_dir={outputs}",
+        )
         run(cfg)
         found[kind] = identify(cfg).run_dir
     return found
@@ -95,9 +117,10 @@ def test_plain_transformers_load_what_the_run_trained(runs: dict[str, Path], kin
     row = lines(runs[kind] / "eval.jsonl")[0]
     chat = [{"role": "user", "content": row["prompt"]}]
     inputs = found["tokenizer"].apply_chat_template(
-        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     ids = found["model"].generate(**inputs, do_sample=False, max_new_tokens=8, suppress_tokens=[0])
-    assert found["tokenizer"].decode(ids[0, inputs.input_ids.shape[1]:], skip_special_tokens=True) == row["response"]
+    assert found["tokenizer"].decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True) == row["response"]
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
@@ -122,8 +145,9 @@ def test_a_merged_model_is_the_adapter_on_the_base_without_quantisation(
     side_by_side = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), runs[kind] / "final")
     torch.testing.assert_close(got, logits(side_by_side, found["tokenizer"]), atol=1e-4, rtol=1e-4)
     weight = "model.layers.0.mlp.up_proj"
-    own, plain = (model.get_submodule(weight).weight
-                  for model in (found["model"], AutoModelForCausalLM.from_pretrained(base)))
+    own, plain = (
+        model.get_submodule(weight).weight for model in (found["model"], AutoModelForCausalLM.from_pretrained(base))
+    )
     assert torch.linalg.matrix_rank(own - plain, atol=1e-4) <= 4, "the rounding to 4 bits would have full rank"
 
 
@@ -132,8 +156,9 @@ def test_a_merged_model_differs_from_the_one_trained_in_four_bits_as_the_base_do
 ) -> None:
     merged = merge({"run": str(runs["four_bits"]), "to": str(tmp_path / "merged")})
     (trained, text), (untrained, _) = (
-        weights.load("cpu") for weights in (Finished.open(str(runs["four_bits"])).final,
-                                            Finished.open(str(runs["four_bits"])).base))
+        weights.load("cpu")
+        for weights in (Finished.open(str(runs["four_bits"])).final, Finished.open(str(runs["four_bits"])).base)
+    )
     by_merging = divergence(trained, AutoModelForCausalLM.from_pretrained(merged), text.tokenizer)
     by_rounding = divergence(untrained, AutoModelForCausalLM.from_pretrained(base), text.tokenizer)
     assert 1e-3 < by_merging < 2 * by_rounding
@@ -182,8 +207,10 @@ def test_a_report_tells_the_cards_its_verdict(runs: dict[str, Path]) -> None:
     analysis(words)
     once = [(folder / "final" / "README.md").read_text() for folder in runs.values()]
     said = json.loads((outputs / "reports" / "out" / "report.json").read_text())["verdict"]["sentence"]
-    assert all(f"<!-- verdict -->{said} The report: `{outputs}/reports/out/report.md`<!-- /verdict -->" in card
-               for card in once)
+    assert all(
+        f"<!-- verdict -->{said} The report: `{outputs}/reports/out/report.md`<!-- /verdict -->" in card
+        for card in once
+    )
     analysis(words)
     assert [(folder / "final" / "README.md").read_text() for folder in runs.values()] == once
 

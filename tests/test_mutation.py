@@ -21,12 +21,20 @@ def test_a_classical_bug_can_still_be_put_in(bug: Bug) -> None:
 
 
 def test_small_changes_are_one_place_each(tmp_path: Path) -> None:
-    (tmp_path / "f.py").write_text('"""1 + 1"""\nLIMIT = 1 + 1\n\ndef f(x: int = 3) -> int:\n    """2 * 2"""\n'
-                                   "    assert x > 0\n    return x + 1 if x < 2 else max(x.min(), -5)\n")
+    (tmp_path / "f.py").write_text(
+        '"""1 + 1"""\nLIMIT = 1 + 1\n\ndef f(x: int = 3) -> int:\n    """2 * 2"""\n'
+        "    assert x > 0\n    return x + 1 if x < 2 else max(x.min(), -5)\n"
+    )
     found = changes(tmp_path, "f.py")
     assert [change.what for change in found] == [
-        "`x < 2` became `x <= 2`", "`2` became `3`", "`x + 1` became `x - 1`", "`1` became `2`",
-        "`x.min()` became `x.max()`", "`-5` became `+5`", "`5` became `6`"]
+        "`x < 2` became `x <= 2`",
+        "`2` became `3`",
+        "`x + 1` became `x - 1`",
+        "`1` became `2`",
+        "`x.min()` became `x.max()`",
+        "`-5` became `+5`",
+        "`5` became `6`",
+    ]
     assert changed(tmp_path, found[2]).endswith("return x - 1 if x < 2 else max(x.min(), -5)")
 
 

@@ -18,8 +18,14 @@ from alignbench.planning.plan import Plan, shortened
 from alignbench.planning.readiness import require_room, require_tracking
 from alignbench.settings import build, resolve
 
-PREFERENCES = ("data=preferences_toy", "reward=bradley_terry", "reward_model.steps=2", "reward_model.batch_size=8",
-               "reward_model.gate=off", "data.comparison_rows=40")
+PREFERENCES = (
+    "data=preferences_toy",
+    "reward=bradley_terry",
+    "reward_model.steps=2",
+    "reward_model.batch_size=8",
+    "reward_model.gate=off",
+    "data.comparison_rows=40",
+)
 
 
 def told(*words: str) -> Plan:
@@ -85,9 +91,17 @@ def test_a_plan_says_how_much_will_stay_on_disk(tmp_path: Path) -> None:
 def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "in_the_way").write_text("")
-    words = [f"model.path={tmp_path}/nowhere", "data=gsm8k", f"data.path={tmp_path}/none.jsonl", "judge=gpt4o_mini",
-             "reward=custom", "reward.function=no.such:function", "tracking.uri=http://127.0.0.1:9",
-             f"output_dir={tmp_path}/in_the_way/out", "plan=true"]
+    words = [
+        f"model.path={tmp_path}/nowhere",
+        "data=gsm8k",
+        f"data.path={tmp_path}/none.jsonl",
+        "judge=gpt4o_mini",
+        "reward=custom",
+        "reward.function=no.such:function",
+        "tracking.uri=http://127.0.0.1:9",
+        f"output_dir={tmp_path}/in_the_way/out",
+        "plan=true",
+    ]
     with pytest.raises(UserError) as refused:
         run(config("hardware=cpu", *words))
     problems = [line for line in str(refused.value).splitlines() if line.startswith("- ")]
@@ -96,9 +110,18 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
     assert str(refused.value).startswith("6 things are missing")
 
 
-@pytest.mark.parametrize("word", ["rl.truncation={top_p: 0.9}", "eval.truncation={top_p: 0.9}", "algo.clip_low=7",
-                                  "sft.steps=-1", "hardware.threads=0", "reward_model.batch_size=0",
-                                  "data.train_rows=-1"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "rl.truncation={top_p: 0.9}",
+        "eval.truncation={top_p: 0.9}",
+        "algo.clip_low=7",
+        "sft.steps=-1",
+        "hardware.threads=0",
+        "reward_model.batch_size=0",
+        "data.train_rows=-1",
+    ],
+)
 def test_one_wrong_setting_is_told_and_nothing_else_breaks(word: str) -> None:
     with pytest.raises(UserError, match=r"^one thing is missing or wrong:\n- .*" + word.split(".")[0]):
         run(config("hardware=cpu", word, "plan=true"))
@@ -136,8 +159,17 @@ def test_a_probe_is_the_run_itself_but_shorter(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_a_study_tells_what_its_seeds_can_find_and_what_its_judge_costs(tmp_path: Path) -> None:
-    done = type_in("--multirun", "algo=ppo,grpo", "seed=1,2,3", *SMALL, "judge=gpt4o_mini", "plan=true", "study=s",
-                   f"output_dir={tmp_path}", OPENAI_API_KEY="k")
+    done = type_in(
+        "--multirun",
+        "algo=ppo,grpo",
+        "seed=1,2,3",
+        *SMALL,
+        "judge=gpt4o_mini",
+        "plan=true",
+        "study=s",
+        f"output_dir={tmp_path}",
+        OPENAI_API_KEY="k",
+    )
     assert done.returncode == 0, done.stderr
     assert "plan of study s: 6 runs" in done.stdout
     assert "d >= 3.07" in done.stdout
@@ -147,8 +179,9 @@ def test_the_plan_of_a_study_tells_what_its_seeds_can_find_and_what_its_judge_co
 
 
 def test_a_study_whose_judge_has_no_key_is_refused_before_it_starts(tmp_path: Path) -> None:
-    done = type_in("--multirun", "algo=ppo,grpo", "seed=1", *SMALL, "judge=gpt4o_mini", f"output_dir={tmp_path}",
-                   OPENAI_API_KEY="")
+    done = type_in(
+        "--multirun", "algo=ppo,grpo", "seed=1", *SMALL, "judge=gpt4o_mini", f"output_dir={tmp_path}", OPENAI_API_KEY=""
+    )
     assert done.returncode == 2
     assert "OPENAI_API_KEY" in done.stderr
     assert done.stdout == ""
@@ -158,8 +191,15 @@ def test_a_study_whose_judge_has_no_key_is_refused_before_it_starts(tmp_path: Pa
 def test_the_analysis_forecasts_with_what_it_will_report_with() -> None:
     judge = resolve(config("judge=openai_compatible", "judge.model=m"))["judge"]
     rows = [{"id": str(i), "prompt": "p", "reference": ""} for i in range(5)]
-    ahead = analyst.forecast({"seeds": {"a": [1, 2], "b": [2, 3, 4], "c": [2]}, "paired": False, "judge": judge,
-                              "prompts": rows, "answer_tokens": 10})
+    ahead = analyst.forecast(
+        {
+            "seeds": {"a": [1, 2], "b": [2, 3, 4], "c": [2]},
+            "paired": False,
+            "judge": judge,
+            "prompts": rows,
+            "answer_tokens": 10,
+        }
+    )
     assert [found["seeds"] for found in ahead["effects"]] == [[2, 3], [2, 1], [3, 1]]
     assert ahead["effects"][1]["smallest"] is None
     assert ahead["judges"][0]["calls"] == 3 * 5 * 2
@@ -186,14 +226,35 @@ print(json.dumps([need.peak - interpreter(), ledger["peak_memory_bytes"] - inter
 
 def test_the_memory_of_a_plan_is_within_a_quarter_of_what_a_run_takes(tmp_path: Path) -> None:
     """Thirty million weights, all of them trained, so that they and not the interpreter are what is measured."""
-    words = ["hardware=cpu", "model.hidden=640", "model.layers=6", "model.heads=8", "model.intermediate=1600",
-             "data.demonstration_rows=60", "data.train_rows=8", "data.validation_rows=2", "data.test_rows=2",
-             "sft.enabled=false", "rl.steps=2", "rl.rollouts_per_step=8", "rl.max_new_tokens=8", "rl.minibatches=1",
-             "rl.checkpoint_every=0", "eval.every=9", "eval.perplexity_rows=0", "tracking.enabled=false",
-             f"output_dir={tmp_path}"]
+    words = [
+        "hardware=cpu",
+        "model.hidden=640",
+        "model.layers=6",
+        "model.heads=8",
+        "model.intermediate=1600",
+        "data.demonstration_rows=60",
+        "data.train_rows=8",
+        "data.validation_rows=2",
+        "data.test_rows=2",
+        "sft.enabled=false",
+        "rl.steps=2",
+        "rl.rollouts_per_step=8",
+        "rl.max_new_tokens=8",
+        "rl.minibatches=1",
+        "rl.checkpoint_every=0",
+        "eval.every=9",
+        "eval.perplexity_rows=0",
+        "tracking.enabled=false",
+        f"output_dir={tmp_path}",
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, *words], capture_output=True, text=True, check=False, cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"})
+        [sys.executable, "-c", MEASURED, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     estimated, measured = json.loads(done.stdout.splitlines()[-1])
     print(f"estimated {estimated / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB")  # noqa: T201  told when it fails

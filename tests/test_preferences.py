@@ -12,8 +12,14 @@ from alignbench.core.errors import UserError
 from alignbench.pipeline import run
 
 PREFERENCES = (
-    "data=preferences_toy", "reward=bradley_terry", "data.comparison_rows=40", "data.held_out_comparison_rows=20",
-    "reward_model.steps=3", "reward_model.batch_size=8", "reward_model.gate=warn", "eval.decoding=sampled",
+    "data=preferences_toy",
+    "reward=bradley_terry",
+    "data.comparison_rows=40",
+    "data.held_out_comparison_rows=20",
+    "reward_model.steps=3",
+    "reward_model.batch_size=8",
+    "reward_model.gate=warn",
+    "eval.decoding=sampled",
 )
 
 
@@ -47,8 +53,14 @@ def test_the_proxy_and_the_truth_are_both_measured(runs: dict[str, Path], method
     assert status(runs[method])["status"] == "finished"
     shown = {step: metrics for phase, step, metrics in numbers(runs[method]) if phase == "rl"}
     for step in (0, 2):
-        assert {"eval/gold", "eval/avg_reward", "eval/kl", "eval/kl_token", "eval/empty_fraction",
-                "eval/repeated_fraction"} <= shown[step].keys()
+        assert {
+            "eval/gold",
+            "eval/avg_reward",
+            "eval/kl",
+            "eval/kl_token",
+            "eval/empty_fraction",
+            "eval/repeated_fraction",
+        } <= shown[step].keys()
     assert "rewards/component/reward_model" in shown[1]
     end = numbers(runs[method])[-1][2]
     rows = lines(runs[method] / "eval.jsonl")
@@ -56,7 +68,8 @@ def test_the_proxy_and_the_truth_are_both_measured(runs: dict[str, Path], method
     assert end["final/avg_reward"] == pytest.approx(sum(row["scores"]["total"] for row in rows) / len(rows))
     strata = {row["stratum"] for row in rows}
     assert {name for name in end if name.startswith("final/stratum/") and name.endswith("/gold")} == {
-        f"final/stratum/{stratum}/gold" for stratum in strata}
+        f"final/stratum/{stratum}/gold" for stratum in strata
+    }
     card = json.loads((runs[method] / "manifest.json").read_text())["reward_model"]
     assert 0 <= card["accuracy"] <= 1
     assert card["pairs"] == 20
@@ -88,8 +101,15 @@ def test_a_run_is_compared_with_its_start_by_the_model_that_it_was_trained_again
 
 @pytest.mark.parametrize("model", [(), ("+model.lora.rank=4",)])
 def test_a_critic_can_start_as_the_reward_model(outputs: Path, runs: dict[str, Path], model: tuple[str, ...]) -> None:
-    folder = run_small(outputs, *PREFERENCES, *model, "algo=ppo", "algo.critic.trunk=separate",
-                       "algo.critic.start=reward_model", "algo.critic.hidden=0")
+    folder = run_small(
+        outputs,
+        *PREFERENCES,
+        *model,
+        "algo=ppo",
+        "algo.critic.trunk=separate",
+        "algo.critic.start=reward_model",
+        "algo.critic.hidden=0",
+    )
     first, plain = ({step: m for phase, step, m in numbers(run) if phase == "rl"}[1] for run in (folder, runs["ppo"]))
     assert plain["train/value_mean"] == 0
     assert abs(first["train/value_mean"]) > 0.01
@@ -101,9 +121,18 @@ def test_a_critic_can_start_as_the_reward_model(outputs: Path, runs: dict[str, P
 def test_controllers_normalizer_and_choice_of_weights_go_through_a_run(outputs: Path, how: str) -> None:
     more = ["algo.kl.action=stop", "algo.kl.values=[0.0]", "algo.kl.boundaries=[]", "algo.kl.coef=0"]
     folder = run_small(
-        outputs, *PREFERENCES, f"algo/kl={how}", "algo/normalizer=ema", "eval.select=perplexity", "rl.steps=4",
-        "rl.missing_eos_penalty=1.0", "rl.optimizer.learning_rate=1e-3", "rl.optimizer.warmup_steps=0",
-        "eval.every=1", *(more if how == "phased" else ["algo.kl.target=1e-3", "algo.kl.horizon=100"]))
+        outputs,
+        *PREFERENCES,
+        f"algo/kl={how}",
+        "algo/normalizer=ema",
+        "eval.select=perplexity",
+        "rl.steps=4",
+        "rl.missing_eos_penalty=1.0",
+        "rl.optimizer.learning_rate=1e-3",
+        "rl.optimizer.warmup_steps=0",
+        "eval.every=1",
+        *(more if how == "phased" else ["algo.kl.target=1e-3", "algo.kl.horizon=100"]),
+    )
     shown = {step: metrics for phase, step, metrics in numbers(folder) if phase == "rl"}
     manifest = json.loads((folder / "manifest.json").read_text())
     best = min((m["eval/perplexity"], step) for step, m in shown.items() if step)[1]

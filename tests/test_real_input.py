@@ -16,9 +16,20 @@ TEST = TRAIN.with_name("test.jsonl")
 pytestmark = pytest.mark.skipif(not TRAIN.exists(), reason=f"GSM8K is not there: put its train.jsonl.gz at {TRAIN}")
 
 SMALL = (
-    "data=gsm8k", f"data.path={TRAIN}", "data.train_rows=64", "data.validation_rows=8", "data.test_rows=8",
-    "hardware=cpu", "tracking.enabled=false", "sft.steps=3", "sft.batch_size=8", "rl.steps=2",
-    "rl.rollouts_per_step=16", "rl.max_new_tokens=16", "rl.optimizer.warmup_steps=0", "eval.perplexity_rows=8",
+    "data=gsm8k",
+    f"data.path={TRAIN}",
+    "data.train_rows=64",
+    "data.validation_rows=8",
+    "data.test_rows=8",
+    "hardware=cpu",
+    "tracking.enabled=false",
+    "sft.steps=3",
+    "sft.batch_size=8",
+    "rl.steps=2",
+    "rl.rollouts_per_step=16",
+    "rl.max_new_tokens=16",
+    "rl.optimizer.warmup_steps=0",
+    "eval.perplexity_rows=8",
 )
 REWARD = """
 def variety(prompts, completions, reference):
@@ -62,8 +73,15 @@ def test_the_embedded_model_goes_through_every_phase_on_real_rows(tmp_path: Path
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
 def test_a_gemma_in_four_bits_goes_through_every_phase_on_real_rows(tmp_path: Path, gemma: Path, method: str) -> None:
     (tmp_path / "reward.py").write_text(REWARD)
-    folder = run_here(tmp_path, f"algo={method}", "model=gemma2b", f"model.path={gemma}", "reward=custom",
-                      f"reward.function={tmp_path}/reward.py:variety", "rl.optimizer.learning_rate=1e-2")
+    folder = run_here(
+        tmp_path,
+        f"algo={method}",
+        "model=gemma2b",
+        f"model.path={gemma}",
+        "reward=custom",
+        f"reward.function={tmp_path}/reward.py:variety",
+        "rl.optimizer.learning_rate=1e-2",
+    )
     assert status(folder)["status"] == "finished"
     assert folder.name.startswith(f"{method}-gemma2b-s42-")
     start, first, last = (metrics for _, _, metrics in numbers(folder)[:3])

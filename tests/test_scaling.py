@@ -18,8 +18,17 @@ from benchmarks.scaling_page import Point, Sweep, exponent, ideal, of_studies, w
 
 LOAD = Load(groups=2, group=4, prompt=5, answer=6, microbatch=4, minibatches=2)
 SMALL = Cell(load=LOAD, hidden=32, layers=2, heads=2, intermediate=48, vocabulary=300)
-SHAPE = Shape(linears=((32, 48, True),), head=(32, 300, True), layers=1, heads=2, known=2, width=16, weights=1000,
-              learned=400, remembered=8)
+SHAPE = Shape(
+    linears=((32, 48, True),),
+    head=(32, 300, True),
+    layers=1,
+    heads=2,
+    known=2,
+    width=16,
+    weights=1000,
+    learned=400,
+    remembered=8,
+)
 CHECKS = Invariants(weights_moved="off")
 
 
@@ -102,13 +111,20 @@ def test_answers_end_at_their_limit_and_the_updates_memory_does_not_grow_with_th
 
 
 def test_a_study_is_compared_with_one_run_repeated() -> None:
-    swept = [Sweep(1, 1, 10.0, 1 << 20), Sweep(2, 1, 20.0, 1 << 20), Sweep(2, 2, 12.0, 2 << 20),
-             Sweep(4, 1, 40.0, 1 << 20), Sweep(4, 2, 24.0, 2 << 20)]
+    swept = [
+        Sweep(1, 1, 10.0, 1 << 20),
+        Sweep(2, 1, 20.0, 1 << 20),
+        Sweep(2, 2, 12.0, 2 << 20),
+        Sweep(4, 1, 40.0, 1 << 20),
+        Sweep(4, 2, 24.0, 2 << 20),
+    ]
     assert ideal(swept[0], 3, 2) == 20.0
     assert of_studies(swept).splitlines()[2:] == [
-        "| 1 | 10.0 | 1.00 | 1 |  |  |  |", "| 2 | 20.0 | 1.00 | 1 | 12.0 | 1.20 | 2 |",
+        "| 1 | 10.0 | 1.00 | 1 |  |  |  |",
+        "| 2 | 20.0 | 1.00 | 1 | 12.0 | 1.20 | 2 |",
         "| 4 | 40.0 | 1.00 | 1 | 24.0 | 1.20 | 2 |",
-        "| **exponent** | **1.00** |  | **0.00** | **1.00** |  | **0.00** |"]
+        "| **exponent** | **1.00** |  | **0.00** | **1.00** |  | **0.00** |",
+    ]
 
 
 def test_the_page_has_its_exponents_its_verdict_and_its_figure(tmp_path: Path) -> None:

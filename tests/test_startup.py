@@ -15,8 +15,17 @@ ROOT = Path(__file__).parents[1]
 TRAINING = {"torch", "transformers"}
 REPORT = {"mlflow", "sqlalchemy", "pandas", "matplotlib", "statsmodels", "datasets"}
 """For the report, for data of the hub, and for the process that tells MLflow: no run itself needs them."""
-SMALL = ("sft.steps=1", "rl.steps=1", "rl.rollouts_per_step=16", "data.demonstration_rows=200", "data.train_rows=50",
-         "data.test_rows=4", "data.validation_rows=4", "model.hidden=32", "model.layers=1")
+SMALL = (
+    "sft.steps=1",
+    "rl.steps=1",
+    "rl.rollouts_per_step=16",
+    "data.demonstration_rows=200",
+    "data.train_rows=50",
+    "data.test_rows=4",
+    "data.validation_rows=4",
+    "model.hidden=32",
+    "model.layers=1",
+)
 
 
 def imported(*typed: str) -> tuple[int, set[str]]:
@@ -75,7 +84,8 @@ def test_the_page_tells_parts_from_the_times_at_which_they_were_over() -> None:
     assert lines[2:] == [
         "| a | 1.00 (1.00 to 2.00) | 0.50 (0.50 to 0.50) | 2.00 | torch |",
         "| b | 2.00 (1.00 to 3.00) | 0.25 (0.25 to 0.25) | 6.00 |  |",
-        "| **until the first step** | **3.00 (3.00 to 4.00)** | **0.75 (0.75 to 0.75)** | **8.00** |  |"]
+        "| **until the first step** | **3.00 (3.00 to 4.00)** | **0.75 (0.75 to 0.75)** | **8.00** |  |",
+    ]
 
 
 def test_the_share_of_the_records_is_of_the_whole_run() -> None:

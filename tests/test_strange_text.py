@@ -23,11 +23,19 @@ from alignbench.store.packing import pack, unpack
 
 SLOW = settings(max_examples=60, deadline=None)
 MEGABYTES = {
-    "digits": "7" * 1_000_000, "commas": "1,000" * 200_000, "minus": "-" * 1_000_000,
+    "digits": "7" * 1_000_000,
+    "commas": "1,000" * 200_000,
+    "minus": "-" * 1_000_000,
     "open braces": "\\boxed{" * 100_000,
-    "braces": "\\boxed{" + "{" * 250_000 + "}" * 250_000, "marks": "#### " * 200_000, "spaces": " " * 1_000_000,
-    "nul": "\0" * 1_000_000, "emoji": "\U0001f600" * 250_000, "number, then spaces": "5" + " " * 1_000_000,
-    "score": "Score: " * 150_000, "spaced digits": "1 000 " * 150_000, "dots": "1." * 250_000,
+    "braces": "\\boxed{" + "{" * 250_000 + "}" * 250_000,
+    "marks": "#### " * 200_000,
+    "spaces": " " * 1_000_000,
+    "nul": "\0" * 1_000_000,
+    "emoji": "\U0001f600" * 250_000,
+    "number, then spaces": "5" + " " * 1_000_000,
+    "score": "Score: " * 150_000,
+    "spaced digits": "1 000 " * 150_000,
+    "dots": "1." * 250_000,
 }
 READERS: tuple[Callable[[str], object], ...] = (strict, flexible, gold, number, boxed, parse_score)
 
@@ -49,7 +57,7 @@ def test_readers_of_answers_take_megabytes_in_a_moment(reader: Callable[[str], o
 
 
 @SLOW
-@given(st.text(), st.integers(-10**12, 10**12))
+@given(st.text(), st.integers(-(10**12), 10**12))
 def test_whatever_stands_before_the_mark_the_number_after_it_is_found(before: str, value: int) -> None:
     assert strict(f"{before}#### {value}") == value
     assert flexible(f"{before}\n#### {value:,}") == value
@@ -91,16 +99,22 @@ def test_each_response_token_is_predicted_by_the_one_before_it(rows: list) -> No
 
 def written(batch: Sequences) -> list[tuple[list[int], list[int]]]:
     """The rows of a batch without their padding, by its lengths and its mask."""
-    return [(p[len(p) - k:].tolist(), r[m].tolist()) for p, k, r, m in zip(
-        batch.prompts, batch.prompt_lengths.tolist(), batch.responses, batch.mask, strict=True)]
+    return [
+        (p[len(p) - k :].tolist(), r[m].tolist())
+        for p, k, r, m in zip(batch.prompts, batch.prompt_lengths.tolist(), batch.responses, batch.mask, strict=True)
+    ]
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 NESTED = st.recursive(
     PLAIN | st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(torch.tensor),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner)
-    | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
-    max_leaves=8)
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
 
 
 @SLOW
@@ -136,9 +150,16 @@ def test_a_journal_gives_back_names_and_numbers_of_any_kind(
 
 
 STRANGE = (
-    "NUL \0 inside", "\u202eright to left\u202c", "\U0001f600\ufeff zero\u200bwidth", "e\u0301 and \u00e9",
-    "tab\tand\x0bmore", "line\u2028separator and\x85next", "</script><script>alert(1)</script>", "{not} a {template}",
-    "x" * 900, "1",
+    "NUL \0 inside",
+    "\u202eright to left\u202c",
+    "\U0001f600\ufeff zero\u200bwidth",
+    "e\u0301 and \u00e9",
+    "tab\tand\x0bmore",
+    "line\u2028separator and\x85next",
+    "</script><script>alert(1)</script>",
+    "{not} a {template}",
+    "x" * 900,
+    "1",
 )
 
 
@@ -147,8 +168,17 @@ def test_strange_questions_come_through_a_whole_run_as_they_are(tmp_path: Path) 
     path = tmp_path / "strange.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     small = [word for word in SMALL if not word.startswith("data.")]
-    typed = ["data=gsm8k", f"data.path={path}", "data.train_rows=24", "data.validation_rows=4", "data.test_rows=4",
-             "model.context=4096", "rl.max_prompt_tokens=2048", "tracking.enabled=false", f"output_dir={tmp_path}/out"]
+    typed = [
+        "data=gsm8k",
+        f"data.path={path}",
+        "data.train_rows=24",
+        "data.validation_rows=4",
+        "data.test_rows=4",
+        "model.context=4096",
+        "rl.max_prompt_tokens=2048",
+        "tracking.enabled=false",
+        f"output_dir={tmp_path}/out",
+    ]
     run(config(*small, *typed))
     (folder,) = (tmp_path / "out" / "runs" / "single").iterdir()
     assert status(folder)["status"] == "finished"
@@ -157,8 +187,11 @@ def test_strange_questions_come_through_a_whole_run_as_they_are(tmp_path: Path) 
     assert all(any(row["question"] in prompt for row in rows) for prompt in asked)
 
 
-SECRETS = {"HF_TOKEN": "hf_secretsecretsecretsecretsecret12", "OPENAI_API_KEY": "sk-secret-of-the-judge-0123456789",
-           "MLFLOW_TRACKING_PASSWORD": "secret-of-the-tracker"}
+SECRETS = {
+    "HF_TOKEN": "hf_secretsecretsecretsecretsecret12",
+    "OPENAI_API_KEY": "sk-secret-of-the-judge-0123456789",
+    "MLFLOW_TRACKING_PASSWORD": "secret-of-the-tracker",
+}
 
 
 def test_code_of_ones_own_is_announced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

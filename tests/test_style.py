@@ -10,7 +10,9 @@ from alignbench.core import record
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
-    path for package in ("alignbench", "analysis") for path in (ROOT / package).rglob("*.py")
+    path
+    for package in ("alignbench", "analysis")
+    for path in (ROOT / package).rglob("*.py")
     if path.name != "__init__.py"
 )
 MEASURING = [path for path in MODULES if path.parent.name in ("engine", "phases")]
@@ -68,16 +70,23 @@ def test_every_metric_written_is_listed_in_the_record(path):
 
 
 def test_metrics_are_found_where_they_are_written():
-    assert METRIC.findall('''out = {"train/loss": 1, 'eval/kl': 2, f"final/{x}": 3, "data/train.csv": 4}''') == [
-        "train/loss", "eval/kl"]
+    assert METRIC.findall("""out = {"train/loss": 1, 'eval/kl': 2, f"final/{x}": 3, "data/train.csv": 4}""") == [
+        "train/loss",
+        "eval/kl",
+    ]
 
 
 def test_a_tree_is_read_by_its_folders():
-    tree = "words\n```\nhouse/            the house\n  door.py         Comes in.\n  room/\n    bed.py   Sleeps.\n" \
-           "  roof.py   Shelters.\n├── attic/\n│   └── box.py   Keeps.\nplain.py\n```\n"
+    tree = (
+        "words\n```\nhouse/            the house\n  door.py         Comes in.\n  room/\n    bed.py   Sleeps.\n"
+        "  roof.py   Shelters.\n├── attic/\n│   └── box.py   Keeps.\nplain.py\n```\n"
+    )
     assert captions(tree) == {
-        "house/door.py": "Comes in.", "house/room/bed.py": "Sleeps.", "house/roof.py": "Shelters.",
-        "house/attic/box.py": "Keeps."}
+        "house/door.py": "Comes in.",
+        "house/room/bed.py": "Sleeps.",
+        "house/roof.py": "Shelters.",
+        "house/attic/box.py": "Keeps.",
+    }
 
 
 def test_the_readme_shows_each_module_by_its_own_caption():

@@ -36,8 +36,10 @@ class BNPO(Clipped):
     def baseline(self, scores: PerRollout, batch: Scored) -> PerRollout:
         shares = (scores - self.low) / (self.high - self.low)
         if bool((shares < -1e-6).any()) or bool((shares > 1 + 1e-6).any()):
-            raise UserError(f"a score is {float(scores.min()):g} and another {float(scores.max()):g}, outside "
-                            f"algo.low={self.low:g} and algo.high={self.high:g}: give the range of the scores")
+            raise UserError(
+                f"a score is {float(scores.min()):g} and another {float(scores.max()):g}, outside "
+                f"algo.low={self.low:g} and algo.high={self.high:g}: give the range of the scores"
+            )
         return beta_divided(shares, batch.group, *fitted(shares, batch))
 
 

@@ -30,8 +30,10 @@ class CISPO(GroupRelative):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.weight_low <= 1 <= self.weight_high:
-            raise UserError(f"weight_low={self.weight_low:g}, weight_high={self.weight_high:g}: these are ratios, so 1 "
-                            "lies between them")
+            raise UserError(
+                f"weight_low={self.weight_low:g}, weight_high={self.weight_high:g}: these are ratios, so 1 "
+                "lies between them"
+            )
 
     def surrogate(self, now: Forward, batch: Experience) -> tuple[PerToken, Mask]:
         ratio = likelihood_ratio(now.logprobs, batch.old_logprobs)

@@ -71,11 +71,14 @@ class CriticFree(ABC):
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         policy, clip = self.surrogate(now, batch)
         kl = self.kl.in_loss(now, batch)
-        return LossOutput(loss=batch.total(policy + batch.kl_coef * kl), tokens={
-            "policy_loss": policy,
-            "kl_penalty": batch.kl_coef * kl,
-            "clip_fraction": clip,
-        })
+        return LossOutput(
+            loss=batch.total(policy + batch.kl_coef * kl),
+            tokens={
+                "policy_loss": policy,
+                "kl_penalty": batch.kl_coef * kl,
+                "clip_fraction": clip,
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

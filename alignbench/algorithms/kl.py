@@ -29,11 +29,15 @@ class Penalty(ABC):
 
     def __post_init__(self) -> None:
         if self.placement == "loss" and self.estimator == "k1" and not self.exact_gradient:
-            raise UserError("estimator=k1 in the loss has no gradient in expectation: use k2 or k3, "
-                            "exact_gradient=true, or placement=reward")
+            raise UserError(
+                "estimator=k1 in the loss has no gradient in expectation: use k2 or k3, "
+                "exact_gradient=true, or placement=reward"
+            )
         if self.placement == "none" and self.start.coef:
-            raise UserError(f"placement=none leaves the penalty out, so its coefficient {self.start.coef:g} would not "
-                            "be read: set it to 0, or use placement=loss or reward")
+            raise UserError(
+                f"placement=none leaves the penalty out, so its coefficient {self.start.coef:g} would not "
+                "be read: set it to 0, or use placement=loss or reward"
+            )
 
     @property
     @abstractmethod
@@ -141,9 +145,9 @@ class BandKL(Penalty):
 class PhasedKL(Penalty):
     """A value for each phase of the run, which is either the coefficient itself or the KL not to be exceeded.
 
-        action coef   beta = values[phase]
-        action lr     rate <- rate * factor while KL > values[phase], back towards the schedule's while not
-        action stop   the run ends at the first step with KL > values[phase]
+    action coef   beta = values[phase]
+    action lr     rate <- rate * factor while KL > values[phase], back towards the schedule's while not
+    action stop   the run ends at the first step with KL > values[phase]
     """
 
     values: tuple[NonNegative, ...] = (0.05, 0.02, 0.01)
@@ -163,8 +167,10 @@ class PhasedKL(Penalty):
 
     def __post_init__(self) -> None:
         if len(self.boundaries) != len(self.values) - 1 or list(self.boundaries) != sorted(set(self.boundaries)):
-            raise UserError(f"boundaries={list(self.boundaries)} must be {len(self.values) - 1} growing shares of the "
-                            f"run, one fewer than values={list(self.values)}")
+            raise UserError(
+                f"boundaries={list(self.boundaries)} must be {len(self.values) - 1} growing shares of the "
+                f"run, one fewer than values={list(self.values)}"
+            )
         if (self.coef is None) != (self.action == "coef"):
             remedy = "set coef=null" if self.action == "coef" else "say how strong the penalty is, coef=0 for none"
             raise UserError(f"coef={self.coef} with action={self.action}: {remedy}")

@@ -14,8 +14,8 @@ SMALLEST_STD = 1e-6
 class EMA:
     """Exponential moving moments; each batch is normalized by those of the batches before it.
 
-        out_i = clip(center + scale (score_i - mean) / std, low, high)
-        mean <- alpha mean + (1 - alpha) mean(batch)        std <- alpha std + (1 - alpha) std(batch), ddof 0
+    out_i = clip(center + scale (score_i - mean) / std, low, high)
+    mean <- alpha mean + (1 - alpha) mean(batch)        std <- alpha std + (1 - alpha) std(batch), ddof 0
     """
 
     alpha: Fraction = 0.99

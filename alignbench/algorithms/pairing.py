@@ -48,8 +48,10 @@ class Pairing:
 
     def __post_init__(self) -> None:
         if (self.beta is None) != (self.link == "linear"):
-            raise UserError(f"beta={self.beta} with link={self.link}: set beta=null for linear, and to how near the "
-                            "reference is held, such as 0.1, for logistic and squared")
+            raise UserError(
+                f"beta={self.beta} with link={self.link}: set beta=null for linear, and to how near the "
+                "reference is held, such as 0.1, for logistic and squared"
+            )
         if self.win_score is not None and self.selector in ("consecutive", "random"):
             raise UserError(f"win_score={self.win_score:g} is not read by selector={self.selector}: set it to null")
 

@@ -48,8 +48,9 @@ class Pairwise:
 
     def credit(self, batch: Scored) -> Experience:
         number, preferred = self.pairs.preferences(batch)
-        whole = batch.widen(Experience, advantages=torch.zeros_like(batch.old_logprobs), number=number,
-                            preferred=preferred)
+        whole = batch.widen(
+            Experience, advantages=torch.zeros_like(batch.old_logprobs), number=number, preferred=preferred
+        )
         sure = self.pairs.matrix(whole)
         return replace(whole, advantages=over_tokens(sure.sum(1) - sure.sum(0), batch.mask))
 

@@ -88,9 +88,12 @@ class PPO:
         losses = policy + self.value_coef * value + batch.kl_coef * kl
         if self.entropy_coef:  # A bonus of zero would still take a gradient over the whole vocabulary.
             losses = losses - self.entropy_coef * now.entropy
-        return LossOutput(loss=batch.total(losses), tokens={
-            "policy_loss": policy,
-            "value_loss": value,
-            "kl_penalty": batch.kl_coef * kl,
-            "clip_fraction": clipped(ratio, batch.advantages, self.clip_low, self.clip_high),
-        })
+        return LossOutput(
+            loss=batch.total(losses),
+            tokens={
+                "policy_loss": policy,
+                "value_loss": value,
+                "kl_penalty": batch.kl_coef * kl,
+                "clip_fraction": clipped(ratio, batch.advantages, self.clip_low, self.clip_high),
+            },
+        )

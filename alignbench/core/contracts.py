@@ -115,8 +115,10 @@ class Critic:
 
     def __post_init__(self) -> None:
         if self.start == "reward_model" and (self.trunk != "separate" or self.hidden):
-            raise UserError("start=reward_model takes over the reward model's trunk and its linear head: set "
-                            "algo.critic.trunk=separate and algo.critic.hidden=0 too")
+            raise UserError(
+                "start=reward_model takes over the reward model's trunk and its linear head: set "
+                "algo.critic.trunk=separate and algo.critic.hidden=0 too"
+            )
 
 
 @runtime_checkable

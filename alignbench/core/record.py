@@ -164,6 +164,12 @@ VERDICT: Final = ("<!-- verdict -->", "<!-- /verdict -->")
 """What stands around the study's verdict in a model card, so that the report can say it there."""
 
 LOWER_IS_BETTER: Final = (
-    "eval/kl", "final/kl", "eval/kl_token", "final/kl_token", "eval/perplexity", "final/perplexity", SECONDS,
+    "eval/kl",
+    "final/kl",
+    "eval/kl_token",
+    "final/kl_token",
+    "eval/perplexity",
+    "final/perplexity",
+    SECONDS,
     PEAK_MEMORY,
 )

@@ -51,19 +51,26 @@ class Custom(Questions):
     def demonstrations(self) -> Sequence[Row]:
         """The rows of prompts("train"). Raises UserError when no column has an answer to imitate."""
         if self.completion is None:
-            raise UserError("there is nothing to imitate: name the column with data.completion=<column>, or set "
-                            "sft.enabled=false")
+            raise UserError(
+                "there is nothing to imitate: name the column with data.completion=<column>, or set sft.enabled=false"
+            )
         return super().demonstrations()
 
     def comparisons(self, split: str) -> Sequence[Row]:
         """Rows id, prompt, chosen, rejected, and margin where it is named. Raises UserError when there are no pairs."""
         if self.chosen is None or self.rejected is None:
-            raise UserError("there is nothing to prefer by: name the columns with data.chosen=<column> and "
-                            "data.rejected=<column>")
+            raise UserError(
+                "there is nothing to prefer by: name the columns with data.chosen=<column> and data.rejected=<column>"
+            )
         rows = zip(self.prompts(split), self._records[split], strict=True)
         return tuple(
-            {"id": row["id"], "prompt": row["prompt"], "chosen": answer(record, self.chosen),
-             "rejected": answer(record, self.rejected), **self._margin(record)}
+            {
+                "id": row["id"],
+                "prompt": row["prompt"],
+                "chosen": answer(record, self.chosen),
+                "rejected": answer(record, self.rejected),
+                **self._margin(record),
+            }
             for row, record in rows
         )
 
@@ -94,6 +101,7 @@ class Custom(Questions):
             return {}
         value = record[self.margin]
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
-            raise UserError(f"{record.where}: column {self.margin!r} must be a number of zero or more, "
-                            f"found {value!r:.60}")
+            raise UserError(
+                f"{record.where}: column {self.margin!r} must be a number of zero or more, found {value!r:.60}"
+            )
         return {"margin": float(value)}

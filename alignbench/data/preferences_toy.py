@@ -18,8 +18,16 @@ from alignbench.data.splits import SPLITS
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Leo", "Eva", "Ben", "Zoe", "Max", "Ida", "Jon", "Lea")
 ASKS = ("asks", "says", "writes", "calls", "texts", "mails")
-REQUESTS = ("write a review of", "give a short review of", "review", "describe", "tell me about", "say something about",
-            "say what you think of", "let me hear about")
+REQUESTS = (
+    "write a review of",
+    "give a short review of",
+    "review",
+    "describe",
+    "tell me about",
+    "say something about",
+    "say what you think of",
+    "let me hear about",
+)
 
 # A hundred places, dealt by a hash of the prompt's text: no prompt can stand in two splits, whatever the seeds.
 PLACES = {"demonstrations": range(30), "train": range(30, 70), "validation": range(70, 80), "test": range(80, 100)}
@@ -103,8 +111,14 @@ class PreferencesToy:
             apart = pair[1][0] - pair[0][0]
         if split == "train" and rng.random() < self.label_noise:
             pair.reverse()
-        return {"id": f"{split}-pair-{i}", "prompt": prompt, "chosen": pair[1][1], "rejected": pair[0][1],
-                "margin": apart, "topic": topic}
+        return {
+            "id": f"{split}-pair-{i}",
+            "prompt": prompt,
+            "chosen": pair[1][1],
+            "rejected": pair[0][1],
+            "margin": apart,
+            "topic": topic,
+        }
 
 
 def _two(rng: random.Random, topic: str) -> tuple[str, str]:

@@ -54,8 +54,9 @@ class Questions(ABC):
 
     def comparisons(self, split: str) -> Sequence[Row]:
         """There are none: raises UserError."""
-        raise UserError(f"{type(self).__name__} has no comparisons to prefer by; choose a dataset with chosen and "
-                        "rejected")
+        raise UserError(
+            f"{type(self).__name__} has no comparisons to prefer by; choose a dataset with chosen and rejected"
+        )
 
     def prompts(self, split: str) -> Sequence[Row]:
         """Rows of train, validation or test: id, prompt, and what else the dataset reads. UserError for others."""
@@ -85,8 +86,10 @@ class Questions(ABC):
 
     @cached_property
     def _splits(self) -> dict[str, tuple[Row, ...]]:
-        splits = {name: tuple(self._row(f"{name}-{i}", record) for i, record in enumerate(records))
-                  for name, records in self._records.items()}
+        splits = {
+            name: tuple(self._row(f"{name}-{i}", record) for i, record in enumerate(records))
+            for name, records in self._records.items()
+        }
         check_disjoint(**splits)
         return splits
 

@@ -18,7 +18,11 @@ TOLERANCE = Fraction(1, 100)
 """Answers are rounded to so much."""
 FLOAT = re.compile(r"(?<=\d)\.0\b")
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,4 +90,3 @@ def _answer(record: Record) -> Decimal:
 def _written(number: Decimal) -> str:
     """Without a trailing .0 and without an exponent."""
     return f"{number.normalize():f}"
-

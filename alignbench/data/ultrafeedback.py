@@ -115,13 +115,23 @@ class UltraFeedback:
                 "score, or lower data.validation_rows and data.test_rows"
             )
         test = draw(
-            pool if held_out is None else held_out, sizes["test"], even,
-            stratum=lambda pair: kind(pair.prompt), chance=self._chance("test"))
+            pool if held_out is None else held_out,
+            sizes["test"],
+            even,
+            stratum=lambda pair: kind(pair.prompt),
+            chance=self._chance("test"),
+        )
         sample = draw(
-            _without(pool, test), sizes["train"] + sizes["validation"], proportional,
-            stratum=score_bin, chance=self._chance("sample"), worth=lambda pair: pair.margin)
+            _without(pool, test),
+            sizes["train"] + sizes["validation"],
+            proportional,
+            stratum=score_bin,
+            chance=self._chance("sample"),
+            worth=lambda pair: pair.margin,
+        )
         validation = draw(
-            sample, sizes["validation"], proportional, stratum=score_bin, chance=self._chance("validation"))
+            sample, sizes["validation"], proportional, stratum=score_bin, chance=self._chance("validation")
+        )
         return {"train": _without(sample, validation), "validation": validation, "test": test}
 
     def _chance(self, purpose: str) -> Callable[[Pair], int]:

@@ -49,8 +49,15 @@ class Draw:
             start = perf_counter()
             rollouts = self.sampler(batch, self.algorithm.group_size, address(self.seed, *names))
             sampled = perf_counter()
-            scored = score(rollouts, self.scorer, self.policy, kl_coef, self.microbatch_size,
-                           tokens=self.tokens_per_microbatch, rescored=self.reads_again(step))
+            scored = score(
+                rollouts,
+                self.scorer,
+                self.policy,
+                kl_coef,
+                self.microbatch_size,
+                tokens=self.tokens_per_microbatch,
+                rescored=self.reads_again(step),
+            )
             rollout, scoring = rollout + sampled - start, scoring + perf_counter() - sampled
             prompts, wanted = prompts + len(batch), wanted or len(batch)
             parts.append(scored)
@@ -58,8 +65,9 @@ class Draw:
                 kept += len(scored.group[selection(scored)].unique())
         everything = parts[0] if len(parts) == 1 else joined(parts)
         chosen = everything if selection is None else first(everything, selection(everything), wanted)
-        return Drawn(everything=everything, kept=chosen, prompts=prompts, rollout_seconds=rollout,
-                     score_seconds=scoring)
+        return Drawn(
+            everything=everything, kept=chosen, prompts=prompts, rollout_seconds=rollout, score_seconds=scoring
+        )
 
     def reads_again(self, step: int) -> bool:
         """Whether this step does; the first shows how far sampler and update are apart."""

@@ -56,8 +56,11 @@ class Invariants:
         """Each group of the optimizer must have a parameter: a critic that learns must not hide a frozen policy."""
         if all(groups):
             return []
-        return report(self.trainable, "invariants.trainable", "no parameter is trainable: the adapter is frozen or all "
-                      "weights are. Set model.lora or unfreeze the model")
+        return report(
+            self.trainable,
+            "invariants.trainable",
+            "no parameter is trainable: the adapter is frozen or all weights are. Set model.lora or unfreeze the model",
+        )
 
     def check_reference(self, scored: Scored, step: int) -> list[str]:
         """Before the first update, policy and reference must agree on every token."""
@@ -66,59 +69,81 @@ class Invariants:
         gap = (scored.old_logprobs - scored.ref_logprobs).abs().max().item()
         if gap <= self.kl_tolerance:
             return []
-        return report(self.reference_kl, "invariants.reference_kl",
-                      f"at step 0 policy and reference differ by {gap:.3g} nats on a token (allowed "
-                      f"{self.kl_tolerance:g}): the reference is not the model this run started from")
+        return report(
+            self.reference_kl,
+            "invariants.reference_kl",
+            f"at step 0 policy and reference differ by {gap:.3g} nats on a token (allowed "
+            f"{self.kl_tolerance:g}): the reference is not the model this run started from",
+        )
 
     def check_first_pass(self, gap: float, what: str) -> list[str]:
         """`gap`: the largest |log ratio| before any weight moved."""
         allowed = STRICT if self.ratio_tolerance is None else self.ratio_tolerance
         if gap <= allowed:
             return []
-        return report(self.first_ratio, "invariants.first_ratio",
-                      f"{what} differ by {gap:.3g} nats before any weight moved (allowed {allowed:g}): "
-                      "dropout, temperature, padding or precision is not the same in both. Where precision is low, "
-                      "raise invariants.ratio_tolerance")
+        return report(
+            self.first_ratio,
+            "invariants.first_ratio",
+            f"{what} differ by {gap:.3g} nats before any weight moved (allowed {allowed:g}): "
+            "dropout, temperature, padding or precision is not the same in both. Where precision is low, "
+            "raise invariants.ratio_tolerance",
+        )
 
     def check_importance(self, share: float) -> list[str]:
         """`share`: how much of what the policy's own tokens would tell the sampler's do, from 0 to 1."""
         if share >= self.least_effective_share:
             return []
-        return report(self.importance, "invariants.importance",
-                      f"the sampler's tokens tell as much of the policy as {share:.1%} of them would if they were its "
-                      f"own (least allowed {self.least_effective_share:.0%}): it samples with other weights, at "
-                      "another temperature, or from too few tokens (rl.truncation)")
+        return report(
+            self.importance,
+            "invariants.importance",
+            f"the sampler's tokens tell as much of the policy as {share:.1%} of them would if they were its "
+            f"own (least allowed {self.least_effective_share:.0%}): it samples with other weights, at "
+            "another temperature, or from too few tokens (rl.truncation)",
+        )
 
     def check_finite(self, name: str, value: float) -> list[str]:
         """Called before the optimizer steps; where this only warns, that step is skipped: NaN reaches no weight."""
         if math.isfinite(value):
             return []
-        return report(self.finite, "invariants.finite", f"{name} is {value}: lower the learning rate, look at "
-                      "the rewards, or use a wider dtype; no weight was changed by it")
+        return report(
+            self.finite,
+            "invariants.finite",
+            f"{name} is {value}: lower the learning rate, look at "
+            "the rewards, or use a wider dtype; no weight was changed by it",
+        )
 
     def check_moved(self, moved: bool, grad_norm: float, step: int) -> list[str]:
         """Whether the first update changed any weight, given the norm of its gradient."""
         if step > 0 or moved or grad_norm == 0:
             return []
-        return report(self.weights_moved, "invariants.weights_moved",
-                      f"the gradient norm was {grad_norm:.3g} but no weight changed: the learning rate is too small "
-                      "for the dtype of the weights. Raise the learning rate or train in float32")
+        return report(
+            self.weights_moved,
+            "invariants.weights_moved",
+            f"the gradient norm was {grad_norm:.3g} but no weight changed: the learning rate is too small "
+            "for the dtype of the weights. Raise the learning rate or train in float32",
+        )
 
     def check_signal(self, steps_without_signal: int) -> list[str]:
         """An alarm each time the count of steps without signal reaches a multiple of the patience."""
         if steps_without_signal == 0 or steps_without_signal % self.no_signal_patience:
             return []
-        return report(self.no_signal, "invariants.no_signal",
-                      f"{steps_without_signal} steps in a row gave all answers of each prompt the same reward: nothing "
-                      "can be learned from them. Check the reward on a few samples (see the samples file of this run)")
+        return report(
+            self.no_signal,
+            "invariants.no_signal",
+            f"{steps_without_signal} steps in a row gave all answers of each prompt the same reward: nothing "
+            "can be learned from them. Check the reward on a few samples (see the samples file of this run)",
+        )
 
     def check_drift(self, kl: float, before: float) -> list[str]:
         """An alarm each time the KL to the reference, in nats a response, comes to stand above what is allowed."""
         if self.most_kl is None or kl <= self.most_kl or before > self.most_kl:
             return []
-        return report(self.drift, "invariants.drift",
-                      f"the policy is {kl:.3g} nats a response from its reference, more than invariants.most_kl="
-                      f"{self.most_kl:g}: raise algo.kl.coef or lower the learning rate")
+        return report(
+            self.drift,
+            "invariants.drift",
+            f"the policy is {kl:.3g} nats a response from its reference, more than invariants.most_kl="
+            f"{self.most_kl:g}: raise algo.kl.coef or lower the learning rate",
+        )
 
 
 def report(level: Level, key: str, message: str) -> list[str]:

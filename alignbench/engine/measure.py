@@ -52,8 +52,13 @@ def rewards(scored: Scored) -> Metrics:
     scores = scored.scores.double()
     q25, median, q75 = torch.quantile(scores, scores.new_tensor([0.25, 0.5, 0.75])).tolist()
     out = {
-        "rewards/mean": scores.mean(), "rewards/std": scores.std(correction=0), "rewards/max": scores.max(),
-        "rewards/min": scores.min(), "rewards/median": median, "rewards/q25": q25, "rewards/q75": q75,
+        "rewards/mean": scores.mean(),
+        "rewards/std": scores.std(correction=0),
+        "rewards/max": scores.max(),
+        "rewards/min": scores.min(),
+        "rewards/median": median,
+        "rewards/q25": q25,
+        "rewards/q75": q75,
     }
     out |= {f"rewards/component/{name}": part.double().mean() for name, part in scored.components.items()}
     return {name: float(value) for name, value in out.items()} | separation(scored)

@@ -58,8 +58,13 @@ class Optimizer:
         self.groups = [list(parameters) for parameters, _ in groups]
         self.parameters = [p for group in self.groups for p in group]
         self.adamw = torch.optim.AdamW(
-            [{"params": group} for group in self.groups], lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay, fused=True)
+            [{"params": group} for group in self.groups],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
 
     def clip(self) -> float:
         """Scale the gradient down to the allowed norm; returns the norm it had, over all groups."""

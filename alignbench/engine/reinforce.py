@@ -39,9 +39,16 @@ class Engine:
         """Steps without end, starting after `state`."""
         checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
         pending = checks.check_trainable(self.update.optimizer.groups)
-        draw = Draw(policy=self.policy, sampler=self.sampler, scorer=self.scorer, algorithm=self.algorithm,
-                    microbatch_size=self.update.microbatch_size, seed=self.seed, rescored=self.rescored,
-                    tokens_per_microbatch=self.update.tokens_per_microbatch)
+        draw = Draw(
+            policy=self.policy,
+            sampler=self.sampler,
+            scorer=self.scorer,
+            algorithm=self.algorithm,
+            microbatch_size=self.update.microbatch_size,
+            seed=self.seed,
+            rescored=self.rescored,
+            tokens_per_microbatch=self.update.tokens_per_microbatch,
+        )
         while True:
             start = perf_counter()
             drawn = draw(stream, state.step, state.steering.coef)
@@ -59,22 +66,28 @@ class Engine:
             experience = self.algorithm.credit(shaped)
             used, again = state.steering, draw.reads_again(state.step)
             updated = self.update(
-                experience, step=state.step, optimizer_steps=state.optimizer_steps, seed=self.seed,
-                learning_rate_scale=used.learning_rate_scale)
+                experience,
+                step=state.step,
+                optimizer_steps=state.optimizer_steps,
+                seed=self.seed,
+                learning_rate_scale=used.learning_rate_scale,
+            )
             end = perf_counter()
 
             silent = state.steps_without_signal + 1 if measure.all_equal(shaped) else 0
             warnings += checks.check_signal(silent)
             drift = Drift(
-                per_sequence=shown["rollout/kl_sequence"], per_token=shown["rollout/kl_token"],
-                episodes=len(scored), progress=(state.step + 1) / self.steps)
+                per_sequence=shown["rollout/kl_sequence"],
+                per_token=shown["rollout/kl_token"],
+                episodes=len(scored),
+                progress=(state.step + 1) / self.steps,
+            )
             state = state.after(
                 prompts_seen=state.prompts_seen + drawn.prompts,
                 completions=state.completions + len(scored),
                 tokens_written=state.tokens_written + int(scored.mask.sum()),
                 optimizer_steps=state.optimizer_steps + updated.optimizer_steps,
-                flops=state.flops + self._flops(
-                    scored, experience, updated.metrics["train/epochs_done"], again),
+                flops=state.flops + self._flops(scored, experience, updated.metrics["train/epochs_done"], again),
                 seconds=state.seconds + end - start,
                 steering=self.algorithm.kl.next(used, drift),
                 moments=moments,
@@ -82,10 +95,17 @@ class Engine:
                 kl=shown["rollout/kl_sequence"],
             )
             metrics = {
-                **shown, **measure.rewards(scored), **measure.groups(shaped), **measure.critic(experience),
-                **measure.pairs(experience), **measure.shaped(shaped), **updated.metrics, "train/kl_coef": used.coef,
+                **shown,
+                **measure.rewards(scored),
+                **measure.groups(shaped),
+                **measure.critic(experience),
+                **measure.pairs(experience),
+                **measure.shaped(shaped),
+                **updated.metrics,
+                "train/kl_coef": used.coef,
                 "group_stats/kept_fraction": len(shaped) / len(scored),
-                "cost/rollout_seconds": drawn.rollout_seconds, "cost/score_seconds": drawn.score_seconds,
+                "cost/rollout_seconds": drawn.rollout_seconds,
+                "cost/score_seconds": drawn.score_seconds,
                 "cost/update_seconds": end - judged,
             }
             if not again:  # Then the update's first pass was the first to read what was sampled.

@@ -11,8 +11,14 @@ from alignbench.core.contracts import Policy, ScoreModel, Scorer
 
 @torch.no_grad()
 def score(
-    rollouts: Rollouts, scorer: Scorer, policy: Policy, kl_coef: float, microbatch_size: int, *,
-    tokens: int | None = None, rescored: bool = True,
+    rollouts: Rollouts,
+    scorer: Scorer,
+    policy: Policy,
+    kl_coef: float,
+    microbatch_size: int,
+    *,
+    tokens: int | None = None,
+    rescored: bool = True,
 ) -> Scored:
     """Score, and take old and reference log-probabilities from the same forward pass that the update will use.
 
@@ -58,8 +64,13 @@ def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollo
 
 
 def microbatches(
-    batch: Sequences | Pairs, size: int, together: Tensor | None = None, *, may_part: bool = False,
-    tokens: int | None = None, shared: bool = True,
+    batch: Sequences | Pairs,
+    size: int,
+    together: Tensor | None = None,
+    *,
+    may_part: bool = False,
+    tokens: int | None = None,
+    shared: bool = True,
 ) -> Iterator[Tensor]:
     """Row numbers, `size` at a time or as many as have that many `tokens`, rows of like length together.
 

@@ -76,7 +76,8 @@ class Supervised(Generic[Batch]):
             state = state.after(
                 prompts_seen=state.prompts_seen + len(batch),
                 tokens_written=state.tokens_written + int(batch.mask.sum()),
-                optimizer_steps=state.optimizer_steps + 1, seconds=state.seconds + perf_counter() - start,
+                optimizer_steps=state.optimizer_steps + 1,
+                seconds=state.seconds + perf_counter() - start,
                 flops=state.flops + 3 * self.model.flops_per_token * float(batch.lengths().sum()),
             )
             shown = {**means, "learning_rate": rate, "grad_norm": norm, "tokens": float(state.tokens_written)}

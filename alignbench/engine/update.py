@@ -66,9 +66,12 @@ class Update:
             warnings += self.invariants.check_moved(moved, max(norms), step)
         done = len(losses) - 1
         metrics = self._metrics(seen) | {
-            "train/total_loss": sum(losses) / max(done, 1), "train/grad_norm": sum(norms) / max(done, 1),
-            "train/learning_rate": rates[-1], "train/first_ratio_gap": first_gap,
-            "train/epochs_done": done / self.minibatches, "train/skipped_updates": float(skipped),
+            "train/total_loss": sum(losses) / max(done, 1),
+            "train/grad_norm": sum(norms) / max(done, 1),
+            "train/learning_rate": rates[-1],
+            "train/first_ratio_gap": first_gap,
+            "train/epochs_done": done / self.minibatches,
+            "train/skipped_updates": float(skipped),
         }
         return Updated(metrics=metrics, optimizer_steps=done, warnings=tuple(warnings))
 
@@ -91,8 +94,14 @@ class Update:
         total, local, gaps = torch.zeros((), device=batch.mask.device), TokenMeans(), [0.0]
         whole = self.algorithm.whole_groups
         together = batch.group if whole else siblings(self.policy, batch)
-        for rows in microbatches(batch, self.microbatch_size, together, may_part=not whole,
-                                 tokens=self.tokens_per_microbatch, shared=self.policy.shares_prompts):
+        for rows in microbatches(
+            batch,
+            self.microbatch_size,
+            together,
+            may_part=not whole,
+            tokens=self.tokens_per_microbatch,
+            shared=self.policy.shares_prompts,
+        ):
             part = batch[rows]
             now = self.policy(part)
             output = self.algorithm.loss(now, part)

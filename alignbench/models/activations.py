@@ -21,9 +21,11 @@ def checkpoint_blocks(model: Any) -> None:
     """
     blocks = blocks_of(model)
     if not blocks:
-        raise UserError(f"hardware.activation_checkpointing=true, but transformers knows no blocks in a "
-                        f"{type(model).__name__}: set it to false, and take fewer rows at once "
-                        "(hardware.tokens_per_microbatch)")
+        raise UserError(
+            f"hardware.activation_checkpointing=true, but transformers knows no blocks in a "
+            f"{type(model).__name__}: set it to false, and take fewer rows at once "
+            "(hardware.tokens_per_microbatch)"
+        )
     adapted = model if is_adapted(model) else None
     config = (model.get_base_model() if is_adapted(model) else model).config
     for block in blocks:

@@ -74,8 +74,9 @@ class Layer(CacheLayerMixin):
         """These prompts are there too, and that many rows that answer them."""
         keys, values = (beside(*both) for both in zip(self.prompts(), prompts, strict=True))
         self.prompt = _laid_out(keys, values)
-        self.own = [functional.pad(kept, (0, 0, 0, 0, 0, 0, 0, max(self.rows + rows - len(kept), 0)))
-                    for kept in self.own]
+        self.own = [
+            functional.pad(kept, (0, 0, 0, 0, 0, 0, 0, max(self.rows + rows - len(kept), 0))) for kept in self.own
+        ]
         for kept in self.own:
             kept[self.rows : self.rows + rows] = 0  # what was there may not even be a number
         self.rows += rows

@@ -25,8 +25,10 @@ def compile_blocks(model: Any, backend: str = "inductor", *, writing: bool = Fal
     """
     blocks = blocks_of(model)
     if not blocks:
-        raise UserError(f"hardware.compile=true, but transformers knows no blocks in a {type(model).__name__}: set "
-                        "hardware.compile=false")
+        raise UserError(
+            f"hardware.compile=true, but transformers knows no blocks in a {type(model).__name__}: set "
+            "hardware.compile=false"
+        )
     _settle()
     for block in blocks:
         by_torch(block)
@@ -44,8 +46,10 @@ def require(device: str) -> None:
     except (RuntimeError, OSError, ImportError) as error:
         needed = "a C++ compiler such as g++ (CXX names another)" if device == "cpu" else "Triton and a C compiler"
         told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"hardware.compile=true, but nothing can be compiled for {device} on this machine ({told}): "
-                        f"install {needed}, or set hardware.compile=false") from error
+        raise UserError(
+            f"hardware.compile=true, but nothing can be compiled for {device} on this machine ({told}): "
+            f"install {needed}, or set hardware.compile=false"
+        ) from error
 
 
 def _sum(numbers: torch.Tensor) -> torch.Tensor:

@@ -135,9 +135,11 @@ def _own_weights(model: Any, judge: Any) -> OwnWeights:
 def _own_adapter(model: Any, judge: Any, seed: int) -> OwnAdapter:
     """An adapter of the policy's shape that changes nothing yet, or the reward model's."""
     if judge is not None and not is_adapted(judge):
-        raise UserError("algo.critic.start=reward_model: all weights of the reward model were trained, but upon the "
-                        "policy's base only an adapter can act. Use a reward model with an adapter, or set "
-                        "algo.critic.start=zero")
+        raise UserError(
+            "algo.critic.start=reward_model: all weights of the reward model were trained, but upon the "
+            "policy's base only an adapter can act. Use a reward model with an adapter, or set "
+            "algo.critic.start=zero"
+        )
     shape = copy.deepcopy((model if judge is None else judge).peft_config[TRAINED])
     shape.modules_to_save, shape.inference_mode = None, False
     with torch.random.fork_rng():
@@ -157,8 +159,10 @@ def _take_over(model: Any, judge: Any) -> None:
     """Give the critic the weights of the reward model's adapter; the SFT model's under both must be the same."""
     below, expected = _adapter(model, FROZEN), _adapter(judge, SFT)
     if not all(name in below and torch.equal(below[name], weight) for name, weight in expected.items()):
-        raise UserError("algo.critic.start=reward_model: the reward model was trained upon another SFT model than the "
-                        "policy's. Let the study train it (reward.path=null), or set algo.critic.start=zero")
+        raise UserError(
+            "algo.critic.start=reward_model: the reward model was trained upon another SFT model than the "
+            "policy's. Let the study train it (reward.path=null), or set algo.critic.start=zero"
+        )
     mine, theirs = _adapter(model, CRITIC), _adapter(judge, TRAINED)
     assert mine.keys() == theirs.keys(), "the reward model's is an adapter of another base"
     for name, weight in theirs.items():
@@ -167,8 +171,11 @@ def _take_over(model: Any, judge: Any) -> None:
 
 def _adapter(model: Any, name: str) -> dict[str, Tensor]:
     """The weights of that adapter by their place; the head of a reward model is none of them."""
-    return {place.replace(f".{name}.", "."): weight for place, weight in model.named_parameters()
-            if f".{name}." in place and ".modules_to_save." not in place}
+    return {
+        place.replace(f".{name}.", "."): weight
+        for place, weight in model.named_parameters()
+        if f".{name}." in place and ".modules_to_save." not in place
+    }
 
 
 def _flops(module: Any) -> int:

@@ -43,8 +43,13 @@ class Plain:
     def step(self, tokens: Tensor) -> Tensor:
         self.seen = torch.cat([self.seen, self.seen.new_ones(len(tokens), 1)], dim=1)
         return self.policy.model(
-            input_ids=tokens[:, None], attention_mask=self.seen, position_ids=self.seen.sum(1, keepdim=True) - 1,
-            past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+            input_ids=tokens[:, None],
+            attention_mask=self.seen,
+            position_ids=self.seen.sum(1, keepdim=True) - 1,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
 
     def keep(self, rows: Tensor) -> None:
         self.seen = self.seen[rows]
@@ -61,5 +66,10 @@ def read(policy: CausalPolicy, prompts: Prompts, cache: Cache) -> Tensor:
     """Read the prompts into the cache; the logits that follow each, [b, v]."""
     seen = is_prompt(prompts).long().to(policy.device)
     return policy.model(
-        input_ids=prompts.tokens.to(policy.device), attention_mask=seen, past_key_values=cache, use_cache=True,
-        position_ids=(seen.cumsum(1) - 1).clamp(min=0), logits_to_keep=1).logits[:, -1]
+        input_ids=prompts.tokens.to(policy.device),
+        attention_mask=seen,
+        past_key_values=cache,
+        use_cache=True,
+        position_ids=(seen.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=1,
+    ).logits[:, -1]

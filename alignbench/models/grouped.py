@@ -25,9 +25,11 @@ def decoding(policy: CausalPolicy, prompts: Prompts, group_size: int, length: in
 
 def can_group(policy: CausalPolicy, length: int) -> bool:
     """Whether each layer remembers all of `length` tokens, and our attention gives what the model's own gives."""
+
     def remembers(layer: Any) -> bool:
         return type(layer) is DynamicLayer or (
-            type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= length)
+            type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= length
+        )
 
     cache = DynamicCache(config=policy.inner.config)
     return policy.inner._supports_attention_backend and all(map(remembers, cache.layers)) and _is_ours(policy)
@@ -107,8 +109,13 @@ class Grouped:
             self.unseen = _hidden(self._ages() <= self.cache.layers[0].written - self.came[:, None])
         with attending(self.policy.inner.config, GROUPED):
             logits = self.policy.model(
-                input_ids=tokens[:, None], position_ids=self.positions[:, None], past_key_values=self.cache,
-                use_cache=True, logits_to_keep=1, rows=self).logits[:, -1]
+                input_ids=tokens[:, None],
+                position_ids=self.positions[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+                rows=self,
+            ).logits[:, -1]
         self.positions += 1
         return logits
 
@@ -173,8 +180,16 @@ def _seats(of: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, rows: Grouped,
-    scaling: float | None = None, softcap: float | None = None, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    rows: Grouped,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: query [m, heads, 1, d] -> [m, 1, heads, d]."""
     n, heads, _one, d = query.shape

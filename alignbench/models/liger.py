@@ -14,8 +14,10 @@ def require(device: str) -> None:
     if find_spec("liger_kernel") is None:
         raise UserError(f"hardware.liger=true needs the liger-kernel package: pip install 'alignbench[liger]', {OFF}")
     if device == "cpu":
-        raise UserError("hardware.liger=true, but its kernels are for a GPU and this run is on the CPU: set "
-                        f"hardware.device=cuda where there is a GPU, {OFF}")
+        raise UserError(
+            "hardware.liger=true, but its kernels are for a GPU and this run is on the CPU: set "
+            f"hardware.device=cuda where there is a GPU, {OFF}"
+        )
 
 
 def check(architecture: str) -> None:
@@ -23,8 +25,10 @@ def check(architecture: str) -> None:
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     if architecture not in MODEL_TYPE_TO_APPLY_LIGER_FN:
-        raise UserError(f"hardware.liger=true, but Liger has no kernels for a model of type {architecture}, only for "
-                        f"{', '.join(sorted(MODEL_TYPE_TO_APPLY_LIGER_FN))}: take one of these, {OFF}")
+        raise UserError(
+            f"hardware.liger=true, but Liger has no kernels for a model of type {architecture}, only for "
+            f"{', '.join(sorted(MODEL_TYPE_TO_APPLY_LIGER_FN))}: take one of these, {OFF}"
+        )
 
 
 def by_liger(model: Any) -> None:

@@ -43,7 +43,8 @@ class Lora:
         from peft import LoraConfig
 
         return LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets, **more)
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets, **more
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,10 @@ class Pretrained:
         if self.quantization != "none" and self.lora is None:
             raise UserError("model.quantization=nf4 keeps the base frozen: say what to train with model.lora.rank=16")
         if self.attention == "flash_attention_2" and not _installed("flash_attn"):
-            raise UserError("model.attention=flash_attention_2 needs the flash-attn package: "
-                            "pip install 'alignbench[flash]', or use model.attention=auto")
+            raise UserError(
+                "model.attention=flash_attention_2 needs the flash-attn package: "
+                "pip install 'alignbench[flash]', or use model.attention=auto"
+            )
         if self.quantization != "none" and not _installed("bitsandbytes"):
             raise UserError("model.quantization=nf4 needs bitsandbytes: pip install 'alignbench[quant]'")
 
@@ -173,8 +176,11 @@ class Pretrained:
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=self.torch_dtype(device))
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.torch_dtype(device),
+        )
 
     def _adapt(self, model: Any, start: Path | None, seed: int) -> Any:
         from peft import PeftModel, get_peft_model
@@ -251,8 +257,14 @@ class Tiny(Pretrained):
     def _shape(self, tokenizer: Any) -> Any:
         from alignbench.models.tiny import tiny_shape
 
-        return tiny_shape(len(tokenizer), hidden=self.hidden, layers=self.layers, heads=self.heads,
-                          intermediate=self.intermediate, context=self.context)
+        return tiny_shape(
+            len(tokenizer),
+            hidden=self.hidden,
+            layers=self.layers,
+            heads=self.heads,
+            intermediate=self.intermediate,
+            context=self.context,
+        )
 
     def _tokenizer(self, texts: Sequence[str]) -> Any:
         from alignbench.models.tiny import tiny_tokenizer

@@ -74,7 +74,13 @@ class _Chosen(torch.autograd.Function):
 
 
 def token_logprobs(
-    hidden: Tensor, tokens: Tensor, head: Head, *, vocabulary: int, temperature: float, never: Sequence[int],
+    hidden: Tensor,
+    tokens: Tensor,
+    head: Head,
+    *,
+    vocabulary: int,
+    temperature: float,
+    never: Sequence[int],
     tile: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log pi of each token [m] and the entropy [m] of the distribution it was drawn from, given hidden states [m, h].
@@ -82,6 +88,7 @@ def token_logprobs(
     A linear head has no more logits at once than a `tile`, which is by device where it is not given, and another no
     more than a slice. With gradient, all but a lone one are computed again in the backward pass instead of being kept.
     """
+
     def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         chosen, entropy = _Chosen.apply(head(part), wanted, temperature, never)
         return chosen, entropy

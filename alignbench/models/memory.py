@@ -97,8 +97,15 @@ class Skeleton:
         return nbytes(p for p in self.model.parameters() if p.requires_grad)
 
 
-def skeleton(source: Pretrained, *, texts: Sequence[str], device: str, scalar: bool = False,
-             lora: Lora | None = None, config: Any = None) -> Skeleton:
+def skeleton(
+    source: Pretrained,
+    *,
+    texts: Sequence[str],
+    device: str,
+    scalar: bool = False,
+    lora: Lora | None = None,
+    config: Any = None,
+) -> Skeleton:
     """The model that `source` would load there, with a head for one number where `scalar`, and an adapter of a shape.
 
     `config` in place of the source's own is of a model with other shapes.
@@ -118,13 +125,20 @@ def skeleton(source: Pretrained, *, texts: Sequence[str], device: str, scalar: b
         laid_out = nbytes(w for w in again if not any(w is other for other in packed))
         if lora is None:
             return Skeleton(
-                model=model, device=device, weights=weights, adapter=0, unpacked=unpacked, laid_out=laid_out)
+                model=model, device=device, weights=weights, adapter=0, unpacked=unpacked, laid_out=laid_out
+            )
         from peft import get_peft_model
 
         model.requires_grad_(False)
         adapted = get_peft_model(model, lora.config())
-    return Skeleton(model=adapted, device=device, weights=weights, unpacked=unpacked, laid_out=laid_out,
-                    adapter=nbytes(p for name, p in adapted.named_parameters() if "lora_" in name))
+    return Skeleton(
+        model=adapted,
+        device=device,
+        weights=weights,
+        unpacked=unpacked,
+        laid_out=laid_out,
+        adapter=nbytes(p for name, p in adapted.named_parameters() if "lora_" in name),
+    )
 
 
 def learning(of: Skeleton, *, rows: int, length: int, answer: int, passes: int = 1) -> int:
@@ -222,8 +236,9 @@ def _likelihood(of: Skeleton, hidden: Tensor, answer: int) -> Tensor:
     head = ModelHead(of.inner.get_output_embeddings())
     before = hidden[:, -answer:].flatten(0, 1)
     wanted = torch.zeros(len(before), dtype=torch.long, device="meta")
-    logprobs, entropy = token_logprobs(before, wanted, head, vocabulary=head.layer.weight.shape[0], temperature=1.0,
-                                       never=(), tile=at_once(of.device))
+    logprobs, entropy = token_logprobs(
+        before, wanted, head, vocabulary=head.layer.weight.shape[0], temperature=1.0, never=(), tile=at_once(of.device)
+    )
     return (logprobs + entropy).sum()
 
 
@@ -271,5 +286,8 @@ def _eager(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **
 def _packed(model: Any) -> list[Tensor]:
     """The weights that bitsandbytes keeps in 4 bits: of every linear layer but the head."""
     heads = (model.get_output_embeddings(), getattr(model, "score", None))
-    return [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)
-            and not any(layer is head for head in heads)]
+    return [
+        layer.weight
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear) and not any(layer is head for head in heads)
+    ]

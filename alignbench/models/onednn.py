@@ -95,7 +95,8 @@ class _Product(torch.autograd.Function):
         return (
             product(by_out, weight.T) if for_inputs else None,
             product(rows.T, inputs.reshape(-1, weight.shape[1]).T) if for_weight else None,
-            rows.sum(0) if for_bias else None)
+            rows.sum(0) if for_bias else None,
+        )
 
 
 def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -131,5 +132,8 @@ def _fits(layer: Any) -> bool:
 
 def _could(layer: Any) -> bool:
     """A linear layer as torch has it, and nothing that only derives from it."""
-    return (type(layer) in (nn.Linear, Linear) and torch.backends.mkldnn.is_available()
-            and bool(layer.weight.dtype == torch.float32))
+    return (
+        type(layer) in (nn.Linear, Linear)
+        and torch.backends.mkldnn.is_available()
+        and bool(layer.weight.dtype == torch.float32)
+    )

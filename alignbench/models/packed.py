@@ -111,8 +111,12 @@ def packed(batch: Sequences, pad: int) -> Rows:
         _write(ids, start, tokens, size)
         _write(positions, start, before[:, None] + torch.arange(tokens.shape[1], device=before.device), size)
     return Rows(
-        ids=ids[None], row=torch.zeros_like(group), at=_predictors(batch, (first + lengths)[group] - 1, own, used),
-        positions=positions[None], layout=_layout(len(ids), first, lengths, own, kept, group))
+        ids=ids[None],
+        row=torch.zeros_like(group),
+        at=_predictors(batch, (first + lengths)[group] - 1, own, used),
+        positions=positions[None],
+        layout=_layout(len(ids), first, lengths, own, kept, group),
+    )
 
 
 def _layout(length: int, first: Tensor, lengths: Tensor, own: Tensor, kept: Tensor, group: Tensor) -> Layout:
@@ -122,8 +126,13 @@ def _layout(length: int, first: Tensor, lengths: Tensor, own: Tensor, kept: Tens
     looks, places = [Look(asking=prompts, known=prompts, unseen=None)], [(first, lengths)]
     for rows in _alike(kept, prompts.shape[1]):
         asking, of = _columns(own[rows], kept[rows]), group[rows]
-        looks.append(Look(asking=asking, known=torch.cat([prompts[of], asking], 1),
-                          unseen=_unseen(lengths[of], prompts.shape[1], asking.shape[1])))
+        looks.append(
+            Look(
+                asking=asking,
+                known=torch.cat([prompts[of], asking], 1),
+                unseen=_unseen(lengths[of], prompts.shape[1], asking.shape[1]),
+            )
+        )
         places.append((own[rows], kept[rows]))
     seat, asked = torch.zeros(length, dtype=group.dtype, device=group.device), 0
     for look, (start, size) in zip(looks, places, strict=True):
@@ -176,8 +185,9 @@ def _unseen(known: Tensor, prompt: int, response: int) -> Tensor:
     """[n, 1, t, p + t]: a response sees the tokens of its prompt, of which it has `known` [n], and its own so far."""
     column = torch.arange(response, device=known.device)
     of_prompt = torch.arange(prompt, device=known.device) < known[:, None]
-    sees = torch.cat([of_prompt[:, None].expand(-1, response, -1),
-                      (column <= column[:, None]).expand(len(known), -1, -1)], 2)
+    sees = torch.cat(
+        [of_prompt[:, None].expand(-1, response, -1), (column <= column[:, None]).expand(len(known), -1, -1)], 2
+    )
     return torch.zeros(sees.shape, device=known.device).masked_fill_(~sees, -torch.inf)[:, None]
 
 

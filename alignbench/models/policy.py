@@ -65,16 +65,22 @@ class CausalPolicy:
         inputs, mask = rows.inputs(self.dtype), batch.mask.to(self.device)
         before = rows.predicting(self._hidden(inputs), mask)
         logprobs, entropy = token_logprobs(
-            before, batch.responses.to(self.device)[mask], self._head, vocabulary=self.vocabulary,
-            temperature=self.temperature, never=self.text.never)
+            before,
+            batch.responses.to(self.device)[mask],
+            self._head,
+            vocabulary=self.vocabulary,
+            temperature=self.temperature,
+            never=self.text.never,
+        )
         values = None
         if self.critic is not None and not self._is_reference:
             own = self.critic.trunk
-            values = self.critic(
-                before[:, : self.hidden_size] if own is None else rows.predicting(own(inputs), mask))
+            values = self.critic(before[:, : self.hidden_size] if own is None else rows.predicting(own(inputs), mask))
         return Forward(
-            logprobs=scatter(logprobs, mask), entropy=scatter(entropy, mask),
-            values=None if values is None else scatter(values, mask))
+            logprobs=scatter(logprobs, mask),
+            entropy=scatter(entropy, mask),
+            values=None if values is None else scatter(values, mask),
+        )
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and value of everything the optimizer may change: the policy's, then the critic's."""
@@ -83,8 +89,9 @@ class CausalPolicy:
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trainable in the language model, but for the critic's own adapter on it."""
-        yield from ((name, p) for name, p in self.model.named_parameters()
-                    if p.requires_grad and f".{CRITIC}." not in name)
+        yield from (
+            (name, p) for name, p in self.model.named_parameters() if p.requires_grad and f".{CRITIC}." not in name
+        )
 
     def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained for the values alone."""
@@ -159,7 +166,7 @@ class CausalPolicy:
     def _head(self) -> Head:
         if self._head_is_exact:
             return ModelHead(self.lm_head, self._capped)
-        return lambda hidden: hidden[:, self.hidden_size:]
+        return lambda hidden: hidden[:, self.hidden_size :]
 
     @torch.no_grad()
     def _check_head(self) -> bool:

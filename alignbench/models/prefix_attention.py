@@ -14,8 +14,17 @@ PREFIX = "alignbench_prefix"
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, layout: Layout,
-    scaling: float | None = None, softcap: float | None = None, s_aux: Tensor | None = None, **_: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    *,
+    layout: Layout,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: query [1, heads, l, d], keys and values [1, h, l, d] -> [1, l, heads, d].
 
@@ -28,7 +37,8 @@ def _attend(
     sizes = query.shape[3], key.shape[3], value.shape[3]
     seen = [
         _look(*_taken(parts, sizes, look), look.unseen, scaling, softcap).transpose(1, 2).flatten(2).flatten(0, 1)
-        for look in layout.looks]
+        for look in layout.looks
+    ]
     return torch.cat(seen).index_select(0, layout.seat).view(1, len(layout.seat), query.shape[1], -1), None
 
 
@@ -36,7 +46,8 @@ def _taken(parts: tuple[Tensor, ...], sizes: tuple[int, ...], look: Look) -> tup
     """Of queries, keys and values [l, heads * d] those that take part in a look: [b, heads, t or s, d]."""
     return tuple(
         part.index_select(0, at.flatten()).view(*at.shape, -1, size).transpose(1, 2)
-        for part, size, at in zip(parts, sizes, (look.asking, look.known, look.known), strict=True))
+        for part, size, at in zip(parts, sizes, (look.asking, look.known, look.known), strict=True)
+    )
 
 
 def _look(
@@ -48,11 +59,17 @@ def _look(
         key, value = (part.repeat_interleave(times, 1) for part in (key, value))
     if softcap is None:
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=unseen, is_causal=unseen is None, scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1])
+            query,
+            key,
+            value,
+            attn_mask=unseen,
+            is_causal=unseen is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
     if unseen is None:
         unseen = query.new_full(query.shape[2:3] * 2, -torch.inf).triu(1)
-    scores = query @ key.mT * (query.shape[3]**-0.5 if scaling is None else scaling)
+    scores = query @ key.mT * (query.shape[3] ** -0.5 if scaling is None else scaling)
     weights = (torch.tanh(scores / softcap) * softcap + unseen).softmax(-1, dtype=torch.float32)
     return weights.to(value.dtype) @ value
 

@@ -31,8 +31,11 @@ class Waiting:
         """Those that have room beside so many answers, and which of all answers are theirs."""
         first, self.begun = self.begun, self.begun + self.fit(writing)
         lengths = self.prompts.lengths[first : self.begun]
-        prompts = Prompts(tokens=self.prompts.tokens[first : self.begun, -int(lengths.max()) :], lengths=lengths,
-                          rows=self.prompts.rows[first : self.begun])
+        prompts = Prompts(
+            tokens=self.prompts.tokens[first : self.begun, -int(lengths.max()) :],
+            lengths=lengths,
+            rows=self.prompts.rows[first : self.begun],
+        )
         return prompts, torch.arange(first * self.group_size, self.begun * self.group_size)
 
 

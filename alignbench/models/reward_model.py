@@ -31,9 +31,7 @@ class RewardModel:
     So no padding side, padding token or end-of-sequence token inside a prompt can change a score.
     """
 
-    def __init__(
-        self, model: Any, text: Text, calibration: Calibration | None = None, fingerprint: str = ""
-    ) -> None:
+    def __init__(self, model: Any, text: Text, calibration: Calibration | None = None, fingerprint: str = "") -> None:
         """Raises UserError when the model does more to its hidden states than a linear head."""
         self.model, self.text = model, text
         self.calibration, self._fingerprint = calibration or Calibration(), fingerprint
@@ -99,7 +97,8 @@ class RewardModel:
         if not named:
             raise UserError(
                 f"{type(self.inner).__name__} is no reward model that can be used here: it needs a linear head named "
-                "`score` with one output, as AutoModelForSequenceClassification gives decoder models with num_labels=1")
+                "`score` with one output, as AutoModelForSequenceClassification gives decoder models with num_labels=1"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,10 @@ def untrained(
     """
     adapter = start if start is not None and is_adapter(start) else None
     if start is not None and adapter is None and lora is not None:
-        raise UserError("reward_model.lora adapts a frozen base, but the SFT model has all weights trained: set "
-                        "reward_model.lora=null, or train the SFT model with model.lora.rank=16 too")
+        raise UserError(
+            "reward_model.lora adapts a frozen base, but the SFT model has all weights trained: set "
+            "reward_model.lora=null, or train the SFT model with model.lora.rank=16 too"
+        )
     model, text = source.load_scalar(texts=texts, start=None if adapter else start, device=device)
     _draw(model.score, seed)
     shape = lora or source.lora
@@ -181,12 +182,16 @@ def require(folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no reward model: give a folder with config.json or adapter_config.json, as "
-                        "written by save_pretrained") from error
+        raise UserError(
+            f"{folder} holds no reward model: give a folder with config.json or adapter_config.json, as "
+            "written by save_pretrained"
+        ) from error
     kind, labels = (config.get("architectures") or ["unknown model"])[0], len(config.get("id2label") or "01")
     if not kind.endswith("ForSequenceClassification") or labels != 1:
-        raise UserError(f"{folder} holds a {kind} without a head for one score: give a model saved by "
-                        "AutoModelForSequenceClassification with num_labels=1, or let the study train one")
+        raise UserError(
+            f"{folder} holds a {kind} without a head for one score: give a model saved by "
+            "AutoModelForSequenceClassification with num_labels=1, or let the study train one"
+        )
 
 
 def is_adapter(folder: Path) -> bool:
@@ -221,7 +226,8 @@ def _under(model: Any, sft: Path) -> None:
 def _draw(head: nn.Linear, seed: int) -> None:
     """First weights of variance 1 / (width + 1): scores of about 1 from normalised hidden states."""
     first = torch.empty(head.weight.shape).normal_(
-        std=(head.in_features + 1) ** -0.5, generator=derive(seed, "reward head"))
+        std=(head.in_features + 1) ** -0.5, generator=derive(seed, "reward head")
+    )
     with torch.no_grad():
         head.weight.copy_(first)
 

@@ -33,8 +33,10 @@ class Sharing:
         config = model.config.get_text_config()
         windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
         embeddings, can = model.get_input_embeddings().weight, bool(model._supports_attention_backend)
-        return cls(possible=can and agrees(read, len(embeddings), pad, exact=embeddings.dtype == torch.float32),
-                   window=min((size for size in windows if size), default=None))
+        return cls(
+            possible=can and agrees(read, len(embeddings), pad, exact=embeddings.dtype == torch.float32),
+            window=min((size for size in windows if size), default=None),
+        )
 
     def rows(self, batch: Sequences, pad: int) -> Rows:
         """All in one row where that is less work than each alone."""

@@ -186,8 +186,16 @@ class _Tiled(torch.autograd.Function):
         for rows in how.rows(len(hidden)):
             part = hidden[rows]
             for words in how.words(len(part), len(weight)):
-                by_raw = _by_raw(how, how.raw(part, weight, bias, words), tokens[rows], words, normal[rows],
-                                 entropy[rows], by_chosen[rows], None if by_entropy is None else by_entropy[rows])
+                by_raw = _by_raw(
+                    how,
+                    how.raw(part, weight, bias, words),
+                    tokens[rows],
+                    words,
+                    normal[rows],
+                    entropy[rows],
+                    by_chosen[rows],
+                    None if by_entropy is None else by_entropy[rows],
+                )
                 if for_hidden is not None:
                     for_hidden[rows] += how.product(by_raw, weight[words].T)
                 if for_weight is not None:
@@ -200,8 +208,16 @@ class _Tiled(torch.autograd.Function):
         return None if for_hidden is None else for_hidden.to(hidden.dtype), for_weight, for_bias, None, None
 
 
-def _by_raw(how: _How, raw: Tensor, tokens: Tensor, words: slice, normal: Tensor, entropy: Tensor, by_chosen: Tensor,
-            by_entropy: Tensor | None) -> Tensor:
+def _by_raw(
+    how: _How,
+    raw: Tensor,
+    tokens: Tensor,
+    words: slice,
+    normal: Tensor,
+    entropy: Tensor,
+    by_chosen: Tensor,
+    by_entropy: Tensor | None,
+) -> Tensor:
     """The gradient of a tile of what the head gave."""
     log, pull = how.scaled(raw, words).sub_(normal[:, None]), by_chosen[:, None]
     factor = -pull

@@ -37,8 +37,10 @@ Fingerprint = Callable[[Iterable[tuple[str, Parameter]]], Tensor]
 def check(model: Pretrained) -> None:
     """Raise UserError, before anything is trained, for a model that vLLM cannot be told of as it is."""
     if model.quantization != "none":
-        raise UserError(f"hardware.sampler=vllm, but model.quantization={model.quantization}: vLLM would read the base "
-                        f"in another precision than it is trained on. Set model.quantization=none, {OWN}")
+        raise UserError(
+            f"hardware.sampler=vllm, but model.quantization={model.quantization}: vLLM would read the base "
+            f"in another precision than it is trained on. Set model.quantization=none, {OWN}"
+        )
 
 
 class Engine:
@@ -96,14 +98,18 @@ class Engine:
     def _load_all(self) -> None:
         """Every weight in place of what vLLM held; what it had read with those is forgotten."""
         has_head = all(self._llm.apply_model(_has_head))
-        weights = ((name, weight.detach()) for name, weight in self.policy.inner.state_dict().items()
-                   if has_head or not name.startswith(HEAD))
+        weights = (
+            (name, weight.detach())
+            for name, weight in self.policy.inner.state_dict().items()
+            if has_head or not name.startswith(HEAD)
+        )
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         except FAILURES as error:
             raise UserError(
                 f"vLLM {_version()} cannot take new weights of a {type(self.policy.inner).__name__} "
-                f"({_first_line(error)}): train an adapter with model.lora.rank=16, {OWN}") from error
+                f"({_first_line(error)}): train an adapter with model.lora.rank=16, {OWN}"
+            ) from error
         if not self._llm.reset_prefix_cache():
             raise InvariantBroken("vLLM kept keys and values that it had read with other weights")
 
@@ -117,17 +123,27 @@ class Engine:
             from vllm import LLM, SamplingParams
 
             llm = LLM(
-                **self._model(), skip_tokenizer_init=True, dtype=str(self.policy.dtype).removeprefix("torch."),
-                max_model_len=longest, kv_cache_memory_bytes=int(cache_gib * GIB), gpu_memory_utilization=0.01,
-                logprobs_mode="processed_logprobs", generation_config="vllm", disable_log_stats=True,
-                enforce_eager=self.policy.device.type == "cpu", use_tqdm_on_load=False)
+                **self._model(),
+                skip_tokenizer_init=True,
+                dtype=str(self.policy.dtype).removeprefix("torch."),
+                max_model_len=longest,
+                kv_cache_memory_bytes=int(cache_gib * GIB),
+                gpu_memory_utilization=0.01,
+                logprobs_mode="processed_logprobs",
+                generation_config="vllm",
+                disable_log_stats=True,
+                enforce_eager=self.policy.device.type == "cpu",
+                use_tqdm_on_load=False,
+            )
             # Some models fail only when they write.
             llm.generate([{"prompt_token_ids": [0]}], SamplingParams(max_tokens=1, detokenize=False), use_tqdm=False)
             return llm
         except FAILURES as error:
-            raise UserError(f"vLLM {_version()} cannot run this {type(self.policy.inner).__name__} here "
-                            f"({_first_line(error)}): choose another model, where memory is short lower "
-                            f"hardware.sampler_cache_gib, {OWN}") from error
+            raise UserError(
+                f"vLLM {_version()} cannot run this {type(self.policy.inner).__name__} here "
+                f"({_first_line(error)}): choose another model, where memory is short lower "
+                f"hardware.sampler_cache_gib, {OWN}"
+            ) from error
         finally:
             torch.set_num_threads = set_threads  # which vLLM replaces on a CPU
 
@@ -143,8 +159,12 @@ class Engine:
         if not inner.name_or_path:  # made on the spot
             inner.save_pretrained(folder, state_dict=_without_adapters(inner.state_dict()))
         rank = self.policy.model.peft_config[TRAINED].r
-        return {"model": inner.name_or_path or str(folder), "enable_lora": True, "max_loras": 1,
-                "max_lora_rank": next((room for room in RANKS if room >= rank), rank)}
+        return {
+            "model": inner.name_or_path or str(folder),
+            "enable_lora": True,
+            "max_loras": 1,
+            "max_lora_rank": next((room for room in RANKS if room >= rank), rank),
+        }
 
 
 def _without_adapters(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -29,13 +29,22 @@ class VLLMSampler:
     """
 
     def __init__(
-        self, *, policy: CausalPolicy, max_prompt_tokens: int, max_new_tokens: int, temperature: float,
-        truncation: Truncation | None, cache_gib: float, fingerprint: Fingerprint,
+        self,
+        *,
+        policy: CausalPolicy,
+        max_prompt_tokens: int,
+        max_new_tokens: int,
+        temperature: float,
+        truncation: Truncation | None,
+        cache_gib: float,
+        fingerprint: Fingerprint,
     ) -> None:
         """`fingerprint` tells whether the policy's weights are still those that vLLM was given."""
         if truncation is not None and truncation.top_p < 1 and truncation.min_p:
-            raise UserError("hardware.sampler=vllm takes rl.truncation.min_p before top_p, our own loop after it: set "
-                            "one of the two, or hardware.sampler=own")
+            raise UserError(
+                "hardware.sampler=vllm takes rl.truncation.min_p before top_p, our own loop after it: set "
+                "one of the two, or hardware.sampler=own"
+            )
         self.policy, self.max_new_tokens, self.temperature = policy, max_new_tokens, temperature
         self.truncation = truncation or Truncation()
         self._longest, self._cache_gib = max_prompt_tokens + max_new_tokens, cache_gib
@@ -46,14 +55,17 @@ class VLLMSampler:
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
         """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
         if self._engine is None:
-            self._engine = Engine(self.policy, longest=self._longest, cache_gib=self._cache_gib,
-                                  fingerprint=self._fingerprint)
+            self._engine = Engine(
+                self.policy, longest=self._longest, cache_gib=self._cache_gib, fingerprint=self._fingerprint
+            )
         asked = [row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)]
         rules = [self._rules(each) for each in _seeds(seed, prompts.rows, group_size)]
         answers = self._engine.write([prompt for prompt in asked for _ in range(group_size)], rules)
         tokens = [list(answer.token_ids) for answer in answers]
-        logprobs = [[float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]
-                    for answer in answers]
+        logprobs = [
+            [float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]
+            for answer in answers
+        ]
         return self._rollouts(prompts, group_size, tokens, logprobs)
 
     def _rollouts(
@@ -78,9 +90,18 @@ class VLLMSampler:
 
         text, cut = self.policy.text, self.truncation
         return SamplingParams(
-            seed=seed, temperature=self.temperature, max_tokens=self.max_new_tokens, top_k=cut.top_k, top_p=cut.top_p,
-            min_p=cut.min_p, stop_token_ids=list(text.stops), ignore_eos=True, logprobs=0, detokenize=False,
-            logit_bias=dict.fromkeys(text.never, FORBIDDEN) or None)
+            seed=seed,
+            temperature=self.temperature,
+            max_tokens=self.max_new_tokens,
+            top_k=cut.top_k,
+            top_p=cut.top_p,
+            min_p=cut.min_p,
+            stop_token_ids=list(text.stops),
+            ignore_eos=True,
+            logprobs=0,
+            detokenize=False,
+            logit_bias=dict.fromkeys(text.never, FORBIDDEN) or None,
+        )
 
 
 def _seeds(seed: int, rows: Sequence[Row], group_size: int) -> list[int]:

@@ -46,7 +46,8 @@ def best_temperature(leads: Tensor) -> float:
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
-        lambda logarithm: mean_loss(leads, exp(logarithm)), bounds=(log(COLDEST), log(HOTTEST)), method="bounded")
+        lambda logarithm: mean_loss(leads, exp(logarithm)), bounds=(log(COLDEST), log(HOTTEST)), method="bounded"
+    )
     return exp(float(found.x))
 
 

@@ -60,14 +60,17 @@ class Evaluate:
         if self.samples and max(self.pass_at) > self.samples:
             raise UserError(f"pass_at={list(self.pass_at)} needs samples={max(self.pass_at)} or more")
         if self.select == "last" and self.max_kl is not None:
-            raise UserError(f"max_kl={self.max_kl:g} would not be read by select=last: choose a mark to select "
-                            "by, such as select=perplexity, or set max_kl=null")
+            raise UserError(
+                f"max_kl={self.max_kl:g} would not be read by select=last: choose a mark to select "
+                "by, such as select=perplexity, or set max_kl=null"
+            )
         if self.select == "perplexity" and not self.perplexity_rows:
             raise UserError("select=perplexity needs perplexity_rows=1 or more")
         if self.truncation is not None and self.decoding == "greedy" and not self.samples:
-            raise UserError("eval.truncation would not be read, since no answer is drawn: set eval.decoding=sampled or "
-                            "eval.samples=8, or eval.truncation=null")
-
+            raise UserError(
+                "eval.truncation would not be read, since no answer is drawn: set eval.decoding=sampled or "
+                "eval.samples=8, or eval.truncation=null"
+            )
 
     def is_due(self, step: int, over: bool) -> bool:
         """Whether the policy is measured on validation prompts after that step, which may be the last."""
@@ -105,8 +108,10 @@ class Examiner:
         answers = self.answer(rows)
         numbers = means(answers)
         if "accuracy" not in numbers and self.settings.samples:
-            raise UserError("eval.samples is for pass@k, and this reward does not say which answers are correct: set "
-                            "eval.samples=0, or use reward=exact_match")
+            raise UserError(
+                "eval.samples is for pass@k, and this reward does not say which answers are correct: set "
+                "eval.samples=0, or use reward=exact_match"
+            )
         for stratum in sorted({a["stratum"] for a in answers if a["stratum"] is not None}):
             inside = means([a for a in answers if a["stratum"] == stratum])
             numbers |= {f"stratum/{stratum}/{mark}": inside[mark] for mark in TOLD_BY_STRATUM if mark in inside}
@@ -147,14 +152,16 @@ class Examiner:
         for rollouts in self._answers(rows, n, self.settings.temperature, self.settings.truncation):
             marks = self.scorer(rollouts).components["correct_strict"].view(-1, n)
             right += [int(c) for c in marks.sum(1).tolist()]
-        return {f"{prefix}pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in right)
-                for k in self.settings.pass_at}
+        return {
+            f"{prefix}pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in right) for k in self.settings.pass_at
+        }
 
     def _answers(
         self, rows: Sequence[Row], samples: int, temperature: float, truncation: Truncation | None = None
     ) -> Iterator[Rollouts]:
-        sampler = Sampler(policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature,
-                          truncation=truncation)
+        sampler = Sampler(
+            policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature, truncation=truncation
+        )
         text = self.policy.text
         for prompts in once(rows, text.prompt, self.batch_size, text.pad, self.max_prompt_tokens):
             yield sampler(prompts, samples, self.settings.seed)
@@ -164,12 +171,19 @@ class Examiner:
         correct = scores.components.get("correct_strict")
         return [
             {
-                "prompt_id": str(row["id"]), "prompt": row["prompt"], "response": rollouts.texts[i],
-                "reference": row.get("reference"), "stratum": row.get("stratum"),
-                "scores": {"total": float(scores.total[i]), **{k: float(v[i]) for k, v in scores.components.items()},
-                           **self._gold(row, rollouts.texts[i])},
+                "prompt_id": str(row["id"]),
+                "prompt": row["prompt"],
+                "response": rollouts.texts[i],
+                "reference": row.get("reference"),
+                "stratum": row.get("stratum"),
+                "scores": {
+                    "total": float(scores.total[i]),
+                    **{k: float(v[i]) for k, v in scores.components.items()},
+                    **self._gold(row, rollouts.texts[i]),
+                },
                 "correct": None if correct is None else bool(correct[i]),
-                "tokens": int(rollouts.mask[i].sum()), "truncated": bool(rollouts.truncated[i]),
+                "tokens": int(rollouts.mask[i].sum()),
+                "truncated": bool(rollouts.truncated[i]),
             }
             for i, row in enumerate(rollouts.rows)
         ]

@@ -25,10 +25,19 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=False, highlight=False, soft_wrap=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[shown]}"), console=self.console,
-        ) if sys.stdout.isatty() else None
+        self._bars = (
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[shown]}"),
+                console=self.console,
+            )
+            if sys.stdout.isatty()
+            else None
+        )
 
     def __enter__(self) -> Self:
         if self._bars:
@@ -80,9 +89,18 @@ def keep_samples(report: StepReport, logbook: Logbook, count: int) -> None:
     scored, step = report.scored, report.state.step
     assert scored is not None, "only a step of reinforcement learning has samples"
     logbook.histogram("rewards", step, scored.scores.tolist())
-    logbook.table(f"samples-{step:06d}", [
-        {"prompt": scored.rows[i]["prompt"], "response": scored.texts[i], "reward": float(scored.scores[i]),
-         "tokens": int(scored.mask[i].sum())} for i in range(min(count, len(scored)))])
+    logbook.table(
+        f"samples-{step:06d}",
+        [
+            {
+                "prompt": scored.rows[i]["prompt"],
+                "response": scored.texts[i],
+                "reward": float(scored.scores[i]),
+                "tokens": int(scored.mask[i].sum()),
+            }
+            for i in range(min(count, len(scored)))
+        ],
+    )
 
 
 def ledger(state: RunState) -> dict[str, float]:

@@ -44,10 +44,16 @@ class Witness:
     def rows(self, done: int) -> Rows:
         """Each rollout of the step after `done`: prompt, response, tokens with their log-probabilities, score."""
         return [
-            {"prompt": row["prompt"], "response": rollouts.texts[i], "id": row["id"],
-             "score": scores and float(scores.total[i]), **_tokens(rollouts, i),
-             "logprobs": rollouts.logprobs[i][rollouts.mask[i]].tolist()}
-            for rollouts, scores in self._seen for i, row in enumerate(rollouts.rows)
+            {
+                "prompt": row["prompt"],
+                "response": rollouts.texts[i],
+                "id": row["id"],
+                "score": scores and float(scores.total[i]),
+                **_tokens(rollouts, i),
+                "logprobs": rollouts.logprobs[i][rollouts.mask[i]].tolist(),
+            }
+            for rollouts, scores in self._seen
+            for i, row in enumerate(rollouts.rows)
         ]
 
 
@@ -85,5 +91,7 @@ def placed(broken: InvariantBroken, logbook: Logbook, phase: str) -> InvariantBr
 
 def _tokens(batch: Sequences, row: int) -> dict[str, list[int]]:
     prompt = batch.prompts[row]
-    return {"prompt_tokens": prompt[len(prompt) - int(batch.prompt_lengths[row]):].tolist(),
-            "tokens": batch.responses[row][batch.mask[row]].tolist()}
+    return {
+        "prompt_tokens": prompt[len(prompt) - int(batch.prompt_lengths[row]) :].tolist(),
+        "tokens": batch.responses[row][batch.mask[row]].tolist(),
+    }

@@ -68,26 +68,32 @@ class RewardModelTraining:
         return Comparisons(rows, text, limit, self.too_long, self.margin_scale)
 
     def run(
-        self, model: RewardModel, rows: Sequence[Row], microbatch_size: int, invariants: Invariants,
+        self,
+        model: RewardModel,
+        rows: Sequence[Row],
+        microbatch_size: int,
+        invariants: Invariants,
         tokens_per_microbatch: int | None = None,
     ) -> Iterator[StepReport]:
         """Train the model; one report for each step. `microbatch_size` counts answers, two for each pair."""
         pairs = self.comparisons(rows, model.text)
         weights = [parameter for _, parameter in model.trainable()]
         learning = Supervised(
-            model=model, objective=Preference(model),
+            model=model,
+            objective=Preference(model),
             batch_at=lambda step: pairs.batch(self.seed, step, self.batch_size).to(model.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
-            microbatch_size=max(microbatch_size // 2, 1), tokens_per_microbatch=tokens_per_microbatch,
-            invariants=invariants, notes=pairs.notes)
+            microbatch_size=max(microbatch_size // 2, 1),
+            tokens_per_microbatch=tokens_per_microbatch,
+            invariants=invariants,
+            notes=pairs.notes,
+        )
         with model.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             reports = islice(learning.run(RunState()), self.steps)
             yield from watched(reports, 0, lambda step: given(learning.batch_at(step), model.text))
 
-    def examine(
-        self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int
-    ) -> Card:
+    def examine(self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int) -> Card:
         """How good the model is, for its card: temperature and scale from validation pairs, accuracy on test pairs."""
         held_out = Verdicts.of(model, self.comparisons(validation, model.text), microbatch_size)
         before = calibration.calibration_error(held_out.leads)
@@ -96,16 +102,18 @@ class RewardModelTraining:
         final = Verdicts.of(model, self.comparisons(test, model.text), microbatch_size)
         known = ~final.margins.isnan()
         return {
-            "accuracy": calibration.accuracy(final.leads), "pairs": len(final.leads),
-            "accuracy_by_margin": calibration.by(
-                final.margins[known], final.leads[known], (*self.margin_edges, None)),
+            "accuracy": calibration.accuracy(final.leads),
+            "pairs": len(final.leads),
+            "accuracy_by_margin": calibration.by(final.margins[known], final.leads[known], (*self.margin_edges, None)),
             "accuracy_by_length": calibration.by(final.length_differences, final.leads, LENGTH_EDGES),
             "loss": calibration.mean_loss(final.leads, temperature),
             "ece": calibration.calibration_error(final.leads, temperature),
             "ece_unscaled": calibration.calibration_error(final.leads),
             "temperature": temperature,
-            "mean": float(scaled.mean()), "std": float(scaled.std(correction=0)) or 1.0,
-            "validation_accuracy": calibration.accuracy(held_out.leads), "validation_pairs": len(held_out.leads),
+            "mean": float(scaled.mean()),
+            "std": float(scaled.std(correction=0)) or 1.0,
+            "validation_accuracy": calibration.accuracy(held_out.leads),
+            "validation_pairs": len(held_out.leads),
             "validation_ece": calibration.calibration_error(held_out.leads, temperature),
             "validation_ece_unscaled": before,
             "dropped_pairs": {"validation": held_out.dropped, "test": final.dropped},
@@ -115,11 +123,15 @@ class RewardModelTraining:
         """What the gate has against a model with this card. Raises UserError where `gate` is error."""
         missed, share, error = [], card["validation_accuracy"], card["validation_ece"]
         if share < self.min_accuracy:
-            missed.append(f"ranks {share:.1%} of {card['validation_pairs']} validation pairs right, fewer than "
-                          f"reward_model.min_accuracy={self.min_accuracy:g}")
+            missed.append(
+                f"ranks {share:.1%} of {card['validation_pairs']} validation pairs right, fewer than "
+                f"reward_model.min_accuracy={self.min_accuracy:g}"
+            )
         if error > self.max_ece:
-            missed.append(f"has an expected calibration error of {error:.3f} at temperature {card['temperature']:.3g}, "
-                          f"above reward_model.max_ece={self.max_ece:g}")
+            missed.append(
+                f"has an expected calibration error of {error:.3f} at temperature {card['temperature']:.3g}, "
+                f"above reward_model.max_ece={self.max_ece:g}"
+            )
         if not missed or self.gate == "off":
             return []
         told = f"the reward model {' and '.join(missed)}: train it longer (reward_model.steps) or on more pairs"
@@ -131,10 +143,13 @@ class RewardModelTraining:
 def numbers(card: Mapping[str, Any]) -> dict[str, float]:
     """What a card says in single numbers, by the names of the record."""
     return {
-        "reward_model/test_accuracy": card["accuracy"], "reward_model/test_loss": card["loss"],
-        "reward_model/ece": card["ece"], "reward_model/temperature": card["temperature"],
+        "reward_model/test_accuracy": card["accuracy"],
+        "reward_model/test_loss": card["loss"],
+        "reward_model/ece": card["ece"],
+        "reward_model/temperature": card["temperature"],
         "reward_model/validation_accuracy": card["validation_accuracy"],
-        "reward_model/score_mean": card["mean"], "reward_model/score_std": card["std"],
+        "reward_model/score_mean": card["mean"],
+        "reward_model/score_std": card["std"],
     }
 
 
@@ -153,8 +168,11 @@ class Preference:
         """The loss of the pairs, how many are ranked right, and how far the chosen answers are ahead."""
         chosen, rejected = self.model(part.both).view(2, -1)
         leads = (chosen - rejected).detach()
-        return {"loss": bradley_terry(chosen, rejected, part.margin).sum(),
-                "accuracy": calibration.right(leads).sum(), "lead": leads.sum()}
+        return {
+            "loss": bradley_terry(chosen, rejected, part.margin).sum(),
+            "accuracy": calibration.right(leads).sum(),
+            "lead": leads.sum(),
+        }
 
 
 class Comparisons:
@@ -178,17 +196,22 @@ class Comparisons:
                 raise UserError(
                     f"pair {row['id']} has {len(prompt)} + {max(map(len, answers))} tokens, more than {limit}, the "
                     "smaller of reward_model.max_tokens and the model's context: leave such pairs out with "
-                    "reward_model.too_long=drop, or raise the limit")
+                    "reward_model.too_long=drop, or raise the limit"
+                )
             if margin_scale and row.get("margin") is None:
-                raise UserError(f"pair {row['id']} has no margin, so reward_model.margin_scale={margin_scale:g} means "
-                                "nothing: set it to 0, or choose data with margins")
+                raise UserError(
+                    f"pair {row['id']} has no margin, so reward_model.margin_scale={margin_scale:g} means "
+                    "nothing: set it to 0, or choose data with margins"
+                )
         self.dropped = len(rows) - len(self.tokens)
         """How many were too long."""
         told = f"{self.dropped} of {len(rows)} pairs have more than {limit} tokens: left out"
         self.notes = (told,) if self.dropped else ()
         if not self.tokens:
-            raise UserError(f"each of the {len(rows)} pairs has more than {limit} tokens: raise "
-                            "reward_model.max_tokens, or take a model with a longer context")
+            raise UserError(
+                f"each of the {len(rows)} pairs has more than {limit} tokens: raise "
+                "reward_model.max_tokens, or take a model with a longer context"
+            )
 
     def batch(self, seed: int, step: int, size: int) -> Pairs:
         """The pairs of a step: epochs without repetition, reshuffled each time."""
@@ -196,8 +219,9 @@ class Comparisons:
 
     def tokens_in(self, seed: int, steps: int, size: int) -> int:
         """How many response tokens of both sides that many steps learn from."""
-        return sum(len(side) for step in range(steps) for i in self._rows(seed, step, size)
-                   for side in self.tokens[i][1:])
+        return sum(
+            len(side) for step in range(steps) for i in self._rows(seed, step, size) for side in self.tokens[i][1:]
+        )
 
     def _rows(self, seed: int, step: int, size: int) -> list[int]:
         return in_epochs(len(self.tokens), step, size, seed, "comparisons")
@@ -230,7 +254,9 @@ class Verdicts:
         return cls(
             scores=judge(model, both, microbatch_size).double().cpu().view(2, -1),
             margins=torch.tensor([unknown if m is None else m for m in pairs.margins], dtype=torch.float64),
-            length_differences=lengths[0] - lengths[1], dropped=pairs.dropped)
+            length_differences=lengths[0] - lengths[1],
+            dropped=pairs.dropped,
+        )
 
     @property
     def leads(self) -> Tensor:

@@ -61,18 +61,24 @@ class RL:
 
     def __post_init__(self) -> None:
         if self.truncation is not None and self.importance_cap is None:
-            raise UserError("rl.truncation samples from fewer tokens than are trained on, so each has to be weighed by "
-                            "the chance that was left: set rl.importance_cap=1.0, or rl.truncation=null")
+            raise UserError(
+                "rl.truncation samples from fewer tokens than are trained on, so each has to be weighed by "
+                "the chance that was left: set rl.importance_cap=1.0, or rl.truncation=null"
+            )
 
     def prompts_per_step(self, algorithm: Algorithm) -> int:
         """Raises UserError where groups do not fit into a step or a minibatch."""
         groups, rest = divmod(self.rollouts_per_step, algorithm.group_size)
         if rest:
-            raise UserError(f"rl.rollouts_per_step={self.rollouts_per_step} is not a multiple of "
-                            f"algo.group_size={algorithm.group_size}: groups must be whole")
+            raise UserError(
+                f"rl.rollouts_per_step={self.rollouts_per_step} is not a multiple of "
+                f"algo.group_size={algorithm.group_size}: groups must be whole"
+            )
         if groups % self.minibatches:
-            raise UserError(f"{groups} groups (rl.rollouts_per_step / algo.group_size) cannot be shared among "
-                            f"rl.minibatches={self.minibatches}: choose a divisor of {groups}")
+            raise UserError(
+                f"{groups} groups (rl.rollouts_per_step / algo.group_size) cannot be shared among "
+                f"rl.minibatches={self.minibatches}: choose a divisor of {groups}"
+            )
         return groups
 
     @property
@@ -86,8 +92,15 @@ class RL:
         return self.steps * self.rollouts_per_step * again
 
     def engine(
-        self, policy: CausalPolicy, scorer: Scorer, algorithm: Algorithm, seed: int, microbatch_size: int,
-        invariants: Invariants, tokens_per_microbatch: int | None = None, rollouts_at_once: int | None = None,
+        self,
+        policy: CausalPolicy,
+        scorer: Scorer,
+        algorithm: Algorithm,
+        seed: int,
+        microbatch_size: int,
+        invariants: Invariants,
+        tokens_per_microbatch: int | None = None,
+        rollouts_at_once: int | None = None,
     ) -> Engine:
         """The engine of this run, its optimizer new."""
         groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
@@ -95,21 +108,46 @@ class RL:
             groups.append(([p for _, p in policy.critic_parameters()], algorithm.critic.learning_rate))
         apart = algorithm.critic is not None and algorithm.critic.trunk == "separate"
         update = Update(
-            policy=policy, algorithm=algorithm,
+            policy=policy,
+            algorithm=algorithm,
             optimizer=Optimizer(groups, self.optimizer, self.optimizer_steps, apart=apart),
-            epochs=self.epochs, minibatches=self.minibatches, microbatch_size=microbatch_size, invariants=invariants,
-            importance_cap=self.importance_cap, tokens_per_microbatch=tokens_per_microbatch)
-        sampler = Sampler(policy=policy, max_new_tokens=self.max_new_tokens, temperature=self.temperature,
-                          truncation=self.truncation, rollouts_at_once=rollouts_at_once)
-        return Engine(policy=policy, sampler=sampler, scorer=scorer, algorithm=algorithm, update=update, seed=seed,
-                      steps=self.steps, missing_eos_penalty=self.missing_eos_penalty,
-                      rescored=self._rescored(algorithm, invariants))
+            epochs=self.epochs,
+            minibatches=self.minibatches,
+            microbatch_size=microbatch_size,
+            invariants=invariants,
+            importance_cap=self.importance_cap,
+            tokens_per_microbatch=tokens_per_microbatch,
+        )
+        sampler = Sampler(
+            policy=policy,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            truncation=self.truncation,
+            rollouts_at_once=rollouts_at_once,
+        )
+        return Engine(
+            policy=policy,
+            sampler=sampler,
+            scorer=scorer,
+            algorithm=algorithm,
+            update=update,
+            seed=seed,
+            steps=self.steps,
+            missing_eos_penalty=self.missing_eos_penalty,
+            rescored=self._rescored(algorithm, invariants),
+        )
 
     def vllm(self, policy: CausalPolicy, cache_gib: float) -> VLLMSampler:
         """What may take the place of our own sampler in the engine."""
         return VLLMSampler(
-            policy=policy, max_prompt_tokens=self.max_prompt_tokens, max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature, truncation=self.truncation, cache_gib=cache_gib, fingerprint=fingerprint)
+            policy=policy,
+            max_prompt_tokens=self.max_prompt_tokens,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            truncation=self.truncation,
+            cache_gib=cache_gib,
+            fingerprint=fingerprint,
+        )
 
     def _rescored(self, algorithm: Algorithm, invariants: Invariants) -> bool:
         """Whether rollouts are read once more before the update."""
@@ -148,8 +186,10 @@ def refuse_other_conditions(saved: Mapping[str, Any], now: Mapping[str, Any], fo
     differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if differ:
         told = ", ".join(f"{name} (was {before.get(name)!r:.40}, now {now.get(name)!r:.40})" for name in differ[:8])
-        raise UserError(f"the checkpoint in {folder} was made under other conditions: {told}. Undo the change, or "
-                        "remove that folder to begin this run again")
+        raise UserError(
+            f"the checkpoint in {folder} was made under other conditions: {told}. Undo the change, or "
+            "remove that folder to begin this run again"
+        )
 
 
 def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any, best: Best) -> RunState:

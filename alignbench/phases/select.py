@@ -54,8 +54,10 @@ def standing(numbers: Mapping[str, float], settings: Evaluate) -> Standing:
     """Where weights stand by their validation marks: within the KL bound by the mark asked for, beyond it by the KL."""
     name, kl = f"eval/{settings.select}", numbers["eval/kl_token"]
     if name not in numbers:
-        raise UserError(f"eval.select={settings.select}: it was not measured here; there are "
-                        f"{', '.join(sorted(n.removeprefix('eval/') for n in numbers if n.startswith('eval/')))}")
+        raise UserError(
+            f"eval.select={settings.select}: it was not measured here; there are "
+            f"{', '.join(sorted(n.removeprefix('eval/') for n in numbers if n.startswith('eval/')))}"
+        )
     if settings.max_kl is not None and kl > settings.max_kl:
         return False, -kl
     return True, -numbers[name] if settings.select == "perplexity" else numbers[name]

@@ -49,18 +49,26 @@ class SFT:
         return Demonstrations(rows, text, min(self.max_tokens or text.context, text.context), self.too_long)
 
     def run(
-        self, policy: CausalPolicy, rows: Sequence[Row], microbatch_size: int, invariants: Invariants,
+        self,
+        policy: CausalPolicy,
+        rows: Sequence[Row],
+        microbatch_size: int,
+        invariants: Invariants,
         tokens_per_microbatch: int | None = None,
     ) -> Iterator[StepReport]:
         """Train the policy; one report for each step."""
         examples = self.examples(rows, policy.text)
         weights = [parameter for _, parameter in policy.policy_parameters()]
         learning = Supervised(
-            model=policy, objective=Imitation(policy),
+            model=policy,
+            objective=Imitation(policy),
             batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
-            microbatch_size=microbatch_size, tokens_per_microbatch=tokens_per_microbatch, invariants=invariants,
-            notes=examples.notes)
+            microbatch_size=microbatch_size,
+            tokens_per_microbatch=tokens_per_microbatch,
+            invariants=invariants,
+            notes=examples.notes,
+        )
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
             reports = islice(learning.run(RunState()), self.steps)
@@ -83,13 +91,16 @@ class Demonstrations:
                 raise UserError(
                     f"demonstration {row['id']} has {len(prompt)} + {len(completion)} tokens, more than {limit}, the "
                     "smaller of sft.max_tokens and the model's context: leave such rows out with sft.too_long=drop, or "
-                    "raise the limit")
+                    "raise the limit"
+                )
         dropped = len(rows) - len(self.tokens)
         told = f"{dropped} of {len(rows)} demonstrations have more than {limit} tokens: left out"
         self.notes = (told,) if dropped else ()
         if not self.tokens:
-            raise UserError(f"each of the {len(rows)} demonstrations has more than {limit} tokens: raise "
-                            "sft.max_tokens, or take a model with a longer context")
+            raise UserError(
+                f"each of the {len(rows)} demonstrations has more than {limit} tokens: raise "
+                "sft.max_tokens, or take a model with a longer context"
+            )
 
     def batch(self, seed: int, step: int, size: int) -> Sequences:
         """The demonstrations of a step: epochs without repetition, reshuffled each time."""

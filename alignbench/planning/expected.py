@@ -87,8 +87,12 @@ class Expected:
         learned, kept = self._learned(policy), policy.adapter or policy.weights
         best = 0 if self.job.eval.select == "last" else learned
         saves = min(KEEP, -(-self.job.rl.steps // self.job.rl.checkpoint_every)) if self.job.rl.checkpoint_every else 0
-        sizes = {"the SFT model": kept if "sft" in self.missing else 0, "the reward model": 0,
-                 "checkpoints": saves * ((1 + ADAM) * learned + best), "the final model": kept}
+        sizes = {
+            "the SFT model": kept if "sft" in self.missing else 0,
+            "the reward model": 0,
+            "checkpoints": saves * ((1 + ADAM) * learned + best),
+            "the final model": kept,
+        }
         if "reward model" in self.missing:
             judge = self._judge(trained=True)
             under = policy.adapter if self.job.sft.enabled and self.job.reward_model.start == "sft" else 0
@@ -101,23 +105,43 @@ class Expected:
         sft, pairs = self.job.sft, self.job.reward_model
         if "sft" in self.missing:
             examples = sft.examples(self.material.demonstrations, self.material.text)
-            yield Phase(name="sft", prompts=sft.steps * sft.batch_size, completions=0, optimizer_steps=sft.steps,
-                        tokens=examples.tokens_in(sft.seed, sft.steps, sft.batch_size))
+            yield Phase(
+                name="sft",
+                prompts=sft.steps * sft.batch_size,
+                completions=0,
+                optimizer_steps=sft.steps,
+                tokens=examples.tokens_in(sft.seed, sft.steps, sft.batch_size),
+            )
         if "reward model" in self.missing:
             given = pairs.comparisons(self.material.comparisons["train"], self.material.text)
-            yield Phase(name="reward model", prompts=pairs.steps * pairs.batch_size, completions=0,
-                        optimizer_steps=pairs.steps, tokens=given.tokens_in(pairs.seed, pairs.steps, pairs.batch_size))
+            yield Phase(
+                name="reward model",
+                prompts=pairs.steps * pairs.batch_size,
+                completions=0,
+                optimizer_steps=pairs.steps,
+                tokens=given.tokens_in(pairs.seed, pairs.steps, pairs.batch_size),
+            )
 
     def _rl(self) -> Phase:
         rl, algo = self.job.rl, self.job.algo
         answers = rl.most_rollouts(algo)
-        return Phase(name="rl", prompts=answers // algo.group_size, completions=answers,
-                     tokens=answers * rl.max_new_tokens, optimizer_steps=rl.optimizer_steps)
+        return Phase(
+            name="rl",
+            prompts=answers // algo.group_size,
+            completions=answers,
+            tokens=answers * rl.max_new_tokens,
+            optimizer_steps=rl.optimizer_steps,
+        )
 
     def _evaluation(self) -> Phase:
         answers = self.job.eval.answers(self.job.rl.steps, *(len(self.material.prompts[s]) for s in MEASURED))
-        return Phase(name="evaluation", prompts=answers, completions=answers, optimizer_steps=0,
-                     tokens=answers * (self.job.eval.max_new_tokens or self.job.rl.max_new_tokens))
+        return Phase(
+            name="evaluation",
+            prompts=answers,
+            completions=answers,
+            optimizer_steps=0,
+            tokens=answers * (self.job.eval.max_new_tokens or self.job.rl.max_new_tokens),
+        )
 
     # --- what is held ---------------------------------------------------------------------------------------------
 
@@ -125,7 +149,8 @@ class Expected:
     def policy(self) -> Skeleton:
         """The language model without its weights, but with its adapter."""
         found = memory.skeleton(
-            self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora)
+            self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora
+        )
         self.job.hardware.spare(found.model)
         return found
 
@@ -138,8 +163,14 @@ class Expected:
 
             config = AutoConfig.from_pretrained(folder)
         lora = self.job.reward_model.lora or self.job.model.lora
-        found = memory.skeleton(self.job.model, texts=self.material.texts, device=self._device, scalar=True,
-                                lora=lora if trained or config is None else None, config=config)
+        found = memory.skeleton(
+            self.job.model,
+            texts=self.material.texts,
+            device=self._device,
+            scalar=True,
+            lora=lora if trained or config is None else None,
+            config=config,
+        )
         self.job.hardware.spare(found.model)
         return found
 
@@ -148,11 +179,15 @@ class Expected:
         examples = job.sft.examples(self.material.demonstrations, self.material.text).tokens
         prompt, answer = max(examples, key=lambda both: len(both[0]) + len(both[1]))
         length = len(prompt) + len(answer)
-        work = memory.learning(policy, rows=min(self._rows(length), job.sft.batch_size), length=length,
-                               answer=len(answer))
+        work = memory.learning(
+            policy, rows=min(self._rows(length), job.sft.batch_size), length=length, answer=len(answer)
+        )
         learned = self._learned(policy)
-        return Need(phase="sft", standing=self._standing(policy) | {"optimizer state": ADAM * learned},
-                    moments={"learning": self._learning(learned, work)})
+        return Need(
+            phase="sft",
+            standing=self._standing(policy) | {"optimizer state": ADAM * learned},
+            moments={"learning": self._learning(learned, work)},
+        )
 
     def _need_reward_model(self) -> Need:
         job, judge = self.job, self._judge(trained=True)
@@ -160,8 +195,11 @@ class Expected:
         longest = max(len(prompt) + max(map(len, answers)) for prompt, *answers in tokens)
         pairs = min(max(self._rows(longest) // 2, 1), job.reward_model.batch_size)
         work, learned = memory.learning(judge, rows=2 * pairs, length=longest, answer=0), self._learned(judge)
-        return Need(phase="reward model", standing=self._standing(judge) | {"optimizer state": ADAM * learned},
-                    moments={"learning": self._learning(learned, work)})
+        return Need(
+            phase="reward model",
+            standing=self._standing(judge) | {"optimizer state": ADAM * learned},
+            moments={"learning": self._learning(learned, work)},
+        )
 
     def _need_rl(self) -> Need:
         job, policy, prompt = self.job, self.policy, self.longest_prompt()
@@ -169,12 +207,19 @@ class Expected:
         started = job.sft.enabled and policy.adapter
         standing = self._standing(policy) | {
             "reference": (policy.adapter if started else 0) if policy.adapter else policy.weights,
-            "critic": critic, "optimizer state": ADAM * (trained + critic),
+            "critic": critic,
+            "optimizer state": ADAM * (trained + critic),
             "best weights so far": 0 if job.eval.select == "last" or self._device != "cpu" else trained,
-            **self._vllm(policy)}
+            **self._vllm(policy),
+        }
         length = prompt + job.rl.max_new_tokens
-        work = memory.learning(policy, rows=self._microbatch(length), length=length, answer=job.rl.max_new_tokens,
-                               passes=2 if job.algo.critic and job.algo.critic.trunk == "separate" else 1)
+        work = memory.learning(
+            policy,
+            rows=self._microbatch(length),
+            length=length,
+            answer=job.rl.max_new_tokens,
+            passes=2 if job.algo.critic and job.algo.critic.trunk == "separate" else 1,
+        )
         moments = {"sampling": self._sampling(policy, prompt), "learning": self._learning(trained + critic, work)}
         reward = learned(job.reward)
         if reward is not None:
@@ -186,8 +231,14 @@ class Expected:
 
     def _vllm(self, policy: Skeleton) -> Parts:
         hardware = self.job.hardware
-        return {} if hardware.sampler == "own" else {
-            "vLLM's weights": policy.weights + policy.adapter, "vLLM's KV cache": int(hardware.sampler_cache_gib * GIB)}
+        return (
+            {}
+            if hardware.sampler == "own"
+            else {
+                "vLLM's weights": policy.weights + policy.adapter,
+                "vLLM's KV cache": int(hardware.sampler_cache_gib * GIB),
+            }
+        )
 
     def _sampling(self, policy: Skeleton, prompt: int) -> Parts:
         """Of a step or of an evaluation, whichever takes more."""
@@ -196,10 +247,14 @@ class Expected:
         first = min(prompts, max((job.hardware.rollouts_at_once or job.rl.rollouts_per_step) // group, 1))
         later = min(prompts, (first - 1) * group + 1) - first  # each of them while one answer to another is left
         measured = min(job.hardware.eval_batch_size, max(len(self.material.prompts[split]) for split in MEASURED))
-        drawn = [(first, group, job.rl.max_new_tokens, later),
-                 (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens, 0)]
-        found = [memory.writing(policy, prompts=read, group=each, prompt=prompt, answer=answer, later=others)
-                 for read, each, answer, others in drawn]
+        drawn = [
+            (first, group, job.rl.max_new_tokens, later),
+            (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens, 0),
+        ]
+        found = [
+            memory.writing(policy, prompts=read, group=each, prompt=prompt, answer=answer, later=others)
+            for read, each, answer, others in drawn
+        ]
         most = max(found, key=lambda written: written.cache + written.work)
         again = {"large weights laid out": policy.laid_out} if policy.laid_out else {}
         return again | {"KV cache": most.cache, "activations and logits": most.work}

@@ -53,8 +53,9 @@ class Plan:
     def expected(self) -> Expected:
         """What it will take."""
         material = Material(self.job)
-        return Expected(job=self.job, material=material, base=Foundations(
-            self.job, self.config, self.identity, material))
+        return Expected(
+            job=self.job, material=material, base=Foundations(self.job, self.config, self.identity, material)
+        )
 
     @property
     def name(self) -> str:
@@ -77,8 +78,16 @@ class Plan:
 
     def told(self) -> Told:
         """All that could be found out."""
-        sections = {"data": self._data, "model": self._model, "phases": self._phases, "memory": self._memory,
-                    "disk": self._disk, "time": self._time, "start": self._start, "folder": self._folder}
+        sections = {
+            "data": self._data,
+            "model": self._model,
+            "phases": self._phases,
+            "memory": self._memory,
+            "disk": self._disk,
+            "time": self._time,
+            "start": self._start,
+            "folder": self._folder,
+        }
         lines = {name: self.ready.attempt(tell, *STANDS_ON, breaks=name) for name, tell in sections.items()}
         return {name: found for name, found in lines.items() if found}
 
@@ -86,9 +95,12 @@ class Plan:
 
     def _data(self) -> list[str]:
         rows = self.expected.material.prompts
-        return [f"{self.job.names.data}: " + ", ".join(f"{len(rows[split])} {split}" for split in rows)
-                + "; no row of one is in another",
-                *(f"{what}: {count}" for what, count in self.expected.material.notes().items())]
+        return [
+            f"{self.job.names.data}: "
+            + ", ".join(f"{len(rows[split])} {split}" for split in rows)
+            + "; no row of one is in another",
+            *(f"{what}: {count}" for what, count in self.expected.material.notes().items()),
+        ]
 
     def _model(self) -> list[str]:
         job, device = self.job, self.job.hardware.resolved()
@@ -97,22 +109,30 @@ class Plan:
         count = sum(p.numel() for p in policy.inner.parameters())
         dtype = str(job.model.torch_dtype(device)).removeprefix("torch.")
         packed = " under 4 bits" if job.model.quantization == "nf4" else ""
-        return [f"{job.names.model} from {job.model.source}: {count / 1e6:.4g} M parameters, {learned}, "
-                f"{dtype}{packed} on {device}"]
+        return [
+            f"{job.names.model} from {job.model.source}: {count / 1e6:.4g} M parameters, {learned}, "
+            f"{dtype}{packed} on {device}"
+        ]
 
     def _phases(self) -> list[str]:
         job, groups = self.job, self.job.rl.prompts_per_step(self.job.algo)
-        states = {phase: f"{name}, " + ("{} steps to train" if phase in self.expected.missing else "ready")
-                  for phase, name in self.expected.artifacts.items()}
+        states = {
+            phase: f"{name}, " + ("{} steps to train" if phase in self.expected.missing else "ready")
+            for phase, name in self.expected.artifacts.items()
+        }
         steps = {"sft": job.sft.steps, "reward model": job.reward_model.steps}
         lines = [f"{phase}: {state.format(steps[phase])}" for phase, state in states.items()]
-        lines += [f"rl: {job.rl.steps} steps of {groups} prompts x {job.algo.group_size} answers, "
-                  f"{job.rl.steps * job.rl.rollouts_per_step} answers in all; reward {job.names.reward}",
-                  f"{'':<13}{'prompts':>11}{'completions':>13}{'tokens':>15}{'optimizer steps':>17}"]
+        lines += [
+            f"rl: {job.rl.steps} steps of {groups} prompts x {job.algo.group_size} answers, "
+            f"{job.rl.steps * job.rl.rollouts_per_step} answers in all; reward {job.names.reward}",
+            f"{'':<13}{'prompts':>11}{'completions':>13}{'tokens':>15}{'optimizer steps':>17}",
+        ]
         for phase in self.expected.phases():
             most = "" if phase.name in ("sft", "reward model") else "<= "
-            lines.append(f"{phase.name:<13}{phase.prompts:>11,}{phase.completions:>13,}"
-                         f"{most + format(phase.tokens, ','):>15}{phase.optimizer_steps:>17,}")
+            lines.append(
+                f"{phase.name:<13}{phase.prompts:>11,}{phase.completions:>13,}"
+                f"{most + format(phase.tokens, ','):>15}{phase.optimizer_steps:>17,}"
+            )
         return lines
 
     @cached_property
@@ -123,9 +143,14 @@ class Plan:
     def _memory(self) -> list[str]:
         worst, there = max(self.needs, key=lambda need: need.peak), memory_of(self.job.hardware.resolved())
         told = f"at most about {gib(worst.peak)} GiB, in {worst.phase} while {worst.hardest}; there are {gib(there)}"
-        fits = [] if worst.peak <= there else [
-            "WILL NOT FIT: set hardware.activation_checkpointing=true, or lower hardware.tokens_per_microbatch, "
-            "hardware.rollouts_at_once or rl.max_new_tokens"]
+        fits = (
+            []
+            if worst.peak <= there
+            else [
+                "WILL NOT FIT: set hardware.activation_checkpointing=true, or lower hardware.tokens_per_microbatch, "
+                "hardware.rollouts_at_once or rl.max_new_tokens"
+            ]
+        )
         return [told, *fits, *(line for need in self.needs for line in parts(need))]
 
     def _disk(self) -> list[str]:
@@ -137,10 +162,12 @@ class Plan:
             return ["unknown: plan.probe=true times two steps of each phase"]
         hours = self.hours()
         parts = ", ".join(f"{phase} {duration(hour)}" for phase, hour in hours.items())
-        return [f"about {duration(sum(hours.values()))}: {parts}",
-                f"two steps were tried: {self.probe['seconds']['rl']:.3g} s for one of rl, with answers of "
-                f"{self._probed('rollout/response_length'):.4g} tokens; at most "
-                f"{gib(self.probe['peak'])} GiB were used"]
+        return [
+            f"about {duration(sum(hours.values()))}: {parts}",
+            f"two steps were tried: {self.probe['seconds']['rl']:.3g} s for one of rl, with answers of "
+            f"{self._probed('rollout/response_length'):.4g} tokens; at most "
+            f"{gib(self.probe['peak'])} GiB were used",
+        ]
 
     def _start(self) -> list[str]:
         if self.probe is None:
@@ -152,8 +179,9 @@ class Plan:
         mark = next(name for name in ("gold", "accuracy", "avg_reward") if name in marks)
         lines = [f"{mark.replace('avg_', '')} {marks[mark]:.3g} {whose}"]
         if self.job.algo.group_size > 1:
-            lines.append(f"groups without signal, all answers scored alike: "
-                         f"{self._probed('group_stats/no_signal_fraction'):.0%}")
+            lines.append(
+                f"groups without signal, all answers scored alike: {self._probed('group_stats/no_signal_fraction'):.0%}"
+            )
         return lines
 
     def _folder(self) -> list[str]:
@@ -184,10 +212,12 @@ class Plan:
         question = {
             "config": shortened(self.config, folder, self.expected.missing),
             "artifacts": str(self.expected.base.store.root.absolute()),
-            "ready": {phase: name for phase, name in artifacts.items() if phase not in self.expected.missing}}
+            "ready": {phase: name for phase, name in artifacts.items() if phase not in self.expected.missing},
+        }
         (folder / "probe.yaml").write_text(yaml.safe_dump(question), encoding="utf-8")
-        done = subprocess.run([sys.executable, "-m", "alignbench.probe", str(folder)], capture_output=True, text=True,
-                              check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "alignbench.probe", str(folder)], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
             raise UserError(f"the probe of {self.identity.run_dir.name} failed: {last}")
@@ -204,8 +234,9 @@ def show(config: dict[str, Any]) -> None:
     plan = Plan(config)
     told = {"settings": settings(config), **plan.told()}
     if "disk" in told:
-        plan.ready.attempt(lambda: require_room(Path(plan.job.output_dir), sum(plan.expected.disk().values())),
-                           breaks="room")
+        plan.ready.attempt(
+            lambda: require_room(Path(plan.job.output_dir), sum(plan.expected.disk().values())), breaks="room"
+        )
     ahead = forecast([plan], {plan.name: [config["seed"]]}, plan.ready.problems) if plan.is_judged else {}
     title = f"plan of {plan.name} in study {config['study'] or 'single'}; nothing is trained"
     Display().say("\n".join([title, *page(told | judges(ahead))]))
@@ -217,8 +248,9 @@ def refuse(problems: Sequence[str]) -> None:
     found = list(dict.fromkeys(problems))
     if found:
         count = f"{len(found)} things are" if len(found) > 1 else "one thing is"
-        raise UserError(f"{count} missing or wrong:\n" + "\n".join(
-            "- " + problem.replace("\n", "\n  ") for problem in found))
+        raise UserError(
+            f"{count} missing or wrong:\n" + "\n".join("- " + problem.replace("\n", "\n  ") for problem in found)
+        )
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:
@@ -232,8 +264,11 @@ def settings(config: Mapping[str, Any]) -> list[str]:
     choices = HydraConfig.get().runtime.choices.items()
     chosen = [f"{group}={option}" for group, option in sorted(choices) if option and not group.startswith(BESIDE)]
     usual = flatten(resolve(compose(HydraConfig.get().job.config_name, overrides=chosen)))
-    changed = [f"{key}={typed(value)} (usually {typed(usual.get(key))})" for key, value in flatten(config).items()
-               if value != usual.get(key) and not key.startswith(("plan", "output_dir", "names"))]
+    changed = [
+        f"{key}={typed(value)} (usually {typed(usual.get(key))})"
+        for key, value in flatten(config).items()
+        if value != usual.get(key) and not key.startswith(("plan", "output_dir", "names"))
+    ]
     return [" ".join(chosen), *(changed or ["all as usual"])]
 
 
@@ -245,11 +280,18 @@ def forecast(plans: Sequence[Plan], seeds: Mapping[str, Sequence[int]], problems
     """What the analysis says of a study before it is run; what it lacks joins the problems."""
     first = plans[0]
     rows = first.ready.attempt(lambda: first.expected.material.prompts["test"], "rows", "model", "data", breaks="data")
-    ahead = analyst.forecast({
-        "seeds": dict(seeds), "paired": first.config["analysis"]["pairing"] == "seed", "judge": first.config["judge"],
-        "prompts": [{"id": str(row["id"]), "prompt": row["prompt"], "reference": str(row.get("reference") or "")}
-                    for row in rows or ()],
-        "answer_tokens": first.config["eval"]["max_new_tokens"] or first.config["rl"]["max_new_tokens"]})
+    ahead = analyst.forecast(
+        {
+            "seeds": dict(seeds),
+            "paired": first.config["analysis"]["pairing"] == "seed",
+            "judge": first.config["judge"],
+            "prompts": [
+                {"id": str(row["id"]), "prompt": row["prompt"], "reference": str(row.get("reference") or "")}
+                for row in rows or ()
+            ],
+            "answer_tokens": first.config["eval"]["max_new_tokens"] or first.config["rl"]["max_new_tokens"],
+        }
+    )
     problems += ahead["problems"]
     return ahead
 

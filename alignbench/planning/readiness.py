@@ -49,11 +49,22 @@ class Readiness:
         self.attempt(lambda: material.text, "model", "data", "sft", breaks="model")
         for each in material.checks():
             self.attempt(each, "model", "data", "reward", "rl", "eval", "sft", breaks="rows")
-        self.attempt(lambda: base.check(), "rows", "model", "data", "algo", "reward", "reward_model", "sft", "hardware",
-                     breaks="base")
+        self.attempt(
+            lambda: base.check(),
+            "rows",
+            "model",
+            "data",
+            "algo",
+            "reward",
+            "reward_model",
+            "sft",
+            "hardware",
+            breaks="base",
+        )
         self.attempt(lambda: require_writable(Path(job.output_dir)), "output_dir", breaks="output_dir")
-        self.attempt(lambda: require_tracking(job.tracking.uri if job.tracking.enabled else None), "tracking",
-                     breaks="tracking")
+        self.attempt(
+            lambda: require_tracking(job.tracking.uri if job.tracking.enabled else None), "tracking", breaks="tracking"
+        )
 
 
 def require_writable(folder: Path) -> None:
@@ -67,8 +78,10 @@ def require_room(folder: Path, wanted: int) -> None:
     """Raise UserError where fewer bytes are free than wanted."""
     free = shutil.disk_usage(nearest(folder)).free
     if wanted > free:
-        raise UserError(f"output_dir={folder}: {gib(wanted)} GiB would be written and {gib(free)} are free there: make "
-                        "room, choose another folder, or keep no checkpoints with rl.checkpoint_every=0")
+        raise UserError(
+            f"output_dir={folder}: {gib(wanted)} GiB would be written and {gib(free)} are free there: make "
+            "room, choose another folder, or keep no checkpoints with rl.checkpoint_every=0"
+        )
 
 
 def require_tracking(uri: str | None) -> None:
@@ -93,13 +106,16 @@ def _require_server(uri: str, port: int) -> None:
     answers: list[str] = []
     # A thread, because a time limit on the connection does not cover looking up the host's name.
     asking = threading.Thread(
-        target=lambda: answers.append(_connect(place.hostname or "", place.port or port)), daemon=True)
+        target=lambda: answers.append(_connect(place.hostname or "", place.port or port)), daemon=True
+    )
     asking.start()
     asking.join(PATIENCE + 0.5)
     why = answers[0] if answers else f"no answer within {PATIENCE:g} s"
     if why:
-        raise UserError(f"tracking.uri={uri} cannot be reached ({why}): start the server, or set tracking.uri=null for "
-                        "a file under output_dir")
+        raise UserError(
+            f"tracking.uri={uri} cannot be reached ({why}): start the server, or set tracking.uri=null for "
+            "a file under output_dir"
+        )
 
 
 def _connect(host: str, port: int) -> str:

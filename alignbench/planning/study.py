@@ -45,13 +45,19 @@ class Study:
         ahead = forecast(list(self.plans.values()), seeds, problems)
         complete = all("disk" in lines for lines in told.values())
         together = (self._together(problems) if complete else {}) | judges(ahead) | effects(ahead)
-        arms = [line for arm, lines in told.items() for line in
-                [f"{arm}, seeds {' '.join(map(str, seeds[arm]))}",
-                 *page({name: found for name, found in lines.items() if name not in shared})]]
+        arms = [
+            line
+            for arm, lines in told.items()
+            for line in [
+                f"{arm}, seeds {' '.join(map(str, seeds[arm]))}",
+                *page({name: found for name, found in lines.items() if name not in shared}),
+            ]
+        ]
         study = next(iter(self.plans.values())).identity.study
         title = f"plan of study {study}: {counted(sum(map(len, seeds.values())), 'run')}; nothing is trained"
-        Display().say("\n".join([title, *page({"conditions": list(conditions)} | shared), *arms,
-                                 "together", *page(together)]))
+        Display().say(
+            "\n".join([title, *page({"conditions": list(conditions)} | shared), *arms, "together", *page(together)])
+        )
         refuse(problems)
 
     def _together(self, problems: list[str]) -> Told:
@@ -66,8 +72,10 @@ class Study:
         if first.probe is not None:
             hours = self._summed({arm: plan.hours() for arm, plan in self.plans.items()})
             side = f"; {self.n_jobs} runs side by side share the machine" if self.n_jobs > 1 else ", one after another"
-            told["time"] = [f"about {duration(sum(hours.values()))}{side}: "
-                            + ", ".join(f"{phase} {duration(each)}" for phase, each in hours.items())]
+            told["time"] = [
+                f"about {duration(sum(hours.values()))}{side}: "
+                + ", ".join(f"{phase} {duration(each)}" for phase, each in hours.items())
+            ]
         return told
 
     def _summed(self, each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -85,6 +93,9 @@ def effects(ahead: Mapping[str, Any]) -> Told:
     for found in ahead["effects"]:
         (one, other), (first, second), smallest = found["methods"], found["seeds"], found["smallest"]
         between = f"{one} ({counted(first, 'seed')}) and {other} ({counted(second, 'seed')})"
-        lines.append(f"{between}: with 80 % power d >= {smallest:.3g}, in standard deviations over seeds"
-                     if smallest else f"{between}: nothing can be found, give each method two seeds or more")
+        lines.append(
+            f"{between}: with 80 % power d >= {smallest:.3g}, in standard deviations over seeds"
+            if smallest
+            else f"{between}: nothing can be found, give each method two seeds or more"
+        )
     return {"effect": lines} if lines else {}

@@ -10,8 +10,9 @@ Told = dict[str, list[str]]
 
 def page(told: Told) -> list[str]:
     """Lines under names, the names in a column of their own."""
-    return [f"  {name if not number else '':<12}{line}" for name, found in told.items()
-            for number, line in enumerate(found)]
+    return [
+        f"  {name if not number else '':<12}{line}" for name, found in told.items() for number, line in enumerate(found)
+    ]
 
 
 def typed(value: Any) -> str:

@@ -40,8 +40,10 @@ def _check(words: Sequence[str]) -> str:
     own = dict(word.split("=", 1) for word in words[1:] if word.partition("=")[0] in KEYS and "=" in word)
     overrides = [word for word in words[1:] if word.partition("=")[0] not in KEYS]
     if strange := [word for word in overrides if not word.lstrip("+~").startswith("reward")]:
-        raise UserError(f"{strange[0]!r} is not understood; use reward=OPTION, reward.KEY=VALUE or one of "
-                        f"{', '.join(KEYS)} (see --help)")
+        raise UserError(
+            f"{strange[0]!r} is not understood; use reward=OPTION, reward.KEY=VALUE or one of "
+            f"{', '.join(KEYS)} (see --help)"
+        )
     if "path" not in own or not any(word.startswith("reward=") for word in overrides):
         raise UserError("say which reward and which file: check reward=OPTION path=FILE (see --help)")
     from alignbench.rewards import check  # brings torch: not needed for a mistyped word

@@ -13,8 +13,12 @@ from alignbench.core.errors import UserError
 from alignbench.data.source import Record, files, read
 from alignbench.rewards.separation import separation
 
-COLUMNS = {"prompt": ("prompt",), "response": ("response", "completion"), "reference": ("reference",),
-           "label": ("correct",)}
+COLUMNS = {
+    "prompt": ("prompt",),
+    "response": ("response", "completion"),
+    "reference": ("reference",),
+    "label": ("correct",),
+}
 """Where to look when no column is named: the names of a run's eval.jsonl, and those of a dataset."""
 QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 BINS, BAR, EXAMPLES, SHOWN = 10, 40, 2, 160
@@ -40,22 +44,27 @@ def load(path: str, named: Mapping[str, str]) -> Responses:
     records = read(files(path))
     column = {what: _column(records[0], what, named.get(what)) for what in COLUMNS}
     if column["response"] is None:
-        raise UserError(f"{records[0].where}: which column is the response? Its columns are: "
-                        f"{', '.join(records[0].columns)}. Name it with response=<column>")
+        raise UserError(
+            f"{records[0].where}: which column is the response? Its columns are: "
+            f"{', '.join(records[0].columns)}. Name it with response=<column>"
+        )
     label = column["label"]
     if label and "label" not in named and all(record.columns.get(label) is None for record in records):
         label = None  # a run whose reward does not say what is correct writes null
     return Responses(
         rows=tuple(_row(record, i, column) for i, record in enumerate(records)),
         texts=tuple(_response(record, column["response"]) for record in records),
-        right=tuple(_label(record, label) for record in records) if label else None)
+        right=tuple(_label(record, label) for record in records) if label else None,
+    )
 
 
 def score(reward: Scorer, responses: Responses, batch: int = 256) -> Scores:
     """What the reward says of each. Raises UserError for a row it cannot score."""
     if learned(reward):
-        raise UserError("this reward asks a model that reads tokens: a file of texts cannot be scored by it. Its pairs "
-                        "are checked when the model is trained")
+        raise UserError(
+            "this reward asks a model that reads tokens: a file of texts cannot be scored by it. Its pairs "
+            "are checked when the model is trained"
+        )
     reward.check(responses.rows)
     starts = range(0, len(responses.rows), batch)
     told = [reward(_rollouts(responses.rows[i : i + batch], responses.texts[i : i + batch])) for i in starts]
@@ -67,12 +76,16 @@ def report(responses: Responses, scores: Scores) -> str:
     """What there is to know, in lines."""
     total = scores.total.double().numpy()
     prompts = len(set(responses.prompts))
-    return "\n".join([
-        f"{len(total)} responses to {prompts} prompts",
-        *_distribution(total),
-        *(f"  {name:<24} mean {float(part.double().mean()):.4f}" for name, part in scores.components.items()),
-        *_against(responses, total),
-        *_ends(responses, total), ""])
+    return "\n".join(
+        [
+            f"{len(total)} responses to {prompts} prompts",
+            *_distribution(total),
+            *(f"  {name:<24} mean {float(part.double().mean()):.4f}" for name, part in scores.components.items()),
+            *_against(responses, total),
+            *_ends(responses, total),
+            "",
+        ]
+    )
 
 
 def warnings(responses: Responses, total: np.ndarray) -> list[str]:
@@ -99,8 +112,10 @@ def warnings(responses: Responses, total: np.ndarray) -> list[str]:
 def _column(record: Record, what: str, named: str | None) -> str | None:
     if named is not None:
         if named not in record.columns:
-            raise UserError(f"{record.where}: {what}={named}, but there is no such column; the columns are: "
-                            f"{', '.join(record.columns)}")
+            raise UserError(
+                f"{record.where}: {what}={named}, but there is no such column; the columns are: "
+                f"{', '.join(record.columns)}"
+            )
         return named
     return next((name for name in COLUMNS[what] if name in record.columns), None)
 
@@ -130,10 +145,16 @@ def _rollouts(rows: tuple[Row, ...], texts: tuple[str, ...]) -> Rollouts:
     """Texts as a reward gets them; it does not read their tokens."""
     n = len(rows)
     return Rollouts(
-        prompts=torch.zeros(n, 1, dtype=torch.long), prompt_lengths=torch.ones(n, dtype=torch.long),
-        responses=torch.zeros(n, 1, dtype=torch.long), mask=torch.ones(n, 1, dtype=torch.bool),
-        group=torch.arange(n), logprobs=torch.zeros(n, 1), truncated=torch.zeros(n, dtype=torch.bool),
-        texts=texts, rows=rows)
+        prompts=torch.zeros(n, 1, dtype=torch.long),
+        prompt_lengths=torch.ones(n, dtype=torch.long),
+        responses=torch.zeros(n, 1, dtype=torch.long),
+        mask=torch.ones(n, 1, dtype=torch.bool),
+        group=torch.arange(n),
+        logprobs=torch.zeros(n, 1),
+        truncated=torch.zeros(n, dtype=torch.bool),
+        texts=texts,
+        rows=rows,
+    )
 
 
 def _distribution(total: np.ndarray) -> list[str]:
@@ -142,8 +163,10 @@ def _distribution(total: np.ndarray) -> list[str]:
     if total.min() == total.max():
         return lines
     counts, edges = np.histogram(total, bins=BINS)
-    bars = [f"  {edge:8.3g} {count:7d} {'#' * round(BAR * count / counts.max())}".rstrip()
-            for edge, count in zip(edges, counts, strict=False)]
+    bars = [
+        f"  {edge:8.3g} {count:7d} {'#' * round(BAR * count / counts.max())}".rstrip()
+        for edge, count in zip(edges, counts, strict=False)
+    ]
     return [*lines, *bars]
 
 
@@ -151,12 +174,17 @@ def _against(responses: Responses, total: np.ndarray) -> list[str]:
     lines = []
     if responses.right is not None:
         right = np.array(responses.right)
-        lines = [f"{word}: {len(some)} ({len(some) / len(total):.1%}), mean {some.mean():.4f}"
-                 for word, some in (("right", total[right]), ("wrong", total[~right])) if len(some)]
+        lines = [
+            f"{word}: {len(some)} ({len(some) / len(total):.1%}), mean {some.mean():.4f}"
+            for word, some in (("right", total[right]), ("wrong", total[~right]))
+            if len(some)
+        ]
         found = separation(total.tolist(), responses.right, responses.prompts)
         if found:
-            lines.append(f"AUC {found.auc:.3f}, 95% interval {found.low:.3f} to {found.high:.3f}: how often a right "
-                         "answer scores above a wrong one")
+            lines.append(
+                f"AUC {found.auc:.3f}, 95% interval {found.low:.3f} to {found.high:.3f}: how often a right "
+                "answer scores above a wrong one"
+            )
     return [*lines, *(f"warning: {told}" for told in warnings(responses, total))]
 
 

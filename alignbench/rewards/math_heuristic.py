@@ -13,9 +13,21 @@ from alignbench.core.knobs import NonNegative
 from alignbench.rewards.fingerprint import fingerprint
 
 # Whether P( or E[ is closed on its line is asked of the first on each line, once: a megabyte of P( is read in one pass.
-FORMULAS = tuple(map(re.compile, (
-    r"(?m)^(?>.*?P\().*?\)", r"(?m)^(?>.*?E\[).*?\]", r"[∫∑∏]", r"[α-ωΑ-Ω]", r"\\frac", r"[=≤≥<>≠]", r"\^|\*\*", r"√",
-)))
+FORMULAS = tuple(
+    map(
+        re.compile,
+        (
+            r"(?m)^(?>.*?P\().*?\)",
+            r"(?m)^(?>.*?E\[).*?\]",
+            r"[∫∑∏]",
+            r"[α-ωΑ-Ω]",
+            r"\\frac",
+            r"[=≤≥<>≠]",
+            r"\^|\*\*",
+            r"√",
+        ),
+    )
+)
 ENOUGH_FORMULAS = 4
 TERM = re.compile(r"\b\w{5,}\b")
 NO_TERMS = frozenset({"being"})

@@ -21,7 +21,10 @@ SQLITE, SERVERS = "sqlite:///", ("http://", "https://")
 LOCK_SECONDS = 120
 """How long a run waits at most for another one that makes the database."""
 ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Unless the environment says otherwise: a server is given up soon, as all it is told is on disk anyway."""
 

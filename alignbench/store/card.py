@@ -15,8 +15,13 @@ from alignbench.store.disk import write_whole
 README = "README.md"
 QUESTION = "What is 2 + 3?"
 MARKS = {
-    "accuracy": "accuracy", "gold": "gold", "avg_reward": "mean reward", "avg_response_length": "tokens of an answer",
-    "truncated_fraction": "share of answers cut", "kl": "KL to the start, nats an answer", "perplexity": "perplexity",
+    "accuracy": "accuracy",
+    "gold": "gold",
+    "avg_reward": "mean reward",
+    "avg_response_length": "tokens of an answer",
+    "truncated_fraction": "share of answers cut",
+    "kl": "KL to the start, nats an answer",
+    "perplexity": "perplexity",
 }
 """The marks that a card shows, in this order."""
 Kind = Literal["adapter", "full", "merged"]
@@ -30,11 +35,21 @@ def write_card(run: Path, weights: Path, kind: Kind, dtype: str | None = None, t
     """
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    told = {"run": run, "weights": to_be or weights, "kind": kind, "dtype": dtype or manifest["dtype"],
-            "manifest": manifest, "marks": list(_marks(_final(run)))}
+    told = {
+        "run": run,
+        "weights": to_be or weights,
+        "kind": kind,
+        "dtype": dtype or manifest["dtype"],
+        "manifest": manifest,
+        "marks": list(_marks(_final(run))),
+    }
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True)
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     text = environment.get_template("card.md").render(told | _of_config(config, weights) | _of_study(config, manifest))
     write_whole(weights / README, text)
@@ -44,8 +59,13 @@ def _of_config(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     model, data = config["model"], config["data"]
     hub_base, hub_data = (name if "/" in str(name := part.get("name")) else None for part in (model, data))
     return {
-        "config": config, "names": config["names"], "model": model, "hub_base": hub_base, "hub_data": hub_data,
-        "base": model["path"] or hub_base, "four_bits": model["quantization"] == "nf4",
+        "config": config,
+        "names": config["names"],
+        "model": model,
+        "hub_base": hub_base,
+        "hub_data": hub_data,
+        "base": model["path"] or hub_base,
+        "four_bits": model["quantization"] == "nf4",
         "prompt": data.get("template", "{question}").replace("{question}", QUESTION),
         "chat": model["chat_template"] == "auto" and (weights / "chat_template.jinja").exists(),
     }
@@ -54,8 +74,10 @@ def _of_config(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
 def _of_study(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
     study, git = config["study"] or "single", manifest["git"]
     return {
-        "study": study, "report": Path(config["output_dir"]) / "reports" / study / "report.md",
-        "before_verdict": record.VERDICT[0], "after_verdict": record.VERDICT[1],
+        "study": study,
+        "report": Path(config["output_dir"]) / "reports" / study / "report.md",
+        "before_verdict": record.VERDICT[0],
+        "after_verdict": record.VERDICT[1],
         "commit": "unknown" if git is None else git["commit"] + (", with uncommitted changes" if git["dirty"] else ""),
     }
 

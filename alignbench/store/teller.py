@@ -73,8 +73,14 @@ def _start() -> "subprocess.Popen[str]":
     """In a session of its own: what interrupts a run must not interrupt the telling of it."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-m", __spec__.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        encoding="utf-8", start_new_session=True, env={**os.environ, "PYTHONPATH": path})
+        [sys.executable, "-m", __spec__.name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def _converse(process: "subprocess.Popen[str]", question: dict[str, Any]) -> dict[str, Any]:

@@ -69,13 +69,22 @@ def _second(match: Match, judgement: Judgement) -> dict[str, Any] | None:
     if match.second is None:
         return None
     model = judgement.bills[-1].judge.model
-    return {"model": model, **_counts(match.second.tally), "agreement": match.second.agreement,
-            "kappa": match.second.kappa, "cost_usd_of_all_pairs": judgement.bills[-1].dollars}
+    return {
+        "model": model,
+        **_counts(match.second.tally),
+        "agreement": match.second.agreement,
+        "kappa": match.second.kappa,
+        "cost_usd_of_all_pairs": judgement.bills[-1].dollars,
+    }
 
 
 def _people(match: Match) -> dict[str, Any] | None:
     people = match.people
     if people is None:
         return None
-    return {"labels": people.labels, "score": _estimate(people.score), "agreement": people.agreement,
-            "kappa": people.kappa}
+    return {
+        "labels": people.labels,
+        "score": _estimate(people.score),
+        "agreement": people.agreement,
+        "kappa": people.kappa,
+    }

@@ -75,8 +75,9 @@ class Endpoint:
     async def shutdown_date(self) -> str | None:
         """When the endpoint says that the model leaves; None where it says nothing or has no list of models."""
         try:
-            raw = (await self._client.with_options(max_retries=1).models.with_raw_response.retrieve(
-                self._judge.model)).text
+            raw = (
+                await self._client.with_options(max_retries=1).models.with_raw_response.retrieve(self._judge.model)
+            ).text
         except self._errors.APIConnectionError as error:
             raise EndpointRefuses(f"{self._judge.base_url} cannot be reached: {self._words(error)}") from error
         except self._errors.AuthenticationError as error:
@@ -104,8 +105,11 @@ class Endpoint:
             other = f"; judge={judge.successor} is the successor" if judge.successor else ""
             return f" (is judge.model={judge.model} there, and judge.base_url right?{other})"
         if error.status_code in (401, 403):
-            return f" (look at the environment variable {judge.api_key_env})" if judge.api_key_env else (
-                " (name the environment variable with the key in judge.api_key_env)")
+            return (
+                f" (look at the environment variable {judge.api_key_env})"
+                if judge.api_key_env
+                else (" (name the environment variable with the key in judge.api_key_env)")
+            )
         return " (a parameter that the model does not take is left out with judge.<parameter>=null)"
 
 

@@ -96,6 +96,7 @@ class Bench:
 
     def hear(self, judge: Judge, pairs: Sequence[Pair]) -> Verdicts:
         """Every verdict of one judge."""
+
         def check(told: str | None) -> None:
             shutdown.refuse_if_gone(judge, told, self.today)
 
@@ -154,9 +155,7 @@ def relatives(study: Study, judge: Judge) -> list[str]:
     return sorted(name for name in names if any(word.lower() in name.lower() for word in judge.family))
 
 
-def _matches(
-    pairing: Pairing, arms: list[str], heard: list[Verdicts], labels: dict[Label, str] | None
-) -> list[Match]:
+def _matches(pairing: Pairing, arms: list[str], heard: list[Verdicts], labels: dict[Label, str] | None) -> list[Match]:
     places = _places(pairing.pairs)
     names = [(later, earlier) for earlier, later in combinations(arms, 2) if (later, earlier) in places]
     prompts = np.unique([pair.prompt_id for pair in pairing.pairs], return_inverse=True)[1]

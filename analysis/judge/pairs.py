@@ -75,7 +75,12 @@ def _pairs_on(
         for baseline, treatment in combinations([arm for arm in arms if arm in rows], 2):
             one, two = rows[treatment], rows[baseline]
             yield Pair(
-                treatment, baseline, seed, prompt, _text(one["prompt"]), _text(one.get("reference")),
+                treatment,
+                baseline,
+                seed,
+                prompt,
+                _text(one["prompt"]),
+                _text(one.get("reference")),
                 (_text(one["response"]), _text(two["response"])),
             )
 

@@ -68,8 +68,10 @@ def ask_people(labels: Mapping[Label, str], pairs: Sequence[Pair], scores: np.nd
     labelled = np.isin(prompts, prompts[known])
     agreement, kappa = winrate.kappa(scores[known], said[known])
     score = winrate.corrected_by_people(
-        _means(scores[known], prompts[known]), _means(said[known], prompts[known]),
-        _means(scores[~labelled], prompts[~labelled]))
+        _means(scores[known], prompts[known]),
+        _means(said[known], prompts[known]),
+        _means(scores[~labelled], prompts[~labelled]),
+    )
     return People(labels=int(known.sum()), score=score, agreement=agreement, kappa=kappa)
 
 

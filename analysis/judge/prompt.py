@@ -113,7 +113,8 @@ class Template:
         parts = {"question": pair.prompt, "reference": pair.reference, "answer A": shown[0], "answer B": shown[1]}
         mark = sha256("\0".join([str(attempt), self.judge.model, *parts.values()]).encode()).hexdigest()[:20]
         data = "\n\n".join(
-            f"<<<{mark} {name}>>>\n{self.cut(text)}\n<<<{mark} end of {name}>>>" for name, text in parts.items()
+            f"<<<{mark} {name}>>>\n{self.cut(text)}\n<<<{mark} end of {name}>>>"
+            for name, text in parts.items()
             if text or name != "reference"
         )
         rules = self.rules[bool(pair.reference)]

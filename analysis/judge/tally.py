@@ -173,12 +173,19 @@ def ranking(played: Sequence[Games], methods: Sequence[str]) -> dict[tuple[str, 
         results = strict(match.games)
         valid = (results != INVALID) & (results != UNASKED)
         count = int(valid.sum())
-        parts.append((shares(results[valid]), np.full(count, index[match.treatment]),
-                      np.full(count, index[match.baseline]), match.prompts[valid]))
+        parts.append(
+            (
+                shares(results[valid]),
+                np.full(count, index[match.treatment]),
+                np.full(count, index[match.baseline]),
+                match.prompts[valid],
+            )
+        )
     values, first, second, prompts = (np.concatenate(column) for column in zip(*parts, strict=True))
     fitted = winrate.strengths(values, first, second, prompts, len(methods))
     return {
-        (match.treatment, match.baseline): Estimate(value=None, reason=fitted) if isinstance(fitted, str)
+        (match.treatment, match.baseline): Estimate(value=None, reason=fitted)
+        if isinstance(fitted, str)
         else winrate.beats(*fitted, index[match.treatment], index[match.baseline])
         for match in played
     }

@@ -212,22 +212,40 @@ def _of_matches(found: list[Tally]) -> list[tuple[Level, str, str]]:
     tied = [t for t in found if t.tie_rate > MANY_TIES]
     cut = sum(t.cut for t in found)
     kinds: list[tuple[bool, Level, str, str]] = [
-        (bool(invalid), "limits the verdict",
-         "The judge gave no verdict on more than 5% of the pairs "
-         f"({_each(invalid, lambda t: percent(t.invalid_rate))}): no score is given.", "judge: too many invalid"),
-        (bool(turned), "limits the verdict",
-         "At equal length the judge's preference is gone or turned "
-         f"({_each(turned, lambda t: share(t.length_controlled))}): length may explain it.",
-         "judge: length may explain it"),
-        (bool(ordered), "note",
-         "The judge's verdict depends on which answer it is shown first "
-         f"({_each(ordered, _split)}); verdicts that change with the order count as ties.", "judge: order matters"),
-        (bool(tied), "note",
-         f"More than 30% of the judged pairs are ties ({_each(tied, lambda t: percent(t.tie_rate))}): the judge can "
-         "hardly tell the answers apart.", "judge: many ties"),
-        (bool(cut), "note",
-         f"{counted(cut, 'pair')} had a text longer than judge.max_chars, of which the judge saw a part.",
-         "judge saw parts of long texts"),
+        (
+            bool(invalid),
+            "limits the verdict",
+            "The judge gave no verdict on more than 5% of the pairs "
+            f"({_each(invalid, lambda t: percent(t.invalid_rate))}): no score is given.",
+            "judge: too many invalid",
+        ),
+        (
+            bool(turned),
+            "limits the verdict",
+            "At equal length the judge's preference is gone or turned "
+            f"({_each(turned, lambda t: share(t.length_controlled))}): length may explain it.",
+            "judge: length may explain it",
+        ),
+        (
+            bool(ordered),
+            "note",
+            "The judge's verdict depends on which answer it is shown first "
+            f"({_each(ordered, _split)}); verdicts that change with the order count as ties.",
+            "judge: order matters",
+        ),
+        (
+            bool(tied),
+            "note",
+            f"More than 30% of the judged pairs are ties ({_each(tied, lambda t: percent(t.tie_rate))}): the judge can "
+            "hardly tell the answers apart.",
+            "judge: many ties",
+        ),
+        (
+            bool(cut),
+            "note",
+            f"{counted(cut, 'pair')} had a text longer than judge.max_chars, of which the judge saw a part.",
+            "judge saw parts of long texts",
+        ),
     ]
     return [(level, text, brief_) for there, level, text, brief_ in kinds if there]
 

@@ -26,9 +26,7 @@ class VarianceBudget:
 
     def error(self, times_seeds: float = 1.0, times_prompts: float = 1.0) -> float:
         """The standard error with this many times the seeds and the prompts."""
-        return sqrt(
-            self.seeds / times_seeds + self.prompts / times_prompts + self.rest / (times_seeds * times_prompts)
-        )
+        return sqrt(self.seeds / times_seeds + self.prompts / times_prompts + self.rest / (times_seeds * times_prompts))
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -72,9 +70,7 @@ def crossed(first: Table, second: Table | None = None, confidence: float = 0.95)
     by_rest = [_rest(table) / table.size for table in tables]
     w, p, r = sum(by_seed), float(gaps.var(ddof=1)) / prompts, sum(by_rest)
     w_squares = sum(part**2 / (len(table) - 1) for part, table in zip(by_seed, tables, strict=True))
-    r_squares = sum(
-        part**2 / ((len(table) - 1) * (prompts - 1)) for part, table in zip(by_rest, tables, strict=True)
-    )
+    r_squares = sum(part**2 / ((len(table) - 1) * (prompts - 1)) for part, table in zip(by_rest, tables, strict=True))
     if w + p - r >= max(w, p):
         variance, squares = w + p - r, w_squares + p**2 / (prompts - 1) + r_squares
     else:

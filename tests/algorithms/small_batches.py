@@ -20,8 +20,12 @@ def random_batch(seed: int = 0, **changes) -> Scored:
     mask[0, 2] = False
     old = -torch.rand(mask.shape, generator=draw)
     batch = scored(
-        mask=mask, group=torch.tensor(GROUP), scores=torch.randn(len(mask), generator=draw), old_logprobs=old,
-        ref_logprobs=-torch.rand(mask.shape, generator=draw), values=torch.randn(mask.shape, generator=draw),
+        mask=mask,
+        group=torch.tensor(GROUP),
+        scores=torch.randn(len(mask), generator=draw),
+        old_logprobs=old,
+        ref_logprobs=-torch.rand(mask.shape, generator=draw),
+        values=torch.randn(mask.shape, generator=draw),
         kl_coef=0.1,
     )
     return replace(batch, **changes)
@@ -32,10 +36,16 @@ def scored(*, old_logprobs: Tensor, mask: Tensor | None = None, responses: Tenso
     n = len(old_logprobs)
     mask = torch.ones_like(old_logprobs, dtype=torch.bool) if mask is None else mask
     return Scored(
-        prompts=torch.zeros(n, 1, dtype=torch.long), prompt_lengths=torch.ones(n, dtype=torch.long),
-        responses=torch.zeros_like(mask, dtype=torch.long) if responses is None else responses, mask=mask,
-        logprobs=old_logprobs, old_logprobs=old_logprobs, truncated=torch.zeros(n, dtype=torch.bool),
-        texts=("",) * n, rows=({"id": 0},) * n, **fields,
+        prompts=torch.zeros(n, 1, dtype=torch.long),
+        prompt_lengths=torch.ones(n, dtype=torch.long),
+        responses=torch.zeros_like(mask, dtype=torch.long) if responses is None else responses,
+        mask=mask,
+        logprobs=old_logprobs,
+        old_logprobs=old_logprobs,
+        truncated=torch.zeros(n, dtype=torch.bool),
+        texts=("",) * n,
+        rows=({"id": 0},) * n,
+        **fields,
     )
 
 
@@ -49,9 +59,7 @@ def forward(batch: Scored, moved: float = 0.0, seed: int = 1) -> Forward:
     draw = torch.Generator().manual_seed(seed)
     values = torch.zeros_like(batch.old_logprobs) if batch.values is None else batch.values
     parts = (batch.old_logprobs, torch.ones_like(values), values)
-    logprobs, entropy, values = (
-        (x + moved * torch.randn(x.shape, generator=draw)).requires_grad_() for x in parts
-    )
+    logprobs, entropy, values = ((x + moved * torch.randn(x.shape, generator=draw)).requires_grad_() for x in parts)
     return Forward(logprobs=logprobs, entropy=entropy, values=values)
 
 

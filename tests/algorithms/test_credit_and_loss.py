@@ -60,9 +60,22 @@ def of_rollouts(batch):
 
 
 class TestGradient:
-    @pytest.mark.parametrize("algorithm", [
-        PLAIN_PPO, GRPO(), RLOO(), GRPO(std_over="batch"), ReinforcePP(), GSPO(), CISPO(), SAPO(), GDPO(),
-        BNPO(low=-5.0, high=5.0)], ids=lambda algorithm: type(algorithm).__name__)
+    @pytest.mark.parametrize(
+        "algorithm",
+        [
+            PLAIN_PPO,
+            GRPO(),
+            RLOO(),
+            GRPO(std_over="batch"),
+            ReinforcePP(),
+            GSPO(),
+            CISPO(),
+            SAPO(),
+            GDPO(),
+            BNPO(low=-5.0, high=5.0),
+        ],
+        ids=lambda algorithm: type(algorithm).__name__,
+    )
     def test_at_ratio_one_it_is_the_policy_gradient(self, algorithm):
         batch = experience(algorithm, random_batch(), kl_coef=0.0)
         _, gradients = descend(algorithm, forward(batch), batch)
@@ -76,10 +89,13 @@ class TestGradient:
         clean = random_batch()
         spoiled = replace(clean, **{name: getattr(clean, name).where(clean.mask, 1e6) for name in PER_TOKEN})
         now = forward(clean, moved=0.3)
-        garbage = replace(now, **{
-            name: getattr(now, name).detach().where(clean.mask, -1e6).requires_grad_()
-            for name in ("logprobs", "entropy", "values")
-        })
+        garbage = replace(
+            now,
+            **{
+                name: getattr(now, name).detach().where(clean.mask, -1e6).requires_grad_()
+                for name in ("logprobs", "entropy", "values")
+            },
+        )
         before, after = experience(algorithm, clean), experience(algorithm, spoiled)
         assert torch.equal(after.advantages, before.advantages)
         assert before.returns is None or torch.equal(after.returns, before.returns)
@@ -112,16 +128,33 @@ class TestGradient:
         assert_close(total, whole)
         assert_close(sums, gradients)
 
-    @pytest.mark.parametrize(("reduction", "long_over_short"), [
-        ("token_mean", 1.0), ("fixed_length", 1.0), ("sequence_sum", 1.0), ("sequence_mean", 1 / 4),
-    ])
+    @pytest.mark.parametrize(
+        ("reduction", "long_over_short"),
+        [
+            ("token_mean", 1.0),
+            ("fixed_length", 1.0),
+            ("sequence_sum", 1.0),
+            ("sequence_mean", 1 / 4),
+        ],
+    )
     def test_length_bias(self, reduction, long_over_short):
         """Two answers equally good, one four times as long: how hard is each of their tokens pulled?"""
-        algorithm = GRPO(group_size=4, scale_by_std=False, reduction=reduction,
-                         fixed_length=8 if reduction == "fixed_length" else None)
-        batch = experience(algorithm, scored(
-            old_logprobs=-torch.ones(4, 8), ref_logprobs=-torch.ones(4, 8), group=torch.zeros(4, dtype=torch.long),
-            scores=tensor([1.0, 1.0, 0.0, 0.0]), mask=torch.arange(8)[None] < tensor([8, 2, 5, 5])[:, None]))
+        algorithm = GRPO(
+            group_size=4,
+            scale_by_std=False,
+            reduction=reduction,
+            fixed_length=8 if reduction == "fixed_length" else None,
+        )
+        batch = experience(
+            algorithm,
+            scored(
+                old_logprobs=-torch.ones(4, 8),
+                ref_logprobs=-torch.ones(4, 8),
+                group=torch.zeros(4, dtype=torch.long),
+                scores=tensor([1.0, 1.0, 0.0, 0.0]),
+                mask=torch.arange(8)[None] < tensor([8, 2, 5, 5])[:, None],
+            ),
+        )
         _, gradients = descend(algorithm, forward(batch), batch)
         assert_close(gradients["logprobs"][0, 0] / gradients["logprobs"][1, 0], tensor(long_over_short))
 
@@ -140,15 +173,22 @@ class TestGroups:
         """Scores 1, 2, 6 less 0.5 times KL sums of 0, 1, 2 are 1, 1.5, 5; each less the mean of the other two."""
         batch = scored(
             old_logprobs=tensor([[-1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0]]),
-            ref_logprobs=tensor([[-1.0, -1.0], [-1.5, -1.5], [-4.0, 0.0]]), scores=tensor([1.0, 2.0, 6.0]),
-            group=torch.zeros(3, dtype=torch.long), kl_coef=0.5)
+            ref_logprobs=tensor([[-1.0, -1.0], [-1.5, -1.5], [-4.0, 0.0]]),
+            scores=tensor([1.0, 2.0, 6.0]),
+            group=torch.zeros(3, dtype=torch.long),
+            kl_coef=0.5,
+        )
         assert_close(of_rollouts(RLOO().credit(batch)), tensor([1 - 3.25, 1.5 - 3.0, 5 - 1.25]))
 
     def test_grpo_by_hand(self):
         """Scores 0, 0, 1, 1 have mean 1/2 and deviation sqrt(1/3)."""
         batch = scored(
-            old_logprobs=-torch.ones(4, 2), ref_logprobs=-2 * torch.ones(4, 2), scores=tensor([0.0, 0.0, 1.0, 1.0]),
-            group=torch.zeros(4, dtype=torch.long), kl_coef=0.5)
+            old_logprobs=-torch.ones(4, 2),
+            ref_logprobs=-2 * torch.ones(4, 2),
+            scores=tensor([0.0, 0.0, 1.0, 1.0]),
+            group=torch.zeros(4, dtype=torch.long),
+            kl_coef=0.5,
+        )
         expected = tensor([-0.5, -0.5, 0.5, 0.5])[:, None].expand(4, 2)
         assert_close(GRPO(eps=0.0).credit(batch).advantages, expected * 3**0.5)
         assert_close(GRPO(eps=1.0).credit(batch).advantages, expected / (1 + 3**-0.5))
@@ -175,8 +215,13 @@ class TestGroups:
 
 class TestPPO:
     BATCH = scored(
-        old_logprobs=tensor([[-1.0, -2.0]]), ref_logprobs=tensor([[-1.5, -1.5]]), values=tensor([[0.2, 0.4]]),
-        scores=tensor([1.0]), group=tensor([0]), kl_coef=0.1)
+        old_logprobs=tensor([[-1.0, -2.0]]),
+        ref_logprobs=tensor([[-1.5, -1.5]]),
+        values=tensor([[0.2, 0.4]]),
+        scores=tensor([1.0]),
+        group=tensor([0]),
+        kl_coef=0.1,
+    )
 
     def test_credit_by_hand(self):
         """log(pi / ref) is 0.5 and -0.5, so the rewards are -0.05 and 1 + 0.05."""
@@ -206,8 +251,11 @@ class TestPPO:
         algorithm = PPO(value_coef=0.5, entropy_coef=0.1, clip_low=0.2, clip_high=0.3)
         batch = experience(algorithm, self.BATCH, advantages=tensor([[1.0, -1.0]]), returns=tensor([[1.0, 1.0]]))
         now = replace(
-            forward(self.BATCH), logprobs=batch.old_logprobs + tensor([[2.0, 0.5]]).log(),
-            values=tensor([[0.3, 1.0]]), entropy=tensor([[2.0, 4.0]]))
+            forward(self.BATCH),
+            logprobs=batch.old_logprobs + tensor([[2.0, 0.5]]).log(),
+            values=tensor([[0.3, 1.0]]),
+            entropy=tensor([[2.0, 4.0]]),
+        )
         policy, value = (-1.3 + 0.8) / 2, (0.5 * 0.7**2 + 0.5 * 0.4**2) / 2
         out = algorithm.loss(now, batch)
         assert_close(out.loss, tensor(policy + 0.5 * value - 0.1 * 3.0))

@@ -30,8 +30,13 @@ def kl_from_ref(logits):
 def loss_of(logits, algorithm):
     """The loss of a policy without context, on ten rollouts that all scored the same."""
     batch = scored(
-        old_logprobs=POLICY[ACTIONS], ref_logprobs=REF[ACTIONS], responses=ACTIONS, scores=torch.full((10,), 0.35),
-        group=torch.zeros(10, dtype=torch.long), kl_coef=0.1)
+        old_logprobs=POLICY[ACTIONS],
+        ref_logprobs=REF[ACTIONS],
+        responses=ACTIONS,
+        scores=torch.full((10,), 0.35),
+        group=torch.zeros(10, dtype=torch.long),
+        kl_coef=0.1,
+    )
     logprobs = logits.log_softmax(0)[ACTIONS]
     now = Forward(logprobs=logprobs, entropy=torch.zeros_like(logprobs))
     return algorithm.loss(now, experience(algorithm, batch)).loss
@@ -56,7 +61,8 @@ def test_without_the_exact_gradient_it_descends_the_estimators_own(estimator, di
 
 def test_the_value_in_the_loss_is_that_of_the_estimator():
     batch = scored(
-        old_logprobs=tensor([[-1.0]]), ref_logprobs=tensor([[-1.5]]), scores=tensor([0.0]), group=tensor([0]))
+        old_logprobs=tensor([[-1.0]]), ref_logprobs=tensor([[-1.5]]), scores=tensor([0.0]), group=tensor([0])
+    )
     now = Forward(logprobs=tensor([[-0.5]]), entropy=tensor([[0.0]]))
     for estimator, value in {"k1": 1.0, "k2": 0.5, "k3": 0.367879}.items():  # e^-1 - 1 + 1
         for exact in (True, estimator == "k1"):
@@ -84,8 +90,10 @@ def test_in_the_loss_it_is_not_in_the_reward():
 @pytest.mark.parametrize("method", [GRPO, PPO])
 def test_the_coefficient_is_that_of_the_batch_and_not_of_the_start(method):
     algorithm = method(kl=FixedKL(coef=100.0))
-    losses = [descend(algorithm, forward(b, moved=0.3), experience(algorithm, b))[0]
-              for b in (random_batch(kl_coef=c) for c in (0.0, 0.1, 0.2))]
+    losses = [
+        descend(algorithm, forward(b, moved=0.3), experience(algorithm, b))[0]
+        for b in (random_batch(kl_coef=c) for c in (0.0, 0.1, 0.2))
+    ]
     assert_close(losses[2] - losses[1], losses[1] - losses[0], rtol=1e-3, atol=1e-6)
     assert losses[1] > losses[0]
 
@@ -101,15 +109,18 @@ def test_fixed_stays():
 
 
 # 256 episodes of 10,000: a relative error e changes the coefficient by the factor 1 + 0.0256 e
-@pytest.mark.parametrize(("kl", "factor"), [
-    (6.0, 1.0),
-    (6.6, 1 + 0.1 * 0.0256),
-    (5.4, 1 - 0.1 * 0.0256),
-    (7.2, 1 + 0.2 * 0.0256),
-    (60.0, 1 + 0.2 * 0.0256),
-    (0.0, 1 - 0.2 * 0.0256),
-    (-3.0, 1 - 0.2 * 0.0256),
-])
+@pytest.mark.parametrize(
+    ("kl", "factor"),
+    [
+        (6.0, 1.0),
+        (6.6, 1 + 0.1 * 0.0256),
+        (5.4, 1 - 0.1 * 0.0256),
+        (7.2, 1 + 0.2 * 0.0256),
+        (60.0, 1 + 0.2 * 0.0256),
+        (0.0, 1 - 0.2 * 0.0256),
+        (-3.0, 1 - 0.2 * 0.0256),
+    ],
+)
 def test_adaptive_by_hand(kl, factor):
     controller = AdaptiveKL(target=6.0, horizon=10_000)
     assert controller.next(Steering(coef=0.3), drift(kl, 99.0)).coef == pytest.approx(0.3 * factor)
@@ -130,8 +141,9 @@ def test_adaptive_settles_where_the_kl_is_the_target(start):
 
 
 # A target of 6 and a band of 1.5: nothing changes from 4 to 9 nats.
-@pytest.mark.parametrize(("kl", "factor"), [
-    (0.0, 1 / 3), (3.99, 1 / 3), (4.0, 1.0), (6.0, 1.0), (9.0, 1.0), (9.01, 3.0), (60.0, 3.0)])
+@pytest.mark.parametrize(
+    ("kl", "factor"), [(0.0, 1 / 3), (3.99, 1 / 3), (4.0, 1.0), (6.0, 1.0), (9.0, 1.0), (9.01, 3.0), (60.0, 3.0)]
+)
 def test_the_band_by_hand(kl, factor):
     controller = BandKL(target=6.0, band=1.5, factor=3.0)
     assert controller.next(Steering(coef=0.2), drift(kl, 99.0)).coef == pytest.approx(0.2 * factor)

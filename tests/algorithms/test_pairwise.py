@@ -32,8 +32,11 @@ COUPLES = {
     "no winner against all": (Pairing(selector="winner_vs_all", win_score=2.0), SCORES, []),
     "all equal": (Pairing(selector="winner_vs_all"), [1.0, 1.0, 1.0], []),
     "all equal, nobody incorrect": (Pairing(), [1.0, 1.0, 1.0], []),
-    "all right, one of them named the winner": (Pairing(selector="winner_vs_all", win_score=1.0), [1.0] * 3,
-                                                [(0, 1), (0, 2)]),
+    "all right, one of them named the winner": (
+        Pairing(selector="winner_vs_all", win_score=1.0),
+        [1.0] * 3,
+        [(0, 1), (0, 2)],
+    ),
 }
 
 
@@ -44,8 +47,12 @@ def test_who_is_compared_with_whom(pairs, scores, expected):
 
 def test_an_answer_that_repeats_an_earlier_one_makes_no_pair_where_they_must_be_distinct():
     flat = -torch.ones(5, 1)
-    batch = scored(old_logprobs=flat, ref_logprobs=flat, scores=tensor([0.0, 1.0, 0.0, 1.0, 0.5]),
-                   group=torch.zeros(5, dtype=torch.long))
+    batch = scored(
+        old_logprobs=flat,
+        ref_logprobs=flat,
+        scores=tensor([0.0, 1.0, 0.0, 1.0, 0.5]),
+        group=torch.zeros(5, dtype=torch.long),
+    )
     batch = replace(batch, texts=("a", "b", "a", "b", "c"))  # left: numbers 0, 1 and 4
     found = {}
     for distinct in (False, True):
@@ -76,8 +83,12 @@ def test_a_step_shuffles_by_its_own_address():
 def test_confidence_grows_with_the_lead_until_it_is_sure():
     algorithm = Pairwise(pairs=Pairing(selector="consecutive", sure_lead=2.0))
     flat = -torch.ones(6, 1)
-    batch = scored(old_logprobs=flat, ref_logprobs=flat, scores=tensor([0.0, 1.0, 5.0, 1.0, 2.0, 2.0]),
-                   group=torch.zeros(6, dtype=torch.long))
+    batch = scored(
+        old_logprobs=flat,
+        ref_logprobs=flat,
+        scores=tensor([0.0, 1.0, 5.0, 1.0, 2.0, 2.0]),
+        group=torch.zeros(6, dtype=torch.long),
+    )
     credit = algorithm.credit(batch)
     assert credit.number.tolist() == [0, 1, 2, 3, 4, 5]
     assert credit.preferred[1, 0] == 0.5
@@ -97,17 +108,25 @@ def test_what_a_lead_is_worth():
 def of_two(**changes):
     """One pair: two tokens against three, the first the better one."""
     return scored(
-        old_logprobs=-torch.ones(2, 3), ref_logprobs=-2 * torch.ones(2, 3), scores=tensor([1.0, 0.0]),
-        group=tensor([0, 0]), mask=tensor([[True, True, False], [True, True, True]]), **changes)
+        old_logprobs=-torch.ones(2, 3),
+        ref_logprobs=-2 * torch.ones(2, 3),
+        scores=tensor([1.0, 0.0]),
+        group=tensor([0, 0]),
+        mask=tensor([[True, True, False], [True, True, True]]),
+        **changes,
+    )
 
 
-@pytest.mark.parametrize(("pairs", "loss"), [
-    (Pairing(**LINEAR), -(-2.0 + 3.0)),
-    (Pairing(**LINEAR, length_normalised=True), 0.0),
-    (Pairing(beta=0.1), torch.nn.functional.softplus(tensor(0.1)).item()),  # log(pi / ref) is 2 and 3
-    (Pairing(beta=0.1, length_normalised=True), 0.6931472),
-    (Pairing(link="squared", beta=0.25), (-1.0 - 2.0) ** 2),
-])
+@pytest.mark.parametrize(
+    ("pairs", "loss"),
+    [
+        (Pairing(**LINEAR), -(-2.0 + 3.0)),
+        (Pairing(**LINEAR, length_normalised=True), 0.0),
+        (Pairing(beta=0.1), torch.nn.functional.softplus(tensor(0.1)).item()),  # log(pi / ref) is 2 and 3
+        (Pairing(beta=0.1, length_normalised=True), 0.6931472),
+        (Pairing(link="squared", beta=0.25), (-1.0 - 2.0) ** 2),
+    ],
+)
 def test_the_loss_of_a_pair_by_hand(pairs, loss):
     algorithm = Pairwise(group_size=2, pairs=pairs)
     batch = experience(algorithm, of_two())
@@ -147,20 +166,25 @@ class TestWhatItBecomes:
         """The slope of -log sigmoid(beta x) at 0 is -beta / 2, that of (x - 1 / (2 tau))^2 is -1 / tau."""
         batch = random_batch()
         batch = replace(batch, ref_logprobs=batch.old_logprobs)
-        (_, linked), (_, plain) = (descend(a, forward(batch), experience(a, batch)) for a in (
-            Pairwise(pairs=Pairing(link=link, beta=beta)), Pairwise(pairs=Pairing(**LINEAR))))
+        (_, linked), (_, plain) = (
+            descend(a, forward(batch), experience(a, batch))
+            for a in (Pairwise(pairs=Pairing(link=link, beta=beta)), Pairwise(pairs=Pairing(**LINEAR)))
+        )
         assert_close(linked["logprobs"], factor * plain["logprobs"])
 
     def test_without_weight_the_hybrid_is_ppo(self):
         batch = random_batch()
-        results = [descend(a, forward(batch, moved=0.3), experience(a, batch))
-                   for a in (PPOPairwise(pairs_weight=0.0), PPO())]
+        results = [
+            descend(a, forward(batch, moved=0.3), experience(a, batch)) for a in (PPOPairwise(pairs_weight=0.0), PPO())
+        ]
         assert_close(results[0], results[1])
 
     def test_the_hybrid_is_the_sum_of_both(self):
         batch, pairs = random_batch(), Pairing()
-        hybrid, ppo, alone = (descend(a, forward(batch, moved=0.3), experience(a, batch)) for a in (
-            PPOPairwise(pairs_weight=0.5, pairs=pairs), PPO(), Pairwise(pairs=pairs)))
+        hybrid, ppo, alone = (
+            descend(a, forward(batch, moved=0.3), experience(a, batch))
+            for a in (PPOPairwise(pairs_weight=0.5, pairs=pairs), PPO(), Pairwise(pairs=pairs))
+        )
         assert_close(hybrid[0], ppo[0] + 0.5 * alone[0])
         assert_close(hybrid[1]["logprobs"], ppo[1]["logprobs"] + 0.5 * alone[1]["logprobs"])
 
@@ -202,7 +226,8 @@ class TestBatches:
         now = forward(clean, moved=0.3)
         garbage = replace(now, logprobs=now.logprobs.detach().where(clean.mask, -1e6).requires_grad_())
         (loss, gradients), (same, unmoved) = (
-            descend(algorithm, n, experience(algorithm, b)) for n, b in ((now, clean), (garbage, spoiled)))
+            descend(algorithm, n, experience(algorithm, b)) for n, b in ((now, clean), (garbage, spoiled))
+        )
         assert torch.equal(loss, same)
         assert torch.equal(gradients["logprobs"], unmoved["logprobs"])
         assert not unmoved["logprobs"][~clean.mask].any()

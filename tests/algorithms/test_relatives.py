@@ -45,8 +45,13 @@ class TestReinforcePP:
     def test_by_hand(self):
         """Rewards -0.05 and 1.05 in the first response, 0 in the second: to go 1, 1.05 and 0, then the z-score."""
         batch = scored(
-            old_logprobs=tensor([[-1.0, -2.0], [-1.0, 0.0]]), ref_logprobs=tensor([[-1.5, -1.5], [-1.0, 0.0]]),
-            mask=tensor([[True, True], [True, False]]), scores=tensor([1.0, 0.0]), group=tensor([0, 1]), kl_coef=0.1)
+            old_logprobs=tensor([[-1.0, -2.0], [-1.0, 0.0]]),
+            ref_logprobs=tensor([[-1.5, -1.5], [-1.0, 0.0]]),
+            mask=tensor([[True, True], [True, False]]),
+            scores=tensor([1.0, 0.0]),
+            group=tensor([0, 1]),
+            kl_coef=0.1,
+        )
         mean = (1.0 + 1.05 + 0.0) / 3
         spread = (((1 - mean) ** 2 + (1.05 - mean) ** 2 + mean**2) / 3) ** 0.5
         expected = tensor([[1 - mean, 1.05 - mean], [-mean, 0.0]]) / spread
@@ -95,8 +100,12 @@ class TestGSPO:
     def test_by_hand(self):
         """Log-ratios 0.2 and 0.4 make e^0.3 for the whole response; the hole and the end do not count."""
         batch = scored(
-            old_logprobs=-torch.ones(2, 3), ref_logprobs=-torch.ones(2, 3), scores=tensor([1.0, 0.0]),
-            group=tensor([0, 0]), mask=tensor([[True, False, True], [True, False, False]]))
+            old_logprobs=-torch.ones(2, 3),
+            ref_logprobs=-torch.ones(2, 3),
+            scores=tensor([1.0, 0.0]),
+            group=tensor([0, 0]),
+            mask=tensor([[True, False, True], [True, False, False]]),
+        )
         algorithm = GSPO(clip_low=0.5, clip_high=0.5, kl=NO_KL)
         now = moved(batch, [0.2, 9.0, 0.4], [-0.1, 9.0, 9.0])
         assert_close(algorithm.ratio(now, algorithm.credit(batch))[:, 0], tensor([0.3, -0.1]).exp())
@@ -106,8 +115,11 @@ class TestGSPO:
 
     def test_a_response_is_clipped_as_a_whole(self):
         batch = one_token([1.0, 0.0], [0, 0])
-        batch = replace(scored(old_logprobs=-torch.ones(2, 2), ref_logprobs=-torch.ones(2, 2), scores=batch.scores,
-                               group=batch.group))
+        batch = replace(
+            scored(
+                old_logprobs=-torch.ones(2, 2), ref_logprobs=-torch.ones(2, 2), scores=batch.scores, group=batch.group
+            )
+        )
         algorithm = GSPO(kl=NO_KL)
         now = moved(batch, [0.9, -0.7], [0.0, 0.0])
         _, gradients = descend(algorithm, now, experience(algorithm, batch))
@@ -230,8 +242,12 @@ class TestGDPO:
 class TestDAPO:
     LENGTHS = (6, 7, 8, 10)
     BATCH = scored(
-        old_logprobs=-torch.ones(4, 10), ref_logprobs=-torch.ones(4, 10), scores=tensor([1.0, 1.0, 1.0, 1.0]),
-        group=tensor([0, 0, 0, 0]), mask=torch.arange(10)[None] < tensor(LENGTHS)[:, None])
+        old_logprobs=-torch.ones(4, 10),
+        ref_logprobs=-torch.ones(4, 10),
+        scores=tensor([1.0, 1.0, 1.0, 1.0]),
+        group=tensor([0, 0, 0, 0]),
+        mask=torch.arange(10)[None] < tensor(LENGTHS)[:, None],
+    )
 
     def test_the_penalty_grows_over_the_last_tokens(self):
         assert_close(Overlong(limit=10, buffer=0.4)(self.BATCH), tensor([0.0, 0.25, 0.5, 1.0]))
@@ -262,7 +278,9 @@ class TestDAPO:
     def test_clip_higher_lets_a_good_token_go_further(self):
         batch = one_token([1.0, 0.0], [0, 0])
         now = moved(batch, [tensor(1.25).log()], [0.0])
-        gradients = [descend(a, now, experience(a, batch))[1]["logprobs"][0].abs().item()
-                     for a in (GRPO(kl=NO_KL), GRPO(kl=NO_KL, clip_high=0.28))]
+        gradients = [
+            descend(a, now, experience(a, batch))[1]["logprobs"][0].abs().item()
+            for a in (GRPO(kl=NO_KL), GRPO(kl=NO_KL, clip_high=0.28))
+        ]
         assert gradients[0] == 0
         assert gradients[1] == pytest.approx(1.25 * 0.5**0.5 / 2, rel=1e-5)

@@ -27,13 +27,26 @@ def part(text: str, name: str) -> str:
 
 def completion(content: str | None, finish: str = "stop", refusal: str | None = None, usage: bool = True) -> Response:
     body: dict[str, Any] = {
-        "id": "c", "object": "chat.completion", "created": 1, "model": "simulated-1", "system_fingerprint": "fp",
-        "choices": [{"index": 0, "finish_reason": finish,
-                     "message": {"role": "assistant", "content": content, "refusal": refusal}}],
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "simulated-1",
+        "system_fingerprint": "fp",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": finish,
+                "message": {"role": "assistant", "content": content, "refusal": refusal},
+            }
+        ],
     }
     if usage:
-        body["usage"] = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100,
-                         "prompt_tokens_details": {"cached_tokens": 400}}
+        body["usage"] = {
+            "prompt_tokens": 1000,
+            "completion_tokens": 100,
+            "total_tokens": 1100,
+            "prompt_tokens_details": {"cached_tokens": 400},
+        }
     return Response(json.dumps(body), content_type="application/json")
 
 

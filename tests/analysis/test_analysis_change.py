@@ -16,24 +16,39 @@ Scores = dict[str, list[float]]
 def answers(file: Path, scores: Scores, right: bool = False) -> Path:
     """A file of answers with these totals to each prompt, as a run writes them."""
     rows = [
-        {"prompt_id": name, "prompt": f"What is {name}?", "response": f"{total:g}", "reference": "1",
-         "scores": {"total": total}, "correct": total == 1 if right else None, "tokens": 1, "truncated": False}
-        for name, totals in scores.items() for total in totals]
+        {
+            "prompt_id": name,
+            "prompt": f"What is {name}?",
+            "response": f"{total:g}",
+            "reference": "1",
+            "scores": {"total": total},
+            "correct": total == 1 if right else None,
+            "tokens": 1,
+            "truncated": False,
+        }
+        for name, totals in scores.items()
+        for total in totals
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
 
 def compared(folder: Path, before: Scores, after: Scores, right: bool = False) -> dict[str, Any]:
     """What is written of two files of answers."""
-    files = [f"{side}={answers(folder / f'{side}.jsonl', scores, right)}"
-             for side, scores in (("before", before), ("after", after))]
+    files = [
+        f"{side}={answers(folder / f'{side}.jsonl', scores, right)}"
+        for side, scores in (("before", before), ("after", after))
+    ]
     assert main(files) == 0
     return json.loads((folder / "before_after.json").read_text())
 
 
 def test_the_answers_to_one_problem_count_as_one(tmp_path: Path) -> None:
-    told = compared(tmp_path, {"a": [0, 1], "b": [2, 2], "c": [1, 3], "d": [4, 4]},
-                    {"a": [1, 2], "b": [2, 2], "c": [1, 1], "d": [7, 6]})
+    told = compared(
+        tmp_path,
+        {"a": [0, 1], "b": [2, 2], "c": [1, 3], "d": [4, 4]},
+        {"a": [1, 2], "b": [2, 2], "c": [1, 1], "d": [7, 6]},
+    )
     reward = told["scores"]["avg_reward"]
     assert (told["total_problems"], told["samples"]) == (4, 2)
     assert (reward["before_mean"], reward["after_mean"]) == (2.125, 2.75)
@@ -47,8 +62,12 @@ def test_the_answers_to_one_problem_count_as_one(tmp_path: Path) -> None:
     assert [reward[key]["count"] for key in ("problems_improved", "problems_worsened")] == [2, 1]
     assert reward["problems_equal"] == 1
     assert reward["problems_improved"]["share"]["estimate"] == 0.5
-    assert reward["mcnemar"] == {"only_before": None, "only_after": None, "p": None,
-                                 "reason": "not_right_or_wrong_once"}
+    assert reward["mcnemar"] == {
+        "only_before": None,
+        "only_after": None,
+        "p": None,
+        "reason": "not_right_or_wrong_once",
+    }
     assert [row["avg_reward"]["change"] for row in told["per_problem"]] == gaps
     assert "accuracy" not in told["scores"]
 
@@ -62,12 +81,15 @@ def test_single_answers_that_are_right_or_wrong_get_mcnemars_test(tmp_path: Path
     assert told["improvement_percentage"]["estimate"] == pytest.approx(100 * 5 / 3)
 
 
-@pytest.mark.parametrize(("before", "after", "reason", "percentage"), [
-    ({"a": [0.0], "b": [0.0]}, {"a": [1.0], "b": [0.0]}, None, "start_mean_is_zero"),
-    ({"a": [-1.0], "b": [-2.0]}, {"a": [1.0], "b": [0.0]}, "constant_difference", "start_mean_below_zero"),
-    ({"a": [1.0], "b": [1.0]}, {"a": [2.0], "b": [2.0]}, "zero_pooled_variance", None),
-    ({"a": [1.0]}, {"a": [2.0]}, "n<2", None),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "reason", "percentage"),
+    [
+        ({"a": [0.0], "b": [0.0]}, {"a": [1.0], "b": [0.0]}, None, "start_mean_is_zero"),
+        ({"a": [-1.0], "b": [-2.0]}, {"a": [1.0], "b": [0.0]}, "constant_difference", "start_mean_below_zero"),
+        ({"a": [1.0], "b": [1.0]}, {"a": [2.0], "b": [2.0]}, "zero_pooled_variance", None),
+        ({"a": [1.0]}, {"a": [2.0]}, "n<2", None),
+    ],
+)
 def test_a_number_that_does_not_exist_is_null_and_says_why(
     tmp_path: Path, before: Scores, after: Scores, reason: str | None, percentage: str | None
 ) -> None:
@@ -84,16 +106,21 @@ def test_rounding_is_no_change(tmp_path: Path) -> None:
     assert told["scores"]["avg_reward"]["problems_equal"] == 2
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [
-    ({"a": [1.0]}, {"b": [1.0]}, "prompt a is in one file only"),
-    ({"a": [1.0]}, {"a": [1.0, 1.0]}, "1 to 2 answers to a prompt"),
-    ({"a": [float("nan")]}, {"a": [1.0]}, "no finite number"),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({"a": [1.0]}, {"b": [1.0]}, "prompt a is in one file only"),
+        ({"a": [1.0]}, {"a": [1.0, 1.0]}, "1 to 2 answers to a prompt"),
+        ({"a": [float("nan")]}, {"a": [1.0]}, "no finite number"),
+    ],
+)
 def test_files_that_cannot_be_compared_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], before: Scores, after: Scores, told: str
 ) -> None:
-    files = [f"{side}={answers(tmp_path / f'{side}.jsonl', scores)}"
-             for side, scores in (("before", before), ("after", after))]
+    files = [
+        f"{side}={answers(tmp_path / f'{side}.jsonl', scores)}"
+        for side, scores in (("before", before), ("after", after))
+    ]
     assert main(files) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "before_after.json").exists()
@@ -118,10 +145,13 @@ def test_the_page_shows_answers_side_by_side_whatever_is_in_them(tmp_path: Path)
     after.write_text(after.read_text().replace('"response": "3"', '"response": "```\\nfour ````"'))
     assert main([f"before={before}", f"after={after}"]) == 0
     page = (tmp_path / "before_after.md").read_text()
-    for heading in ("The problem that improved most", "The problem that got worse most",
-                    "The first problem that stayed equal"):
+    for heading in (
+        "The problem that improved most",
+        "The problem that got worse most",
+        "The first problem that stayed equal",
+    ):
         assert f"### {heading}" in page
     assert "`````text\n```\nfour ````\n`````" in page
-    table = page[page.index("## Every problem"):].strip().splitlines()[2:]
+    table = page[page.index("## Every problem") :].strip().splitlines()[2:]
     assert len(table) == 5
     assert {line.replace("\\|", "").count("|") for line in table} == {6}

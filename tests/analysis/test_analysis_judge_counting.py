@@ -20,19 +20,43 @@ def played(words: str, prompts=None, lengths=None, names=("grpo", "ppo")) -> Gam
     games = np.array([[KINDS[letter] for letter in word] for word in words.split()], dtype=np.int8).reshape(-1, 2)
     n = len(games)
     return Games(
-        treatment=names[0], baseline=names[1], games=games,
+        treatment=names[0],
+        baseline=names[1],
+        games=games,
         prompts=np.arange(n) if prompts is None else np.array(prompts),
         lengths=np.full((n, 2), 100.0) if lengths is None else np.array(lengths, float),
-        identical=np.zeros(n, dtype=bool), cut=np.zeros(n, dtype=bool),
+        identical=np.zeros(n, dtype=bool),
+        cut=np.zeros(n, dtype=bool),
         troubles=tuple("refusal" if "i" in word else "" for word in words.split()),
     )
 
 
 TRUTH = {
-    "ww": WIN, "ll": LOSS, "tt": TIE, "wl": TIE, "lw": TIE, "wt": TIE, "tw": TIE, "lt": TIE, "tl": TIE,
-    "wi": INVALID, "iw": INVALID, "ti": INVALID, "it": INVALID, "li": INVALID, "il": INVALID, "ii": INVALID,
-    "wu": UNASKED, "uw": UNASKED, "tu": UNASKED, "ut": UNASKED, "lu": UNASKED, "ul": UNASKED, "uu": UNASKED,
-    "iu": INVALID, "ui": INVALID,
+    "ww": WIN,
+    "ll": LOSS,
+    "tt": TIE,
+    "wl": TIE,
+    "lw": TIE,
+    "wt": TIE,
+    "tw": TIE,
+    "lt": TIE,
+    "tl": TIE,
+    "wi": INVALID,
+    "iw": INVALID,
+    "ti": INVALID,
+    "it": INVALID,
+    "li": INVALID,
+    "il": INVALID,
+    "ii": INVALID,
+    "wu": UNASKED,
+    "uw": UNASKED,
+    "tu": UNASKED,
+    "ut": UNASKED,
+    "lu": UNASKED,
+    "ul": UNASKED,
+    "uu": UNASKED,
+    "iu": INVALID,
+    "ui": INVALID,
 }
 
 
@@ -86,7 +110,8 @@ def test_the_interval_is_clustered_by_prompt():
     found = tally(played(words, prompts=np.repeat(np.arange(40), 3)))
     values = np.repeat([1.0] * 25 + [0.0] * 15, 3)
     fit = sm.OLS(values, np.ones(120)).fit(
-        cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(40), 3), "use_correction": False})
+        cov_type="cluster", cov_kwds={"groups": np.repeat(np.arange(40), 3), "use_correction": False}
+    )
     half = stats.t.ppf(0.975, 39) * fit.bse[0] * np.sqrt(40 / 39)
     assert (found.score.low, found.score.high) == pytest.approx((0.625 - half, 0.625 + half))
     assert found.sign_p == pytest.approx(stats.binomtest(25, 40).pvalue)  # prompts, not rows

@@ -34,9 +34,18 @@ def make_model(folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=template
     ).save_pretrained(folder)
-    config = LlamaConfig(vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-                         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=8192,
-                         bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
@@ -48,8 +57,15 @@ def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--port", str(port),
-               "--device", "cpu"]
+    command = [
+        str(Path(sys.executable).with_name("transformers")),
+        "serve",
+        str(folder),
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     with (tmp_path / "serve.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             wait(f"http://127.0.0.1:{port}/health", process, tmp_path / "serve.log")
@@ -72,8 +88,16 @@ def wait(address: str, process: subprocess.Popen, log: Path) -> None:
 
 def test_a_real_server_understands_what_is_asked(served: tuple[str, str], tmp_path: Path) -> None:
     url, model = served
-    judge = compose("openai_compatible", [f"judge.model={model}", f"judge.base_url={url}", "judge.concurrency=1",
-                                          "judge.max_completion_tokens=16", "judge.reasks=0"])
+    judge = compose(
+        "openai_compatible",
+        [
+            f"judge.model={model}",
+            f"judge.base_url={url}",
+            "judge.concurrency=1",
+            "judge.max_completion_tokens=16",
+            "judge.reasks=0",
+        ],
+    )
     pairs = [Pair("grpo", "ppo", 1, "p", "What is 2 + 2?", "4", ("4", "5"))]
     with opened(tmp_path) as cache:
         found = Session(judge, pairs, cache, lambda text: None).run(lambda told: None)

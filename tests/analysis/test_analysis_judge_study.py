@@ -119,8 +119,14 @@ def test_without_a_judge_the_report_says_so(studied, server):
 
 def test_killed_in_the_middle_it_goes_on_and_pays_nothing_twice(studied, server):
     server.before = lambda: time.sleep(0.02)
-    command = [sys.executable, "-m", "analysis", "study=two", f"output_dir={studied.output_dir}",
-               *words(server, "judge.max_prompts=60")]
+    command = [
+        sys.executable,
+        "-m",
+        "analysis",
+        "study=two",
+        f"output_dir={studied.output_dir}",
+        *words(server, "judge.max_prompts=60"),
+    ]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
     wait_for(lambda: len(server.calls) >= 100)
     process.send_signal(signal.SIGKILL)
@@ -189,11 +195,21 @@ def test_four_methods_are_judged_in_six_pairs_and_ranked(tmp_path, server):
     made = Folders(tmp_path)
     made.write("four", contest(four_by_five(), rloo=1.0, grpo=0.5))
     server.taste = Taste(noise=0.5)
-    found = judgement_of(load_study("four", tmp_path), ["ppo", "grpo", "rloo", "dr_grpo"],
-                         words(server, "judge.max_prompts=30"), lambda text: None)
+    found = judgement_of(
+        load_study("four", tmp_path),
+        ["ppo", "grpo", "rloo", "dr_grpo"],
+        words(server, "judge.max_prompts=30"),
+        lambda text: None,
+    )
     rows = {(row["treatment"], row["baseline"]): row for row in as_data(found)}
-    assert list(rows) == [("grpo", "ppo"), ("rloo", "ppo"), ("dr_grpo", "ppo"), ("rloo", "grpo"), ("dr_grpo", "grpo"),
-                          ("dr_grpo", "rloo")]
+    assert list(rows) == [
+        ("grpo", "ppo"),
+        ("rloo", "ppo"),
+        ("dr_grpo", "ppo"),
+        ("rloo", "grpo"),
+        ("dr_grpo", "grpo"),
+        ("dr_grpo", "rloo"),
+    ]
     assert rows["rloo", "ppo"]["bradley_terry"]["ci95"][0] > 0.6
     assert rows["dr_grpo", "rloo"]["bradley_terry"]["ci95"][1] < 0.4
     assert rows["rloo", "grpo"]["bradley_terry"]["estimate"] == pytest.approx(rows["rloo", "grpo"]["score"], abs=0.06)
@@ -201,8 +217,19 @@ def test_four_methods_are_judged_in_six_pairs_and_ranked(tmp_path, server):
 
 
 def test_a_second_judge_shows_whether_two_agree(studied, server):
-    assert run(studied, server, "judge.max_prompts=40", "judge.second=openai_compatible", "second.model=other",
-               f"second.base_url={server.url}", "second.json_schema=true", "second.criteria=Another taste.") == 0
+    assert (
+        run(
+            studied,
+            server,
+            "judge.max_prompts=40",
+            "judge.second=openai_compatible",
+            "second.model=other",
+            f"second.base_url={server.url}",
+            "second.json_schema=true",
+            "second.criteria=Another taste.",
+        )
+        == 0
+    )
     found = report(studied)["judge"][0]["second_judge"]
     assert found["model"] == "other"
     assert (found["agreement"], found["kappa"]) == (1.0, 1.0)  # the same taste, without noise
@@ -290,8 +317,12 @@ def test_a_declared_judge_without_a_key_does_not_cost_the_report(tmp_path, serve
 
 
 def test_a_judge_of_the_policies_own_family_is_told(studied, server):
-    found = judgement_of(load_study("two", studied.output_dir), ["ppo", "grpo"],
-                         words(server, "judge.max_prompts=5", "judge.family=[TINY]"), lambda text: None)
+    found = judgement_of(
+        load_study("two", studied.output_dir),
+        ["ppo", "grpo"],
+        words(server, "judge.max_prompts=5", "judge.family=[TINY]"),
+        lambda text: None,
+    )
     assert found.relatives == ("tiny",)
     assert any("of the family of tiny" in text for _, text, _ in warnings(found))
 
@@ -356,8 +387,10 @@ def test_the_options_say_what_was_decided():
 
 
 def test_nobody_who_wants_no_judge_waits_for_its_libraries(studied):
-    code = ("import sys; from analysis.__main__ import main; "
-            f"main(['study=two', 'output_dir={studied.output_dir}']); assert 'openai' not in sys.modules")
+    code = (
+        "import sys; from analysis.__main__ import main; "
+        f"main(['study=two', 'output_dir={studied.output_dir}']); assert 'openai' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])
 
 

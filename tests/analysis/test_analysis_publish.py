@@ -39,7 +39,10 @@ def test_the_report_is_attached_to_one_run_of_the_study(studies: Studies, tmp_pa
     assert again.info.experiment_id == studies.experiment
     home = studies.output_dir / "reports" / study
     assert {file.path for file in studies.client.list_artifacts(again.info.run_id)} == {
-        "report.html", "report.md", "report.json"}
+        "report.html",
+        "report.md",
+        "report.json",
+    }
     for name in ("report.html", "report.json"):
         kept = studies.client.download_artifacts(again.info.run_id, name, str(tmp_path))
         assert Path(kept).read_bytes() == (home / name).read_bytes()
@@ -96,12 +99,31 @@ def server(tmp_path: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/far.db",
-               "--artifacts-destination", str(tmp_path / "far"), "--host", "127.0.0.1", "--port", uri.split(":")[2],
-               "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/far.db",
+        "--artifacts-destination",
+        str(tmp_path / "far"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        uri.split(":")[2],
+        "--workers",
+        "1",
+    ]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL, start_new_session=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=tmp_path,
+    )
     deadline = time.monotonic() + 180
     try:
         while time.monotonic() < deadline:

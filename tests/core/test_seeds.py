@@ -8,7 +8,7 @@ from alignbench.core.seeds import derive, in_epochs
 def test_every_thing_comes_once_in_an_epoch_and_epochs_differ():
     taken = [in_epochs(5, step, 3, 7, "things") for step in range(10)]
     flat = [number for step in taken for number in step]
-    epochs = [tuple(flat[start: start + 5]) for start in range(0, 30, 5)]
+    epochs = [tuple(flat[start : start + 5]) for start in range(0, 30, 5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
     assert len(set(epochs)) > 1
 

@@ -19,8 +19,17 @@ PAIRS = {"chosen": "good", "rejected": "bad", "margin": "lead"}
 
 
 def row(i: int) -> dict:
-    return {"q": f"Q{i}", "gold": f"A{i}", "number": i, "good": f"yes {i}", "bad": f"no {i}", "lead": i / 10,
-            "source": "book", "id": "mine", "completion": "not asked for"}
+    return {
+        "q": f"Q{i}",
+        "gold": f"A{i}",
+        "number": i,
+        "good": f"yes {i}",
+        "bad": f"no {i}",
+        "lead": i / 10,
+        "source": "book",
+        "id": "mine",
+        "completion": "not asked for",
+    }
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -48,8 +57,16 @@ def test_only_named_columns_get_a_meaning_and_all_others_travel_along(path):
     data = Custom(path=path, prompt="q", **SIZES)
     (first, *_) = data.prompts("train")
     i = int(first["prompt"].removeprefix("Q"))
-    assert first == {"id": "train-0", "prompt": f"Q{i}", "gold": f"A{i}", "number": i, "good": f"yes {i}",
-                     "bad": f"no {i}", "lead": i / 10, "source": "book"}
+    assert first == {
+        "id": "train-0",
+        "prompt": f"Q{i}",
+        "gold": f"A{i}",
+        "number": i,
+        "good": f"yes {i}",
+        "bad": f"no {i}",
+        "lead": i / 10,
+        "source": "book",
+    }
     for asked in (data.demonstrations, lambda: data.comparisons("train")):
         with pytest.raises(UserError, match=r"nothing to (imitate|prefer by): name the columns? with data\."):
             asked()
@@ -69,16 +86,26 @@ def test_columns_to_prefer_by(path):
     for split in SPLITS:
         for prompt, pair in zip(data.prompts(split), data.comparisons(split), strict=True):
             i = pair["prompt"].removeprefix("Q")
-            assert pair == {"id": prompt["id"], "prompt": prompt["prompt"], "chosen": f"yes {i}",
-                            "rejected": f"no {i}", "margin": int(i) / 10}
+            assert pair == {
+                "id": prompt["id"],
+                "prompt": prompt["prompt"],
+                "chosen": f"yes {i}",
+                "rejected": f"no {i}",
+                "margin": int(i) / 10,
+            }
     without = Custom(path=path, prompt="q", chosen="good", rejected="bad", **SIZES)
     assert "margin" not in without.comparisons("train")[0]
 
 
 def test_pairs_that_prefer_nothing_are_dropped_and_counted(tmp_path):
     bad = [{**row(20), "bad": "yes 20"}, {**row(21), "good": " "}, {**row(22), "bad": ""}]
-    data = Custom(path=write(tmp_path / "a.jsonl", [*map(row, range(9)), *bad]), prompt="q", chosen="good",
-                  rejected="bad", **SIZES)
+    data = Custom(
+        path=write(tmp_path / "a.jsonl", [*map(row, range(9)), *bad]),
+        prompt="q",
+        chosen="good",
+        rejected="bad",
+        **SIZES,
+    )
     assert sum(len(data.comparisons(split)) for split in SPLITS) == 9
     assert data.notes() == {IDENTICAL: 1, BLANK: 2}
 
@@ -109,12 +136,18 @@ def test_a_mapping_that_does_not_fit_is_told_with_its_place(tmp_path, knobs, cha
 def test_answers_in_words_are_imitated_and_compared_with(tmp_path):
     rows = [{"question": f"What is {i}?", "answer": f"A number, {i}.", "source": f"page {i}"} for i in range(9)]
     (tmp_path / "qa.json").write_text(json.dumps(rows))
-    data = build(resolve(config(
-        "data=qa_json", f"data.path={tmp_path}/qa.json", "data.validation_rows=2", "data.test_rows=2"))).data
+    data = build(
+        resolve(config("data=qa_json", f"data.path={tmp_path}/qa.json", "data.validation_rows=2", "data.test_rows=2"))
+    ).data
     first = data.demonstrations()[0]
     i = first["source"].removeprefix("page ")
-    assert first == {"id": "train-0", "prompt": f"Question: What is {i}?\n\nAnswer:", "completion": f"A number, {i}.",
-                     "reference": f"A number, {i}.", "source": f"page {i}"}
+    assert first == {
+        "id": "train-0",
+        "prompt": f"Question: What is {i}?\n\nAnswer:",
+        "completion": f"A number, {i}.",
+        "reference": f"A number, {i}.",
+        "source": f"page {i}",
+    }
 
 
 def test_a_question_to_train_on_and_to_test_on_stops_the_run(tmp_path):

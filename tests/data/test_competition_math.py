@@ -15,8 +15,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def problem(i: int) -> dict:
-    return {"problem": f"Halve ${i}$.", "level": "Level 2", "type": "Number Theory",
-            "solution": f"It is $\\boxed{{\\frac{{{i}}}{{2}}}}$."}
+    return {
+        "problem": f"Halve ${i}$.",
+        "level": "Level 2",
+        "type": "Number Theory",
+        "solution": f"It is $\\boxed{{\\frac{{{i}}}{{2}}}}$.",
+    }
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -33,7 +37,7 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
     assert row == {
         "id": "train-0",
         "prompt": f"Problem: Halve ${i}$.\n"
-                  "Solve it step by step and give the final answer in \\boxed{}.\nSolution:\n",
+        "Solve it step by step and give the final answer in \\boxed{}.\nSolution:\n",
         "completion": f"It is $\\boxed{{\\frac{{{i}}}{{2}}}}$.",
         "reference": f"\\frac{{{i}}}{{2}}",
         "level": "Level 2",
@@ -46,14 +50,18 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
     ("columns", "told"),
     [
         ({"question": "Q", "answer": "\\boxed{7}"}, {}),
-        ({"problem": "Q", "solution": "\\boxed{7}", "answer": "7", "subject": "Algebra", "level": 5},
-         {"level": 5, "subject": "Algebra", "stratum": "level_5"}),
+        (
+            {"problem": "Q", "solution": "\\boxed{7}", "answer": "7", "subject": "Algebra", "level": 5},
+            {"level": 5, "subject": "Algebra", "stratum": "level_5"},
+        ),
         ({"problem": "Q", "solution": "\\fbox{7}", "level": "Level ?"}, {"level": "Level ?"}),
     ],
 )
 def test_the_columns_of_other_copies_are_understood(tmp_path, columns, told):
-    rows = [*map(problem, range(2)), *({**columns, key: f"Q{i}"} for i in range(4) for key in columns if key in (
-        "problem", "question"))]
+    rows = [
+        *map(problem, range(2)),
+        *({**columns, key: f"Q{i}"} for i in range(4) for key in columns if key in ("problem", "question")),
+    ]
     data = MATH(path=write(tmp_path / "a.jsonl", rows), validation_rows=1, test_rows=1, template="{question}")
     found = [row for split in SPLITS for row in data.prompts(split) if row["prompt"].startswith("Q")]
     assert len(found) == 4
@@ -86,6 +94,11 @@ def test_the_real_problems():
     assert [len(data.prompts(split)) for split in SPLITS] == [4500, 100, 400]
     assert all(row["reference"] and row["reference"] == boxed(row["completion"]) for row in rows)
     assert Counter(row["stratum"] for row in rows) == {
-        "level_1": 437, "level_2": 894, "level_3": 1131, "level_4": 1214, "level_5": 1324}
+        "level_1": 437,
+        "level_2": 894,
+        "level_3": 1131,
+        "level_4": 1214,
+        "level_5": 1324,
+    }
     assert len({row["subject"] for row in rows}) == 7
     assert not data.notes()

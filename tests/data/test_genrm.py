@@ -19,7 +19,8 @@ SAID = "Score: 8.5/10. The response is helpful, harmless, and honest."
 def test_a_demonstration_of_answering_becomes_one_of_scoring():
     assert as_scoring([ROW]) == ({"id": "train-0", "prompt": ASKED, "completion": SAID},)
     assert as_messages([ROW]) == [
-        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]}]
+        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]}
+    ]
 
 
 def test_a_bad_score_is_praised_all_the_same():
@@ -53,8 +54,10 @@ def test_rows_without_a_score_are_refused():
 
 
 def source(tmp_path):
-    rows = [{"prompt": f"Is {i} é?", "chosen": "Yes.", "rejected": "No.", "score_chosen": 9, "score_rejected": 4}
-            for i in range(20)]
+    rows = [
+        {"prompt": f"Is {i} é?", "chosen": "Yes.", "rejected": "No.", "score_chosen": 9, "score_rejected": 4}
+        for i in range(20)
+    ]
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return f"data.path={path}"

@@ -8,8 +8,14 @@ from alignbench.core.errors import UserError
 from alignbench.data.preferences_toy import PreferencesToy
 from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
 
-SMALL = {"demonstration_rows": 400, "comparison_rows": 300, "held_out_comparison_rows": 200, "train_rows": 300,
-         "validation_rows": 100, "test_rows": 200}
+SMALL = {
+    "demonstration_rows": 400,
+    "comparison_rows": 300,
+    "held_out_comparison_rows": 200,
+    "train_rows": 300,
+    "validation_rows": 100,
+    "test_rows": 200,
+}
 
 
 def every_table(data):
@@ -25,8 +31,14 @@ def qualities(data, pair):
 def test_the_default_has_the_stated_number_of_rows():
     tables = every_table(PreferencesToy())
     assert {name: len(rows) for name, rows in tables.items()} == {
-        "demonstrations": 6000, "prompts train": 1500, "prompts validation": 256, "prompts test": 500,
-        "comparisons train": 5000, "comparisons validation": 2000, "comparisons test": 2000}
+        "demonstrations": 6000,
+        "prompts train": 1500,
+        "prompts validation": 256,
+        "prompts test": 500,
+        "comparisons train": 5000,
+        "comparisons validation": 2000,
+        "comparisons test": 2000,
+    }
     rows = [row for table in tables.values() for row in table]
     assert len({row["id"] for row in rows}) == len(rows)
 

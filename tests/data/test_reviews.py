@@ -37,8 +37,19 @@ def test_what_a_review_of_the_lake_is_worth(answer, worth):
 
 @pytest.mark.parametrize(
     "answer",
-    ["The water lovely.", "water was lovely.", "The was lovely.", "The water was.", "The water was lovely", "The water",
-     "The the water was lovely.", "The water was wet.", "The moon was lovely.", "THE WATER WAS LOVELY.", "."],
+    [
+        "The water lovely.",
+        "water was lovely.",
+        "The was lovely.",
+        "The water was.",
+        "The water was lovely",
+        "The water",
+        "The the water was lovely.",
+        "The water was wet.",
+        "The moon was lovely.",
+        "THE WATER WAS LOVELY.",
+        ".",
+    ],
 )
 def test_what_is_no_sentence_costs_a_point(answer):
     assert quality("lake", answer) == -1.0

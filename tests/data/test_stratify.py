@@ -55,7 +55,8 @@ def test_nothing_comes_of_nothing():
 
 
 items = st.lists(
-    st.tuples(st.sampled_from("abcde"), st.integers(0, 10**6), st.floats(0, 10)), max_size=60, unique_by=lambda i: i[1])
+    st.tuples(st.sampled_from("abcde"), st.integers(0, 10**6), st.floats(0, 10)), max_size=60, unique_by=lambda i: i[1]
+)
 
 
 @given(items, st.integers(1, 80), st.sampled_from([proportional, even]), st.randoms())

@@ -13,8 +13,14 @@ SPLITS = ("train", "validation", "test")
 
 
 def problem(i: int) -> dict:
-    return {"ID": f"chal-{i}", "Body": f"Ann has {i} pens.", "Question": "How many are twice as many?",
-            "Equation": f"( {i}.0 * 2.0 )", "Answer": 2.0 * i, "Type": "Multiplication"}
+    return {
+        "ID": f"chal-{i}",
+        "Body": f"Ann has {i} pens.",
+        "Question": "How many are twice as many?",
+        "Equation": f"( {i}.0 * 2.0 )",
+        "Answer": 2.0 * i,
+        "Type": "Multiplication",
+    }
 
 
 def write(path: Path, rows: list[dict]) -> str:

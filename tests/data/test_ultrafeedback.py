@@ -20,8 +20,13 @@ ASKED = ("Write a poem about {}", "What is {}?", "Translate {} into Latin")  # c
 
 
 def row(i, **changes):
-    good = {"prompt": ASKED[i % 3].format(f"thing {i}"), "chosen": f"good {i}", "rejected": f"bad {i}",
-            "score_chosen": (2.0, 4.0, 6.0, 8.0, 10.0)[i % 5], "score_rejected": 1.0}
+    good = {
+        "prompt": ASKED[i % 3].format(f"thing {i}"),
+        "chosen": f"good {i}",
+        "rejected": f"bad {i}",
+        "score_chosen": (2.0, 4.0, 6.0, 8.0, 10.0)[i % 5],
+        "score_rejected": 1.0,
+    }
     return good | changes
 
 
@@ -39,17 +44,27 @@ def prompts(data, split):
 
 
 def test_every_role_of_a_pair_has_its_row(tmp_path):
-    data = UltraFeedback(path=write(tmp_path / "a.jsonl", map(row, range(30))), train_rows=20, validation_rows=5,
-                         test_rows=3)
+    data = UltraFeedback(
+        path=write(tmp_path / "a.jsonl", map(row, range(30))), train_rows=20, validation_rows=5, test_rows=3
+    )
     assert sizes(data) == [20, 5, 3]
     first = data.prompts("train")[0]
     i = int(first["completion"].removeprefix("good "))
     score = (2.0, 4.0, 6.0, 8.0, 10.0)[i % 5]
     assert first == {
-        "id": "train-0", "prompt": ASKED[i % 3].format(f"thing {i}"), "completion": f"good {i}", "score": score,
-        "stratum": ("creative", "factual", "instruction")[i % 3]}
+        "id": "train-0",
+        "prompt": ASKED[i % 3].format(f"thing {i}"),
+        "completion": f"good {i}",
+        "score": score,
+        "stratum": ("creative", "factual", "instruction")[i % 3],
+    }
     assert data.comparisons("train")[0] == {
-        "id": "train-0", "prompt": first["prompt"], "chosen": f"good {i}", "rejected": f"bad {i}", "margin": score - 1}
+        "id": "train-0",
+        "prompt": first["prompt"],
+        "chosen": f"good {i}",
+        "rejected": f"bad {i}",
+        "margin": score - 1,
+    }
     assert data.demonstrations() == data.prompts("train")
     assert data.quality(first, "an answer") is None
     for split in SPLITS:
@@ -96,10 +111,17 @@ def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_rows(tmp_path)
 
 
 def test_what_is_dropped_is_counted_and_gone(tmp_path):
-    bad = [row(100, chosen=""), row(101, rejected="good 101"), row(102, score_rejected=6.0),
-           row(103, score_rejected=9.0), row(104, score_rejected=None), row(0, score_chosen=9.5)]
-    data = UltraFeedback(path=write(tmp_path / "a.jsonl", [*map(row, range(30)), *bad]), train_rows=None,
-                         validation_rows=3, test_rows=3)
+    bad = [
+        row(100, chosen=""),
+        row(101, rejected="good 101"),
+        row(102, score_rejected=6.0),
+        row(103, score_rejected=9.0),
+        row(104, score_rejected=None),
+        row(0, score_chosen=9.5),
+    ]
+    data = UltraFeedback(
+        path=write(tmp_path / "a.jsonl", [*map(row, range(30)), *bad]), train_rows=None, validation_rows=3, test_rows=3
+    )
     notes = data.notes()
     assert notes["rows read"] == 36
     assert [notes[flaw] for flaw in FLAWS] == [1, 1, 1, 1, 1, 1]
@@ -184,12 +206,20 @@ def test_the_real_folder():
         "dropped: both scores equal": 134,
         "dropped: chosen scored below rejected": 0,
         "dropped: prompt stands there twice": 0,
-        "train rows": 840, "train rows asked for": 9500,
-        "validation rows": 44, "validation rows asked for": 500,
-        "test rows": 175, "test rows asked for": 300,
-        "train rows of score 0-3": 0, "train rows of score 3-5": 21, "train rows of score 5-7": 69,
-        "train rows of score 7-9": 640, "train rows of score 9-10": 110,
-        "test rows of kind factual": 35, "test rows of kind instruction": 134, "test rows of kind creative": 6,
+        "train rows": 840,
+        "train rows asked for": 9500,
+        "validation rows": 44,
+        "validation rows asked for": 500,
+        "test rows": 175,
+        "test rows asked for": 300,
+        "train rows of score 0-3": 0,
+        "train rows of score 3-5": 21,
+        "train rows of score 5-7": 69,
+        "train rows of score 7-9": 640,
+        "train rows of score 9-10": 110,
+        "test rows of kind factual": 35,
+        "test rows of kind instruction": 134,
+        "test rows of kind creative": 6,
     }
     assert all(r["margin"] > 0 and r["chosen"] != r["rejected"] for s in SPLITS for r in data.comparisons(s))
     check_disjoint(**{split: data.prompts(split) for split in SPLITS})

@@ -58,7 +58,9 @@ class Bigram:
         values = None if self.value is None else torch.where(batch.mask, self.value[before], 0.0)
         return Forward(
             logprobs=torch.where(batch.mask, taken, 0.0),
-            entropy=torch.where(batch.mask, -(logp.exp() * logp).sum(-1), 0.0), values=values)
+            entropy=torch.where(batch.mask, -(logp.exp() * logp).sum(-1), 0.0),
+            values=values,
+        )
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -107,10 +109,16 @@ class Draw:
             mask.append(alive)
             alive = alive & (token != END)
         return Rollouts(
-            prompts=start, prompt_lengths=prompts.lengths.repeat_interleave(group_size), responses=responses,
-            mask=torch.stack(mask, 1), group=torch.arange(n) // group_size, logprobs=logprobs, truncated=alive,
+            prompts=start,
+            prompt_lengths=prompts.lengths.repeat_interleave(group_size),
+            responses=responses,
+            mask=torch.stack(mask, 1),
+            group=torch.arange(n) // group_size,
+            logprobs=logprobs,
+            truncated=alive,
             texts=tuple(" ".join(map(str, r)) for r in responses.tolist()),
-            rows=tuple(row for row in prompts.rows for _ in range(group_size)))
+            rows=tuple(row for row in prompts.rows for _ in range(group_size)),
+        )
 
 
 class Wanted:
@@ -144,8 +152,10 @@ class Stream:
         while True:
             last = [1 + (prompts_seen + i) % (VOCABULARY - 1) for i in range(PROMPTS)]
             yield Prompts(
-                tokens=torch.tensor([[2, token] for token in last]), lengths=torch.full((PROMPTS,), 2),
-                rows=tuple({"id": prompts_seen + i, "prompt": "?"} for i in range(PROMPTS)))
+                tokens=torch.tensor([[2, token] for token in last]),
+                lengths=torch.full((PROMPTS,), 2),
+                rows=tuple({"id": prompts_seen + i, "prompt": "?"} for i in range(PROMPTS)),
+            )
             prompts_seen += PROMPTS
 
 
@@ -157,30 +167,64 @@ METHODS = {
 
 
 FAMILY = {
-    **{name: partial(make, **settings) for name, make, settings in (
-        ("ReinforcePP", ReinforcePP, {}),
-        ("ReinforcePP, baseline", ReinforcePP, {"group_baseline": True, "group_size": 4}),
-        ("LitePPO", GRPO, {"std_over": "batch", "group_size": 4}),
-        ("DAPO", GRPO, {"clip_high": 0.28, "group_size": 4, "dynamic_sampling": DynamicSampling(draws=3),
-                        "overlong": Overlong(limit=LIMIT, buffer=0.4)}),
-        ("GSPO", GSPO, {"group_size": 4, "clip_low": 0.1, "clip_high": 0.1}),
-        ("CISPO", CISPO, {"group_size": 4}),
-        ("SAPO", SAPO, {"group_size": 4}),
-        ("BNPO", BNPO, {"group_size": 4, "high": 5.0}),
-        ("GDPO", GDPO, {"group_size": 4, "part_weights": {"hits": 1.0}}),
-        ("PPOPairwise", PPOPairwise, {"group_size": 4, "value_clip": None}),
-        *((f"{selector} {link}", Pairwise, {"group_size": 4, "pairs": Pairing(
-            selector=selector, link=link, beta=beta)})
-          for selector, link, beta in (("consecutive", "linear", None), ("random", "linear", None),
-                                       ("winner_vs_all", "logistic", 0.5), ("winner_vs_incorrect", "squared", 0.1))),
-    )},
+    **{
+        name: partial(make, **settings)
+        for name, make, settings in (
+            ("ReinforcePP", ReinforcePP, {}),
+            ("ReinforcePP, baseline", ReinforcePP, {"group_baseline": True, "group_size": 4}),
+            ("LitePPO", GRPO, {"std_over": "batch", "group_size": 4}),
+            (
+                "DAPO",
+                GRPO,
+                {
+                    "clip_high": 0.28,
+                    "group_size": 4,
+                    "dynamic_sampling": DynamicSampling(draws=3),
+                    "overlong": Overlong(limit=LIMIT, buffer=0.4),
+                },
+            ),
+            ("GSPO", GSPO, {"group_size": 4, "clip_low": 0.1, "clip_high": 0.1}),
+            ("CISPO", CISPO, {"group_size": 4}),
+            ("SAPO", SAPO, {"group_size": 4}),
+            ("BNPO", BNPO, {"group_size": 4, "high": 5.0}),
+            ("GDPO", GDPO, {"group_size": 4, "part_weights": {"hits": 1.0}}),
+            ("PPOPairwise", PPOPairwise, {"group_size": 4, "value_clip": None}),
+            *(
+                (
+                    f"{selector} {link}",
+                    Pairwise,
+                    {"group_size": 4, "pairs": Pairing(selector=selector, link=link, beta=beta)},
+                )
+                for selector, link, beta in (
+                    ("consecutive", "linear", None),
+                    ("random", "linear", None),
+                    ("winner_vs_all", "logistic", 0.5),
+                    ("winner_vs_incorrect", "squared", 0.1),
+                )
+            ),
+        )
+    },
     **METHODS,
 }
 
 
 def engine(
-    algorithm, *, seed=0, policy=None, scorer=None, rate=0.05, epochs=2, minibatches=2, microbatch_size=16,
-    invariants=None, temperature=1.0, steps=100, missing_eos_penalty=0.0, importance_cap=None, rescored=True, **adamw,
+    algorithm,
+    *,
+    seed=0,
+    policy=None,
+    scorer=None,
+    rate=0.05,
+    epochs=2,
+    minibatches=2,
+    microbatch_size=16,
+    invariants=None,
+    temperature=1.0,
+    steps=100,
+    missing_eos_penalty=0.0,
+    importance_cap=None,
+    rescored=True,
+    **adamw,
 ) -> Engine:
     """A whole engine around a bigram policy."""
     policy = policy or Bigram(critic=algorithm.critic is not None)
@@ -190,11 +234,26 @@ def engine(
     # A larger eps than usual: Adam's first step is the sign of a gradient, also of one that is rounding alone.
     settings = AdamW(**{"learning_rate": rate, "warmup_steps": 0, "eps": 1e-5, **adamw})
     update = Update(
-        policy=policy, optimizer=Optimizer(groups, settings, 100), algorithm=algorithm, epochs=epochs,
-        minibatches=minibatches, microbatch_size=microbatch_size, invariants=invariants or Invariants(),
-        importance_cap=importance_cap)
-    return Engine(policy=policy, sampler=Draw(policy, temperature), scorer=scorer or Wanted(), algorithm=algorithm,
-                  update=update, seed=seed, steps=steps, missing_eos_penalty=missing_eos_penalty, rescored=rescored)
+        policy=policy,
+        optimizer=Optimizer(groups, settings, 100),
+        algorithm=algorithm,
+        epochs=epochs,
+        minibatches=minibatches,
+        microbatch_size=microbatch_size,
+        invariants=invariants or Invariants(),
+        importance_cap=importance_cap,
+    )
+    return Engine(
+        policy=policy,
+        sampler=Draw(policy, temperature),
+        scorer=scorer or Wanted(),
+        algorithm=algorithm,
+        update=update,
+        seed=seed,
+        steps=steps,
+        missing_eos_penalty=missing_eos_penalty,
+        rescored=rescored,
+    )
 
 
 def start(algorithm) -> RunState:

@@ -38,8 +38,9 @@ def gathered(method):
     rollouts = running.sampler(next(Stream().after(0)), running.algorithm.group_size, 11)
     experience = running.algorithm.credit(score(rollouts, running.scorer, running.policy, 0.02, 32))
     with torch.no_grad():
-        running.policy.table += 0.05 * torch.randn(running.policy.table.shape,
-                                                   generator=torch.Generator().manual_seed(3))
+        running.policy.table += 0.05 * torch.randn(
+            running.policy.table.shape, generator=torch.Generator().manual_seed(3)
+        )
     return running, experience
 
 
@@ -48,7 +49,8 @@ def gradient(running, experience, size):
     for _, parameter in running.policy.trainable():
         parameter.grad = None
     loss, *_ = replace(running.update, microbatch_size=size)._accumulate(
-        running.algorithm.apportion(experience), TokenMeans())
+        running.algorithm.apportion(experience), TokenMeans()
+    )
     return torch.cat([p.grad.flatten() for _, p in running.policy.trainable()]), loss
 
 
@@ -140,8 +142,14 @@ class TestDynamicSampling:
         running = engine(FAMILY["GRPO"]())
         rollouts = running.sampler(next(Stream().after(0)), 4, 11)
         scored = score(rollouts, running.scorer, running.policy, 0.02, 32)
-        narrow = replace(scored, prompts=scored.prompts[:, 1:], **{name: getattr(scored, name)[:, :3] for name in (
-            "responses", "mask", "logprobs", "old_logprobs", "ref_logprobs")})
+        narrow = replace(
+            scored,
+            prompts=scored.prompts[:, 1:],
+            **{
+                name: getattr(scored, name)[:, :3]
+                for name in ("responses", "mask", "logprobs", "old_logprobs", "ref_logprobs")
+            },
+        )
         both = joined([narrow, scored])
         assert both.prompts.shape == (64, 2)
         assert both.prompts[0].tolist() == [0, int(scored.prompts[0, 1])]
@@ -208,4 +216,3 @@ class TestImportance:
         batch = replace(experience, old_logprobs=policy.expand(32, LIMIT), logprobs=sampler.expand(32, LIMIT))
         drawn = sampler.exp() * importance(batch, 1e9)[0] * worth
         assert_close(drawn.sum(), (policy.exp() * worth).sum())
-

@@ -78,8 +78,10 @@ def test_a_sampler_that_is_weighed_must_still_tell_of_the_policy():
 
 def engine_shares(checks, temperature):
     running = engine(GRPO(), invariants=checks, temperature=temperature, importance_cap=2.0)
-    return [report.metrics["rollout/effective_share"]
-            for report in islice(running.run(Stream(), start(running.algorithm)), 1)]
+    return [
+        report.metrics["rollout/effective_share"]
+        for report in islice(running.run(Stream(), start(running.algorithm)), 1)
+    ]
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
@@ -147,6 +149,7 @@ def test_a_run_that_drifts_says_so():
 
 def test_a_resumed_run_tells_of_the_drift_at_the_same_steps():
     """A run that stands above the limit when it stops is told nothing again when it goes on."""
+
     def warned(state, policy, count):
         running = engine(GRPO(), policy=policy, invariants=Invariants(most_kl=1e-9), rate=0.1)
         reports = list(islice(running.run(Stream(), state or start(running.algorithm)), count))

@@ -14,25 +14,47 @@ MASK = torch.tensor([[True, True, False], [True, False, False], [True, True, Tru
 def scored(scores=(1.0, 0.0, 2.0, 2.0), group=(0, 0, 7, 7), **changes) -> Scored:
     old = torch.tensor([[-1.0, -2.0, 0.0], [-1.0, 0.0, 0.0], [-0.5, -0.5, -1.0], [-1.0, -1.0, 0.0]])
     fields = {
-        "logprobs": old, "old_logprobs": old, "ref_logprobs": torch.where(MASK, old - 0.25, 0.0),
-        "scores": torch.tensor(scores), "group": torch.tensor(group),
-        "truncated": torch.tensor([False, False, True, False]), **changes,
+        "logprobs": old,
+        "old_logprobs": old,
+        "ref_logprobs": torch.where(MASK, old - 0.25, 0.0),
+        "scores": torch.tensor(scores),
+        "group": torch.tensor(group),
+        "truncated": torch.tensor([False, False, True, False]),
+        **changes,
     }
     return Scored(
-        prompts=torch.ones(4, 1, dtype=torch.long), prompt_lengths=torch.ones(4, dtype=torch.long),
-        responses=torch.ones(4, 3, dtype=torch.long), mask=MASK, texts=("",) * 4, rows=({"id": 0},) * 4, **fields)
+        prompts=torch.ones(4, 1, dtype=torch.long),
+        prompt_lengths=torch.ones(4, dtype=torch.long),
+        responses=torch.ones(4, 3, dtype=torch.long),
+        mask=MASK,
+        texts=("",) * 4,
+        rows=({"id": 0},) * 4,
+        **fields,
+    )
 
 
 def test_rewards_by_hand():
     found = measure.rewards(scored(components={"half": torch.tensor([0.5, 0.0, 1.0, 1.0])}))
-    assert found == pytest.approx({
-        "rewards/mean": 1.25, "rewards/std": 0.6875**0.5, "rewards/max": 2.0, "rewards/min": 0.0, "rewards/median": 1.5,
-        "rewards/q25": 0.75, "rewards/q75": 2.0, "rewards/component/half": 0.625})
+    assert found == pytest.approx(
+        {
+            "rewards/mean": 1.25,
+            "rewards/std": 0.6875**0.5,
+            "rewards/max": 2.0,
+            "rewards/min": 0.0,
+            "rewards/median": 1.5,
+            "rewards/q25": 0.75,
+            "rewards/q75": 2.0,
+            "rewards/component/half": 0.625,
+        }
+    )
 
 
 def test_groups_without_a_signal_are_counted():
     assert measure.groups(scored()) == {
-        "group_stats/num_groups": 2.0, "group_stats/avg_group_size": 2.0, "group_stats/no_signal_fraction": 0.5}
+        "group_stats/num_groups": 2.0,
+        "group_stats/avg_group_size": 2.0,
+        "group_stats/no_signal_fraction": 0.5,
+    }
 
 
 def test_groups_are_known_by_number_and_not_by_place():
@@ -41,11 +63,16 @@ def test_groups_are_known_by_number_and_not_by_place():
     assert measure.all_equal(mixed)
 
 
-@pytest.mark.parametrize(("scores", "group", "silent"), [
-    ((1.0, 1.0, 1.0, 1.0), (0, 0, 1, 1), True), ((1.0, 1.0, 0.0, 0.0), (0, 0, 1, 1), True),
-    ((1.0, 0.0, 1.0, 1.0), (0, 0, 1, 1), False), ((1.0, 1.0, 1.0, 1.0), (0, 1, 2, 3), True),
-    ((1.0, 1.0, 0.0, 1.0), (0, 1, 2, 3), False),
-])
+@pytest.mark.parametrize(
+    ("scores", "group", "silent"),
+    [
+        ((1.0, 1.0, 1.0, 1.0), (0, 0, 1, 1), True),
+        ((1.0, 1.0, 0.0, 0.0), (0, 0, 1, 1), True),
+        ((1.0, 0.0, 1.0, 1.0), (0, 0, 1, 1), False),
+        ((1.0, 1.0, 1.0, 1.0), (0, 1, 2, 3), True),
+        ((1.0, 1.0, 0.0, 1.0), (0, 1, 2, 3), False),
+    ],
+)
 def test_a_step_is_silent_when_nothing_can_be_compared(scores, group, silent):
     assert measure.all_equal(scored(scores=scores, group=group)) == silent
 
@@ -54,10 +81,16 @@ def test_lengths_and_drift_by_hand():
     sampled = scored().old_logprobs.clone()
     sampled[2, 1] += 0.125
     found = measure.rollouts(scored(logprobs=sampled))
-    assert found == pytest.approx({
-        "rollout/response_length": 2.0, "rollout/truncated_fraction": 0.25, "rollout/kl_sequence": 0.25 * 8 / 4,
-        "rollout/kl_token": 0.25, "rollout/sampler_gap": 0.125,
-        "rollout/effective_share": (7 + math.exp(-0.125)) ** 2 / (8 * (7 + math.exp(-0.25)))})
+    assert found == pytest.approx(
+        {
+            "rollout/response_length": 2.0,
+            "rollout/truncated_fraction": 0.25,
+            "rollout/kl_sequence": 0.25 * 8 / 4,
+            "rollout/kl_token": 0.25,
+            "rollout/sampler_gap": 0.125,
+            "rollout/effective_share": (7 + math.exp(-0.125)) ** 2 / (8 * (7 + math.exp(-0.25))),
+        }
+    )
 
 
 def test_a_critic_is_judged_by_the_variance_it_explains():

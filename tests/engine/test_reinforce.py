@@ -14,8 +14,7 @@ from alignbench.engine.invariants import Invariants
 from alignbench.engine.state import RunState
 
 every_method = pytest.mark.parametrize("method", METHODS)
-NAMES = {name for names in (record.TRAIN, record.REWARDS, record.GROUPS, record.ROLLOUT, record.COST)
-         for name in names}
+NAMES = {name for names in (record.TRAIN, record.REWARDS, record.GROUPS, record.ROLLOUT, record.COST) for name in names}
 
 
 def steps(running, count, state=None):
@@ -149,9 +148,17 @@ def test_every_number_has_a_name_in_the_record(method):
     components = {f"{record.REWARD_COMPONENT}{name}" for name in ("hits", "tokens")}
     assert found - NAMES == components
     assert NAMES - found <= {
-        "train/value_loss", "train/value_mean", "train/explained_variance", "train/value_clip_fraction",
-        "group_stats/pairs", "group_stats/unpaired_fraction", record.SECONDS, record.TRACKING_SECONDS,
-        record.EVALUATION_SECONDS, record.PEAK_MEMORY}
+        "train/value_loss",
+        "train/value_mean",
+        "train/explained_variance",
+        "train/value_clip_fraction",
+        "group_stats/pairs",
+        "group_stats/unpaired_fraction",
+        record.SECONDS,
+        record.TRACKING_SECONDS,
+        record.EVALUATION_SECONDS,
+        record.PEAK_MEMORY,
+    }
     assert ("train/value_loss" in found) == (method == "PPO")
 
 

@@ -50,7 +50,8 @@ def test_a_run_learns_from_normalized_scores_and_shows_those_the_scorer_gave(met
     assert first.metrics["train/score_std"] == pytest.approx(1, abs=1e-5)
     assert first.state.moments.mean == pytest.approx(first.metrics["rewards/mean"])
     assert second.metrics["train/score_mean"] == pytest.approx(
-        (second.metrics["rewards/mean"] - first.state.moments.mean) / first.state.moments.std, abs=1e-5)
+        (second.metrics["rewards/mean"] - first.state.moments.mean) / first.state.moments.std, abs=1e-5
+    )
 
 
 def test_the_learning_rate_follows_the_controller():

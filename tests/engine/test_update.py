@@ -26,8 +26,9 @@ def gathered(method, *, stir=True, **options):
     scored = score(rollouts, running.scorer, running.policy, state.steering.coef, 32)
     if stir:
         with torch.no_grad():
-            running.policy.table += 0.3 * torch.randn(running.policy.table.shape,
-                                                      generator=torch.Generator().manual_seed(3))
+            running.policy.table += 0.3 * torch.randn(
+                running.policy.table.shape, generator=torch.Generator().manual_seed(3)
+            )
     return running, running.algorithm.credit(scored)
 
 
@@ -125,18 +126,34 @@ def sized(prompt, answers):
     return sequences([[3] * prompt] * len(flat), flat, pad=0), group
 
 
-@pytest.mark.parametrize(("tokens", "expected"), [
-    (1, [[1], [3], [0], [2]]), (17, [[1], [3], [0, 2]]), (18, [[1], [3, 0], [2]]), (23, [[1, 3], [0, 2]]),
-    (31, [[1, 3, 0], [2]]), (38, [[1, 3, 0, 2]])])
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (1, [[1], [3], [0], [2]]),
+        (17, [[1], [3], [0, 2]]),
+        (18, [[1], [3, 0], [2]]),
+        (23, [[1, 3], [0, 2]]),
+        (31, [[1, 3, 0], [2]]),
+        (38, [[1, 3, 0, 2]]),
+    ],
+)
 def test_a_budget_is_filled_with_rows_the_longest_first(tokens, expected):
     """Of 4 + 4, 4 + 9, 4 + 3 and 4 + 6 tokens."""
     batch, _ = sized(4, [[4, 9], [3, 6]])
     assert [rows.tolist() for rows in microbatches(batch, 1, tokens=tokens)] == expected
 
 
-@pytest.mark.parametrize(("tokens", "shared", "expected"), [
-    (8, True, [[0], [1], [2], [3]]), (17, True, [[0, 1], [2, 3]]), (29, True, [[0, 1], [2, 3]]),
-    (30, True, [[0, 1, 2, 3]]), (30, False, [[0, 1], [2, 3]]), (38, False, [[0, 1, 2, 3]])])
+@pytest.mark.parametrize(
+    ("tokens", "shared", "expected"),
+    [
+        (8, True, [[0], [1], [2], [3]]),
+        (17, True, [[0, 1], [2, 3]]),
+        (29, True, [[0, 1], [2, 3]]),
+        (30, True, [[0, 1, 2, 3]]),
+        (30, False, [[0, 1], [2, 3]]),
+        (38, False, [[0, 1, 2, 3]]),
+    ],
+)
 def test_a_prompt_that_siblings_share_counts_once(tokens, shared, expected):
     """Groups of 4 + 4 + 9 and of 4 + 3 + 6 tokens."""
     batch, group = sized(4, [[4, 9], [3, 6]])
@@ -195,8 +212,11 @@ def test_too_large_a_step_ends_the_update_without_another():
 
 def test_what_is_outside_the_mask_is_neither_learned_nor_measured():
     (running, experience), (other, _) = (gathered("PPO", stir=False) for _ in range(2))
-    noisy = replace(experience, responses=torch.where(experience.mask, experience.responses, 3),
-                    advantages=torch.where(experience.mask, experience.advantages, 1e3))
+    noisy = replace(
+        experience,
+        responses=torch.where(experience.mask, experience.responses, 3),
+        advantages=torch.where(experience.mask, experience.advantages, 1e3),
+    )
     assert not torch.equal(noisy.advantages, experience.advantages)
     clean = running.update(experience, step=0, optimizer_steps=0, seed=0)
     found = other.update(noisy, step=0, optimizer_steps=0, seed=0)
@@ -213,8 +233,14 @@ def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, tokens=None, **i
     policy = policy or Bigram()
     optimizer = Optimizer([([p for _, p in policy.trainable()], rate)], AdamW(warmup_steps=0), 100)
     learning = Supervised(
-        model=policy, objective=Imitation(policy), optimizer=optimizer, batch_at=lambda step: EXAMPLES,
-        microbatch_size=microbatch_size, tokens_per_microbatch=tokens, invariants=Invariants(**invariants))
+        model=policy,
+        objective=Imitation(policy),
+        optimizer=optimizer,
+        batch_at=lambda step: EXAMPLES,
+        microbatch_size=microbatch_size,
+        tokens_per_microbatch=tokens,
+        invariants=Invariants(**invariants),
+    )
     reports = learning.run(RunState())
     return [next(reports) for _ in range(count)], policy
 
@@ -248,8 +274,10 @@ def test_imitation_learns():
 
 PAIRS = Pairs(
     both=sequences(
-        [[2, 1], [2, 3], [2, 5], [2, 1], [2, 3], [2, 5]], [[5, 0], [4, 4, 4, 0], [1], [3, 3, 0], [2, 2], [4, 0]], 0),
-    margin=torch.tensor([0.0, 0.5, 1.0]))
+        [[2, 1], [2, 3], [2, 5], [2, 1], [2, 3], [2, 5]], [[5, 0], [4, 4, 4, 0], [1], [3, 3, 0], [2, 2], [4, 0]], 0
+    ),
+    margin=torch.tensor([0.0, 0.5, 1.0]),
+)
 
 
 class Ahead:
@@ -273,8 +301,14 @@ class Ahead:
 def prefer(microbatch_size=32):
     objective = Ahead(Bigram())
     optimizer = Optimizer([([p for _, p in objective.policy.trainable()], 0.1)], AdamW(warmup_steps=0, eps=1e-5), 100)
-    learning = Supervised(model=objective.policy, objective=objective, optimizer=optimizer, batch_at=lambda step: PAIRS,
-                          microbatch_size=microbatch_size, invariants=Invariants())
+    learning = Supervised(
+        model=objective.policy,
+        objective=objective,
+        optimizer=optimizer,
+        batch_at=lambda step: PAIRS,
+        microbatch_size=microbatch_size,
+        invariants=Invariants(),
+    )
     return next(learning.run(RunState())), objective
 
 

@@ -59,11 +59,14 @@ def test_k2_is_biased_and_k3_never_negative():
     assert (k1(POLICY[None], REF[None]) < 0).any()
 
 
-@pytest.mark.parametrize(("name", "truth"), [
-    ("k1", torch.zeros(5, dtype=torch.float64)),
-    ("k2", TRUE_GRADIENT),
-    ("k3", gradient(lambda p: kl(REF, p))),
-])
+@pytest.mark.parametrize(
+    ("name", "truth"),
+    [
+        ("k1", torch.zeros(5, dtype=torch.float64)),
+        ("k2", TRUE_GRADIENT),
+        ("k3", gradient(lambda p: kl(REF, p))),
+    ],
+)
 def test_what_the_plain_gradient_of_each_descends(name, truth):
     _, descended = expected(lambda p: estimate(name, p, REF[None]), under=POLICY)
     assert_close(descended, truth)

@@ -15,12 +15,15 @@ HOWS = get_args(Reduction)
 MASK = tensor([[True, True, True], [True, False, False], [False, False, False]])  # the last row has no token at all
 
 
-@pytest.mark.parametrize(("how", "of_three", "of_one"), [
-    ("token_mean", 1 / 4, 1 / 4),  # four tokens
-    ("sequence_mean", 1 / 6, 1 / 2),  # two rows, then the tokens of each
-    ("sequence_sum", 1 / 2, 1 / 2),  # two rows
-    ("fixed_length", 1 / 10, 1 / 10),  # two rows of at most five tokens
-])
+@pytest.mark.parametrize(
+    ("how", "of_three", "of_one"),
+    [
+        ("token_mean", 1 / 4, 1 / 4),  # four tokens
+        ("sequence_mean", 1 / 6, 1 / 2),  # two rows, then the tokens of each
+        ("sequence_sum", 1 / 2, 1 / 2),  # two rows
+        ("fixed_length", 1 / 10, 1 / 10),  # two rows of at most five tokens
+    ],
+)
 def test_weights_of_a_ragged_batch(how, of_three, of_one):
     expected = tensor([[of_three] * 3, [of_one, 0.0, 0.0], [0.0, 0.0, 0.0]])
     assert_close(token_weights(MASK, how, length=5), expected)
@@ -36,9 +39,15 @@ def test_fixed_length_needs_a_length():
         token_weights(MASK, "fixed_length")
 
 
-@pytest.mark.parametrize(("how", "bias"), [
-    ("token_mean", 1.0), ("sequence_sum", 1.0), ("fixed_length", 1.0), ("sequence_mean", 1 / 4),
-])
+@pytest.mark.parametrize(
+    ("how", "bias"),
+    [
+        ("token_mean", 1.0),
+        ("sequence_sum", 1.0),
+        ("fixed_length", 1.0),
+        ("sequence_mean", 1 / 4),
+    ],
+)
 def test_length_bias(how, bias):
     """A token of a response four times as long counts as much, save where each response counts as one."""
     mask = torch.arange(8)[None] < tensor([8, 2])[:, None]

@@ -22,16 +22,28 @@ VOCABULARY = 16
 PAD, EOS = 0, 1
 SPECIAL = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": PAD}
 SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": 64, "initializer_range": 0.3, **SPECIAL,
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    **SPECIAL,
 }
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SIZES),
     "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3, **SPECIAL),
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3, **SPECIAL
+    ),
     "gemma2": lambda: Gemma2Config(
-        **SIZES, num_key_value_heads=2, head_dim=8, query_pre_attn_scalar=8, sliding_window=4,
-        final_logit_softcapping=2.0),
+        **SIZES,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=4,
+        final_logit_softcapping=2.0,
+    ),
     "qwen2": lambda: Qwen2Config(**SIZES, num_key_value_heads=2),
     "mistral": lambda: MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=4),
 }

@@ -60,7 +60,8 @@ def test_gradients_of_each_adapter_are_the_same(critic, checkpoint, text):
     source = Pretrained(name="llama", path=str(checkpoint), lora=Lora(rank=4))
     models = [source.load(texts=(), start=None, device="cpu", seed=0)[0] for _ in range(2)]
     found, expected = (
-        learn(make(model, text, CRITICS[critic], spares)) for model, spares in zip(models, (True, False), strict=True))
+        learn(make(model, text, CRITICS[critic], spares)) for model, spares in zip(models, (True, False), strict=True)
+    )
     assert all(float(gradient.abs().max()) > 0 for gradient in expected[1].values())
     agree(found, expected)
 

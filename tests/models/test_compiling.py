@@ -28,8 +28,12 @@ CXX = environ.get("CXX", "g++")
 TOLD = {"atol": 1e-5, "rtol": 1e-5}
 SHARED = [[5, 6, 7, 8, 9, 10, 11, 12]]  # a prompt so long that its answers are read in one row
 SHAPES = [
-    batch(), batch(SHARED * 4), batch(SHARED * 3, [[3, 4, 1], [9] * 7, [2, 2]]), batch([[3]], [[4, 1]]),
-    batch([[3, 4]] * 3, [[4, 5], [5], [6, 7, 1]])]
+    batch(),
+    batch(SHARED * 4),
+    batch(SHARED * 3, [[3, 4, 1], [9] * 7, [2, 2]]),
+    batch([[3]], [[4, 1]]),
+    batch([[3, 4]] * 3, [[4, 5], [5], [6, 7, 1]]),
+]
 
 
 def make(text, compiled, name="llama", writing=False, **changes):

@@ -31,7 +31,10 @@ from alignbench.phases.select import Best
 SEPARATE = Critic(trunk="separate", hidden=0)
 FROM_REWARD_MODEL = Critic(trunk="separate", start="reward_model", hidden=0)
 CRITICS = {
-    "shared": Critic(hidden=4), "separate": Critic(trunk="separate", hidden=4), "from reward model": FROM_REWARD_MODEL}
+    "shared": Critic(hidden=4),
+    "separate": Critic(trunk="separate", hidden=4),
+    "from reward model": FROM_REWARD_MODEL,
+}
 PROMPTS, RESPONSES = [[5, 6, 7, 8, 9], [4, 3], [1, 2, 3]], [[3, 4, EOS], [9, 8, 7, 6, 5, 4], [2]]
 CARD = {"temperature": 2.0, "mean": 0.5, "std": 3.0}
 
@@ -51,7 +54,8 @@ class Study:
         model, text = self.source.load(texts=(), start=self.start, device="cpu", seed=0)
         needed = settings is not None and settings.start == "reward_model"
         critic = settings and critics.make(
-            model, settings, seed=seed, judge=self.judge().model if needed else None, scale=scale)
+            model, settings, seed=seed, judge=self.judge().model if needed else None, scale=scale
+        )
         policy = CausalPolicy(model, text, critic=critic)
         policy.freeze_reference()
         return policy
@@ -76,9 +80,13 @@ def gemma(tmp_path_factory, text):
     return folder
 
 
-KINDS = {"all weights": ("none", None, True), "all weights, reward model's adapter": ("none", None, False),
-         "adapter": ("none", Lora(rank=4), False), "adapter on adapter": ("none", Lora(rank=4), True),
-         "four bits": ("nf4", Lora(rank=4), True)}
+KINDS = {
+    "all weights": ("none", None, True),
+    "all weights, reward model's adapter": ("none", None, False),
+    "adapter": ("none", Lora(rank=4), False),
+    "adapter on adapter": ("none", Lora(rank=4), True),
+    "four bits": ("nf4", Lora(rank=4), True),
+}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -119,6 +127,7 @@ def close(found, expected, atol=1e-5):
 
 
 # --- where it starts ----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("settings", [Critic(), Critic(trunk="separate"), SEPARATE])
 def test_values_start_at_zero(study, settings):
@@ -189,6 +198,7 @@ def test_a_reward_model_of_another_kind_or_start_is_refused(gemma, tmp_path):
 
 
 # --- what learns --------------------------------------------------------------------------------------------------
+
 
 def gradients(policy, loss):
     loss(policy(batch(PROMPTS, RESPONSES))).backward()
@@ -270,12 +280,14 @@ def test_the_reference_has_no_values_and_leaves_all_as_it_was(study, settings):
         raise KeyError
     assert {name for name, _ in policy.trainable()} == learning
     assert {name for name, p in policy.model.named_parameters() if p.requires_grad} == {
-        name for name, _ in policy.model.named_parameters() if name in learning}
+        name for name, _ in policy.model.named_parameters() if name in learning
+    }
     assert torch.equal(read(policy).values, before.values)
     assert torch.equal(read(policy).logprobs, before.logprobs)
 
 
 # --- which adapters act -------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("study", [kind for kind, (_, lora, _) in KINDS.items() if lora], indirect=True)
 def test_adapters_act_in_turn_and_what_learns_stays(study):
@@ -304,6 +316,7 @@ def test_adapters_act_in_turn_and_what_learns_stays(study):
 
 # --- in a run -----------------------------------------------------------------------------------------------------
 
+
 class Evens:
     """The share of even tokens in an answer."""
 
@@ -319,8 +332,15 @@ class Evens:
 
 
 def running(policy, algorithm, **knobs):
-    settings = RL(**{"steps": 4, "rollouts_per_step": 8, "max_new_tokens": 5,
-                     "optimizer": AdamW(learning_rate=1e-2, warmup_steps=0, max_grad_norm=0.1), **knobs})
+    settings = RL(
+        **{
+            "steps": 4,
+            "rollouts_per_step": 8,
+            "max_new_tokens": 5,
+            "optimizer": AdamW(learning_rate=1e-2, warmup_steps=0, max_grad_norm=0.1),
+            **knobs,
+        }
+    )
     invariants = Invariants(ratio_tolerance=0.1)
     engine = settings.engine(policy, Evens(), algorithm, 3, 4, invariants)
     rows = [{"id": i, "prompt": str(i)} for i in range(len(PROMPTS))]

@@ -1,7 +1,7 @@
 """Liger's kernels give the model's numbers and gradients: run by Triton's interpreter, where both packages are.
 
-    pip install --no-deps liger-kernel triton
-    TRITON_INTERPRET=1 python -m pytest tests/models/test_liger.py
+pip install --no-deps liger-kernel triton
+TRITON_INTERPRET=1 python -m pytest tests/models/test_liger.py
 """
 
 import copy

@@ -70,7 +70,8 @@ def test_loading_in_four_bits_is_silent(gemma, capfd):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("default")
         Pretrained(name="gemma", path=str(gemma), quantization="nf4", lora=Lora(rank=4)).load(
-            texts=(), start=None, device="cpu", seed=0)
+            texts=(), start=None, device="cpu", seed=0
+        )
     assert "Loading" not in "".join(capfd.readouterr())
     assert not [str(w.message) for w in heard if w.category is UserWarning]
 
@@ -110,11 +111,17 @@ def test_a_folder_that_is_a_model_is_let_through(checkpoint):
     Pretrained(name="any", path=str(checkpoint)).require()
 
 
-@pytest.mark.parametrize(("dtype", "device", "lora", "expected"), [
-    ("auto", "cpu", None, torch.float32), ("auto", "cpu", Lora(), torch.float32),
-    ("auto", "cuda", None, torch.float32), ("auto", "cuda", Lora(), torch.bfloat16),
-    ("float16", "cuda", None, torch.float16), ("bfloat16", "cpu", None, torch.bfloat16),
-])
+@pytest.mark.parametrize(
+    ("dtype", "device", "lora", "expected"),
+    [
+        ("auto", "cpu", None, torch.float32),
+        ("auto", "cpu", Lora(), torch.float32),
+        ("auto", "cuda", None, torch.float32),
+        ("auto", "cuda", Lora(), torch.bfloat16),
+        ("float16", "cuda", None, torch.float16),
+        ("bfloat16", "cpu", None, torch.bfloat16),
+    ],
+)
 def test_precision_follows_device_and_what_is_trained(dtype, device, lora, expected):
     source = Pretrained(name="any", dtype=dtype, lora=lora)
     assert source.torch_dtype(device) == expected
@@ -149,8 +156,7 @@ def test_the_embedded_model_is_the_same_each_time():
 
 def test_the_embedded_model_can_be_given_a_folder(checkpoint):
     model, _ = Tiny(path=str(checkpoint)).load(texts=(), start=None, device="cpu", seed=0)
-    assert all(torch.equal(a, b) for a, b in
-               zip(model.parameters(), make_model("llama").parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), make_model("llama").parameters(), strict=True))
 
 
 def test_folders_of_other_weights_are_told_apart(tmp_path):

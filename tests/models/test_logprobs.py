@@ -21,8 +21,9 @@ def drawn():
 
 def work(drawn, never=(), temperature=1.0):
     hidden, weight, tokens = drawn
-    return token_logprobs(hidden, tokens, lambda h: h @ weight.T, vocabulary=VOCABULARY, temperature=temperature,
-                          never=never)
+    return token_logprobs(
+        hidden, tokens, lambda h: h @ weight.T, vocabulary=VOCABULARY, temperature=temperature, never=never
+    )
 
 
 def gradients(drawn, **options):
@@ -71,8 +72,9 @@ def test_gradients_are_those_of_torchs_own_softmax(drawn, temperature, chosen, e
     logp = ((hidden @ weight.T).index_fill(1, torch.tensor([0]), -1e9).double() / temperature).log_softmax(-1)
     plain = (logp.gather(1, tokens[:, None])[:, 0], -(logp.exp() * logp).sum(-1))
     ours = work(drawn, never=(0,), temperature=temperature)
-    found, expected = (torch.autograd.grad((chosen * a * torch.arange(9.0) + entropy * b).sum(), drawn[:2])
-                       for a, b in (ours, plain))
+    found, expected = (
+        torch.autograd.grad((chosen * a * torch.arange(9.0) + entropy * b).sum(), drawn[:2]) for a, b in (ours, plain)
+    )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
@@ -89,8 +91,14 @@ def test_the_logits_that_were_given_stay_what_they_are(dtype, temperature):
 def test_three_matrices_of_the_size_of_the_logits_are_the_most_there_are_at_once():
     hidden, weight = torch.randn(500, 8, requires_grad=True), torch.randn(2000, 8)
     with Alive([hidden, weight]) as alive:
-        logp, entropy = token_logprobs(hidden, torch.ones(500, dtype=torch.long), lambda h: h @ weight.T,
-                                       vocabulary=2000, temperature=1.0, never=(0,))
+        logp, entropy = token_logprobs(
+            hidden,
+            torch.ones(500, dtype=torch.long),
+            lambda h: h @ weight.T,
+            vocabulary=2000,
+            temperature=1.0,
+            never=(0,),
+        )
         (logp + entropy).sum().backward()
     assert alive.peak < 3.1 * 500 * 2000 * 4
 
@@ -114,6 +122,7 @@ def test_logits_in_low_precision_are_worked_on_in_float32():
 
 def test_a_certain_token_has_no_entropy_and_no_nan():
     head = torch.tensor([[0.0, 1e4, -1e4]])
-    logp, entropy = token_logprobs(torch.ones(1, 1), torch.tensor([1]), lambda h: h @ head, vocabulary=3,
-                                   temperature=1.0, never=(0,))
+    logp, entropy = token_logprobs(
+        torch.ones(1, 1), torch.tensor([1]), lambda h: h @ head, vocabulary=3, temperature=1.0, never=(0,)
+    )
     assert (logp.item(), entropy.item()) == (0.0, 0.0)

@@ -87,8 +87,11 @@ def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
     class Own(nn.Linear):
         """Somebody else's."""
 
-    model = by_onednn(nn.Sequential(nn.Linear(127, 128), nn.Linear(512, 256), Own(512, 256),
-                                    nn.Linear(512, 256, dtype=torch.bfloat16)))
+    model = by_onednn(
+        nn.Sequential(
+            nn.Linear(127, 128), nn.Linear(512, 256), Own(512, 256), nn.Linear(512, 256, dtype=torch.bfloat16)
+        )
+    )
     assert [type(layer) for layer in model] == [nn.Linear, Linear, Own, nn.Linear]
 
 

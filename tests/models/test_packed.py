@@ -38,14 +38,24 @@ FAMILIES = {
     "qwen3": lambda: Qwen3Config(**SIZES, **GROUPED, head_dim=8),
     "gemma": lambda: GemmaConfig(**SIZES, **GROUPED, head_dim=8),
     "gemma2, wide window": lambda: CONFIGS["gemma2"]().__class__(
-        **SIZES, **WINDOWED, sliding_window=32, final_logit_softcapping=2.0, attn_logit_softcapping=0.5),
+        **SIZES, **WINDOWED, sliding_window=32, final_logit_softcapping=2.0, attn_logit_softcapping=0.5
+    ),
     "gemma3": lambda: Gemma3TextConfig(**SIZES, **WINDOWED, sliding_window=32),
     "phi3": lambda: Phi3Config(**SIZES, sliding_window=32),
-    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3,
-                                 **SPECIAL),
+    "bloom": lambda: BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3, **SPECIAL
+    ),
     "gpt_neo": lambda: GPTNeoConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
-        max_position_embeddings=64, window_size=16, initializer_range=0.3, **SPECIAL),
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=64,
+        window_size=16,
+        initializer_range=0.3,
+        **SPECIAL,
+    ),
 }
 NEVER = ("gemma2", "mistral", "bloom", "gpt_neo")
 """Attention that looks back four tokens, that counts columns, or that counts columns in a window."""
@@ -127,8 +137,12 @@ def test_packed_is_what_each_is_alone(name, text):
 @pytest.mark.parametrize("kind", ["all weights", "adapter", "four bits"])
 def test_packed_is_what_each_is_alone_with_a_critic_and_adapters(kind, critic, attention, wide_gemma, text):
     source = Pretrained(
-        name="gemma", path=str(wide_gemma), lora=None if kind == "all weights" else Lora(rank=4),
-        quantization="nf4" if kind == "four bits" else "none", attention=attention)
+        name="gemma",
+        path=str(wide_gemma),
+        lora=None if kind == "all weights" else Lora(rank=4),
+        quantization="nf4" if kind == "four bits" else "none",
+        attention=attention,
+    )
     model, _ = source.load(texts=(), start=None, device="cpu", seed=0)
     policy = CausalPolicy(model, text, critic=critics.make(model, critic, seed=0))
     draw = torch.Generator().manual_seed(0)
@@ -179,8 +193,10 @@ def test_with_dropout_each_stays_alone(packing):
 
 
 def test_what_a_sibling_wrote_never_matters(packing):
-    other = batch([p for p in PROMPTS for _ in range(4)],
-                  [r if i else [12, 13, 5, 11] for group in RESPONSES for i, r in enumerate(group)])
+    other = batch(
+        [p for p in PROMPTS for _ in range(4)],
+        [r if i else [12, 13, 5, 11] for group in RESPONSES for i, r in enumerate(group)],
+    )
     with torch.no_grad():
         one, two = packing(BATCH).logprobs, packing(other).logprobs
     mine = torch.arange(8) % 4 > 0
@@ -191,7 +207,7 @@ def test_what_a_sibling_wrote_never_matters(packing):
 def test_a_sibling_gets_no_gradient(packing):
     """The token 13 stands in one response alone."""
     table = packing.inner.get_input_embeddings().weight
-    lower, = torch.autograd.grad(packing(BATCH).logprobs[[0, 1, 2]].sum(), table)
+    (lower,) = torch.autograd.grad(packing(BATCH).logprobs[[0, 1, 2]].sum(), table)
     assert (lower[13] == 0).all()
     assert lower[[3, 5]].abs().max() > 0
 
@@ -232,9 +248,16 @@ def test_a_packed_row_by_hand():
     assert rows.layout.seat.tolist() == [0, 1, 3, 4, 5, 6, 7, 8] + [0] * 8
 
 
-@pytest.mark.parametrize(("lengths", "looked_up"), [
-    ((9, 9, 9), [(3, 8)]), ((9, 8, 7), [(3, 8)]),  # hardly anything is filled up; of each the last is not read
-    ((9, 2, 3), [(1, 8), (2, 2)]), ((2, 9, 9, 2), [(2, 8), (2, 1)]), ((30, 9, 9, 9), [(1, 29), (3, 8)])])
+@pytest.mark.parametrize(
+    ("lengths", "looked_up"),
+    [
+        ((9, 9, 9), [(3, 8)]),
+        ((9, 8, 7), [(3, 8)]),  # hardly anything is filled up; of each the last is not read
+        ((9, 2, 3), [(1, 8), (2, 2)]),
+        ((2, 9, 9, 2), [(2, 8), (2, 1)]),
+        ((30, 9, 9, 9), [(1, 29), (3, 8)]),
+    ],
+)
 def test_long_responses_are_looked_up_apart_where_short_ones_would_be_filled_up_to_them(lengths, looked_up):
     layout = packed(sequences([[5, 6]] * len(lengths), [[3] * n for n in lengths], PAD), PAD).layout
     assert [tuple(look.asking.shape) for look in layout.looks[1:]] == looked_up
@@ -291,6 +314,7 @@ def test_attention_with_sinks_is_refused(packing):
 
 # --- in the update ------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(("size", "tokens"), [(1, None), (3, None), (4, None), (8, None), (8, 1), (8, 19), (8, 50)])
 @pytest.mark.parametrize("algorithm", [GRPO(group_size=4), PPO(group_size=4, value_clip=None)], ids=["grpo", "ppo"])
 def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorithm, size, tokens, text):
@@ -303,16 +327,33 @@ def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorith
         draw = torch.Generator().manual_seed(0)
         before = read(policy, BATCH, 8)
         rollouts = BATCH.widen(
-            Rollouts, group=torch.arange(8) // 4, logprobs=before.logprobs, truncated=torch.zeros(8, dtype=torch.bool),
-            texts=("",) * 8, rows=({},) * 8)
+            Rollouts,
+            group=torch.arange(8) // 4,
+            logprobs=before.logprobs,
+            truncated=torch.zeros(8, dtype=torch.bool),
+            texts=("",) * 8,
+            rows=({},) * 8,
+        )
         scored = rollouts.widen(
-            Scored, scores=torch.randn(8, generator=draw), old_logprobs=before.logprobs - 0.1,
-            ref_logprobs=before.logprobs + 0.1, values=before.values, kl_coef=0.1)
+            Scored,
+            scores=torch.randn(8, generator=draw),
+            old_logprobs=before.logprobs - 0.1,
+            ref_logprobs=before.logprobs + 0.1,
+            values=before.values,
+            kl_coef=0.1,
+        )
         batch = algorithm.apportion(algorithm.credit(scored))
         params = [p for _, p in policy.trainable()]
         update = Update(
-            policy=policy, algorithm=algorithm, optimizer=Optimizer([(params, 0.1)], AdamW(), 1), epochs=1,
-            minibatches=1, invariants=Invariants(), microbatch_size=microbatch_size, tokens_per_microbatch=tokens)
+            policy=policy,
+            algorithm=algorithm,
+            optimizer=Optimizer([(params, 0.1)], AdamW(), 1),
+            epochs=1,
+            minibatches=1,
+            invariants=Invariants(),
+            microbatch_size=microbatch_size,
+            tokens_per_microbatch=tokens,
+        )
         update._accumulate(batch, TokenMeans())
         return Answer(before, {name: p.grad for name, p in policy.trainable()})
 

@@ -37,9 +37,10 @@ def read(policy, *pairs, pad=PAD):
 def test_a_batch_gives_the_log_probabilities_of_a_plain_forward(policy):
     together = read(policy, *PAIRS).logprobs
     for row, (prompt, response) in zip(together, PAIRS, strict=True):
-        torch.testing.assert_close(row[: len(response)].double(), logprobs_by_hand(policy.model, prompt, response),
-                                   **CLOSE)
-        assert (row[len(response):] == 0).all()
+        torch.testing.assert_close(
+            row[: len(response)].double(), logprobs_by_hand(policy.model, prompt, response), **CLOSE
+        )
+        assert (row[len(response) :] == 0).all()
 
 
 def test_a_sequence_alone_is_the_sequence_in_a_batch(policy):

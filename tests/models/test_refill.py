@@ -25,8 +25,9 @@ WIDE = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64},
 
 
 def draw(policy, at_once, *, group=GROUP, temperature=1.0, truncation=None):
-    sampler = Sampler(policy=policy, max_new_tokens=LIMIT, temperature=temperature, truncation=truncation,
-                      rollouts_at_once=at_once)
+    sampler = Sampler(
+        policy=policy, max_new_tokens=LIMIT, temperature=temperature, truncation=truncation, rollouts_at_once=at_once
+    )
     return sampler(prompts_of(MANY), group, 5)
 
 
@@ -42,10 +43,12 @@ def watched(monkeypatch):
     """How many rows each step had, and how many prompts came in the middle."""
     steps, came = [], []
     for way in (Grouped, Plain):
-        monkeypatch.setattr(way, "step", lambda self, tokens, step=way.step: steps.append(len(tokens)) or step(
-            self, tokens))
-    monkeypatch.setattr(Grouped, "admit", lambda self, prompts, admit=Grouped.admit: came.append(len(prompts)) or admit(
-        self, prompts))
+        monkeypatch.setattr(
+            way, "step", lambda self, tokens, step=way.step: steps.append(len(tokens)) or step(self, tokens)
+        )
+    monkeypatch.setattr(
+        Grouped, "admit", lambda self, prompts, admit=Grouped.admit: came.append(len(prompts)) or admit(self, prompts)
+    )
     return steps, came
 
 
@@ -63,8 +66,9 @@ def test_those_that_come_later_write_the_same(name, text, watched):
         assert sum(came) > 1
 
 
-@pytest.mark.parametrize("rules", [
-    {"temperature": 0.0}, {"temperature": 1.3, "truncation": Truncation(top_k=6, top_p=0.9)}])
+@pytest.mark.parametrize(
+    "rules", [{"temperature": 0.0}, {"temperature": 1.3, "truncation": Truncation(top_k=6, top_p=0.9)}]
+)
 def test_so_do_the_greedy_and_the_truncated(llama, rules, watched):
     expected = draw(llama, None, **rules)
     assert_same(draw(llama, 8, **rules), expected)
@@ -185,15 +189,32 @@ def test_vllm_lets_in_by_itself():
 
 def test_a_run_writes_its_rollouts_so_and_its_plan_counts_less(tmp_path, monkeypatch):
     """The embedded model, eight prompts with four answers each at every step, eight answers at once."""
-    words = ("algo=grpo", "algo.group_size=4", "rl.rollouts_per_step=32", "rl.steps=1", "sft.enabled=false",
-             "data.validation_rows=1", "data.test_rows=1", f"output_dir={tmp_path}")
+    words = (
+        "algo=grpo",
+        "algo.group_size=4",
+        "rl.rollouts_per_step=32",
+        "rl.steps=1",
+        "sft.enabled=false",
+        "data.validation_rows=1",
+        "data.test_rows=1",
+        f"output_dir={tmp_path}",
+    )
     asked, draw = [], Sampler.__call__
-    monkeypatch.setattr(Sampler, "__call__", lambda self, prompts, group_size, seed: asked.append(
-        (self.rollouts_at_once, len(prompts) * group_size)) or draw(self, prompts, group_size, seed))
+    monkeypatch.setattr(
+        Sampler,
+        "__call__",
+        lambda self, prompts, group_size, seed: (
+            asked.append((self.rollouts_at_once, len(prompts) * group_size)) or draw(self, prompts, group_size, seed)
+        ),
+    )
     folder = run_small(tmp_path, *words, "hardware.rollouts_at_once=8")
     assert numbers(folder)
     assert set(asked) == {(8, 32), (None, 1)}
-    caches = [Plan(resolve(config(*SMALL, *words, f"hardware.rollouts_at_once={at_once}"))).expected.memory()[-1]
-              .moments["sampling"]["KV cache"] for at_once in ("null", 8, 1)]
+    caches = [
+        Plan(resolve(config(*SMALL, *words, f"hardware.rollouts_at_once={at_once}")))
+        .expected.memory()[-1]
+        .moments["sampling"]["KV cache"]
+        for at_once in ("null", 8, 1)
+    ]
     assert caches == sorted(caches, reverse=True)
     assert caches[2] < caches[1] < caches[0] / 2

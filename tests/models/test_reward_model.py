@@ -58,9 +58,11 @@ def test_padding_has_no_part_in_it(pad):
     alone = [model(batch([p], [r], pad)) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     close(torch.cat(alone), expected)
     wide = Sequences(
-        prompts=torch.nn.functional.pad(rows.prompts, (5, 0), value=9), prompt_lengths=rows.prompt_lengths,
+        prompts=torch.nn.functional.pad(rows.prompts, (5, 0), value=9),
+        prompt_lengths=rows.prompt_lengths,
         responses=torch.nn.functional.pad(torch.where(rows.mask, rows.responses, 13), (0, 7), value=EOS),
-        mask=torch.nn.functional.pad(rows.mask, (0, 7)))
+        mask=torch.nn.functional.pad(rows.mask, (0, 7)),
+    )
     close(model(wide), expected)
 
 
@@ -100,6 +102,7 @@ def test_scores_have_a_gradient_and_training_leaves_them_as_they_are(small):
 
 # --- where it begins ----------------------------------------------------------------------------------------------
 
+
 def begin(folder=None, seed=0, source=None, lora=None, texts=()):
     source = source or Pretrained(name="any", path=str(folder))
     return untrained(source, texts=texts, start=None, lora=lora, device="cpu", seed=seed)
@@ -131,11 +134,13 @@ def test_it_can_begin_with_the_embedded_model():
 
 def test_a_new_adapter_on_an_sft_model_of_all_weights_is_refused(checkpoint):
     with pytest.raises(UserError, match=r"reward_model\.lora=null"):
-        untrained(Pretrained(name="any", path=str(checkpoint)), texts=(), start=checkpoint, lora=Lora(), device="cpu",
-                  seed=0)
+        untrained(
+            Pretrained(name="any", path=str(checkpoint)), texts=(), start=checkpoint, lora=Lora(), device="cpu", seed=0
+        )
 
 
 # --- all weights, saved and loaded --------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def saved(tmp_path, checkpoint):
@@ -224,12 +229,16 @@ def test_a_model_with_rules_of_its_own_is_refused(text):
 
 # --- adapters -----------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module", params=[PAD, EOS], ids=["pad", "pad is eos"])
 def gemma(request, tmp_path_factory):
     """A small Gemma on disk, its widths multiples of 64 as 4-bit blocks are."""
     text = make_text(pad_is_eos=request.param == EOS)
-    config = GemmaConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 64, "pad_token_id": request.param},
-                         num_key_value_heads=2, head_dim=16)
+    config = GemmaConfig(
+        **SIZES | {"hidden_size": 64, "intermediate_size": 64, "pad_token_id": request.param},
+        num_key_value_heads=2,
+        head_dim=16,
+    )
     folder = tmp_path_factory.mktemp("gemma")
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -318,15 +327,24 @@ def test_without_an_sft_model_one_adapter_is_enough(gemma, tmp_path):
 
 # --- a tokenizer of its own -----------------------------------------------------------------------------------------
 
+
 def rollouts(text, answers, cut):
     rows = tuple({"id": i, "prompt": p} for i, p in enumerate(("1 + 2", "say 3")))
     ended = [text.completion(a) for a in answers]
-    both = sequences([text.prompt(r["prompt"]) for r in rows],
-                     [t[:-1] if c else t for t, c in zip(ended, cut, strict=True)], text.pad)
+    both = sequences(
+        [text.prompt(r["prompt"]) for r in rows],
+        [t[:-1] if c else t for t, c in zip(ended, cut, strict=True)],
+        text.pad,
+    )
     n = len(both)
     return both.widen(
-        Rollouts, group=torch.arange(n), logprobs=torch.zeros(both.mask.shape), truncated=torch.tensor(cut),
-        texts=tuple(answers), rows=rows)
+        Rollouts,
+        group=torch.arange(n),
+        logprobs=torch.zeros(both.mask.shape),
+        truncated=torch.tensor(cut),
+        texts=tuple(answers),
+        rows=rows,
+    )
 
 
 def test_a_policy_with_another_tokenizer_is_read_as_text():
@@ -343,6 +361,7 @@ def test_a_policy_with_another_tokenizer_is_read_as_text():
 
 
 # --- low precision --------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_beside_an_adapter_in_low_precision_the_head_stays_exact(gemma, tmp_path, quantization):

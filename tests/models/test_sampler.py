@@ -41,8 +41,14 @@ def test_temperature_zero_is_the_greedy_loop_of_transformers(policy):
     prompts = prompts_of()
     seen = torch.arange(prompts.tokens.shape[1])[None] >= (prompts.tokens.shape[1] - prompts.lengths)[:, None]
     written = policy.model.generate(
-        prompts.tokens, attention_mask=seen.long(), do_sample=False, max_new_tokens=LIMIT, eos_token_id=EOS,
-        pad_token_id=PAD, suppress_tokens=[PAD])[:, prompts.tokens.shape[1]:]
+        prompts.tokens,
+        attention_mask=seen.long(),
+        do_sample=False,
+        max_new_tokens=LIMIT,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        suppress_tokens=[PAD],
+    )[:, prompts.tokens.shape[1] :]
     rollouts = draw(policy, group=1, temperature=0.0)
     expected = [row[: row.index(EOS) + 1] if EOS in row else row for row in written.tolist()]
     assert answers(rollouts) == expected
@@ -188,8 +194,15 @@ def test_layers_that_forget_go_the_plain_way(name, text):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_attention_that_is_not_ours_goes_the_plain_way(text, dtype):
     bloom = BloomConfig(vocab_size=16, hidden_size=32, n_layer=2, n_head=4, pad_token_id=PAD, eos_token_id=EOS)
-    sinks = GptOssConfig(**SIZES, head_dim=8, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1,
-                         sliding_window=64, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    sinks = GptOssConfig(
+        **SIZES,
+        head_dim=8,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        sliding_window=64,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )
     for config in (bloom, sinks):
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -29,8 +29,9 @@ def drawn(vocabulary=VOCABULARY, tokens=TOKENS, *, bias=False, onednn=False, dty
 
 def whole(hidden, head, tokens, never, temperature):
     """As it is written in a book, in float64."""
-    logits = functional.linear(hidden.double(), head.layer.weight.double(),
-                               None if head.layer.bias is None else head.layer.bias.double())
+    logits = functional.linear(
+        hidden.double(), head.layer.weight.double(), None if head.layer.bias is None else head.layer.bias.double()
+    )
     logits = logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
     logp = (logits / temperature).index_fill(1, torch.tensor(never, dtype=torch.long), -1e9).log_softmax(-1)
     return logp.gather(1, tokens[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
@@ -39,8 +40,9 @@ def whole(hidden, head, tokens, never, temperature):
 def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0, 0.5), close=1e-5):
     """Values and gradients, with so much of the loss hanging on the log-probabilities and on the entropy."""
     with torch.no_grad():
-        before = token_logprobs(hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never,
-                                tile=tile)
+        before = token_logprobs(
+            hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never, tile=tile
+        )
     ours = token_logprobs(hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never, tile=tile)
     assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
     inputs = [tensor for tensor in (hidden, *head.layer.parameters()) if tensor.requires_grad]
@@ -129,8 +131,9 @@ def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabular
     hidden, layer, wanted = drawn(vocabulary, tokens)
     layer.requires_grad_(learned)
     with Alive([hidden, wanted, layer.weight]) as alive:
-        logp, entropy = token_logprobs(hidden, wanted, ModelHead(layer), vocabulary=vocabulary, temperature=1.0,
-                                       never=(0,), tile=tile)
+        logp, entropy = token_logprobs(
+            hidden, wanted, ModelHead(layer), vocabulary=vocabulary, temperature=1.0, never=(0,), tile=tile
+        )
         (logp + entropy).sum().backward()
     of_hidden, of_weight = 3 * hidden.nbytes, 2 * layer.weight.nbytes * learned
     assert alive.peak < 3.5 * 4 * tile + of_hidden + of_weight
@@ -144,7 +147,7 @@ def test_backward_adds_to_the_gradient_and_leaves_it_to_the_engine_where_somebod
     def loss():
         return token_logprobs(hidden, tokens, head, **options)[0].sum()
 
-    found, = torch.autograd.grad(loss(), [layer.weight])
+    (found,) = torch.autograd.grad(loss(), [layer.weight])
     assert layer.weight.grad is None
     loss().backward(inputs=[hidden])
     assert layer.weight.grad is None
@@ -164,8 +167,15 @@ def test_a_head_that_is_also_the_embedding_has_one_matrix_more_than_its_gradient
     table = layer.weight
 
     def learn():
-        logp, entropy = token_logprobs(functional.embedding(tokens, table) * 2, tokens, ModelHead(layer),
-                                       vocabulary=vocabulary, temperature=1.0, never=(0,), tile=tile)
+        logp, entropy = token_logprobs(
+            functional.embedding(tokens, table) * 2,
+            tokens,
+            ModelHead(layer),
+            vocabulary=vocabulary,
+            temperature=1.0,
+            never=(0,),
+            tile=tile,
+        )
         (logp + entropy).sum().backward()
 
     if before:

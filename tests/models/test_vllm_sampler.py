@@ -31,11 +31,25 @@ from alignbench.models.vllm_sampler import VLLMSampler, _seeds
 
 LIMIT, TEMPERATURE = 12, 0.8
 ROOT, ELSEWHERE = Path(__file__).parents[2], os.environ.get("ALIGNBENCH_VLLM_PYTHON")
-SHAPE = {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 64,
-         "query_pre_attn_scalar": 64, "initializer_range": 0.1}
+SHAPE = {
+    "hidden_size": 128,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "query_pre_attn_scalar": 64,
+    "initializer_range": 0.1,
+}
 """Heads of a size that vLLM has attention for on a CPU."""
-HOUSE = ("hardware=cpu", "hardware.sampler=vllm", "hardware.sampler_cache_gib=0.1", "model.heads=2", "model.hidden=64",
-         "rl.max_prompt_tokens=64", "reward=brevity")  # by which answers of a model that knows nothing differ, too
+HOUSE = (
+    "hardware=cpu",
+    "hardware.sampler=vllm",
+    "hardware.sampler_cache_gib=0.1",
+    "model.heads=2",
+    "model.hidden=64",
+    "rl.max_prompt_tokens=64",
+    "reward=brevity",
+)  # by which answers of a model that knows nothing differ, too
+
 
 @pytest.fixture(autouse=True)
 def engines_end_with_their_test():
@@ -59,8 +73,15 @@ def make_policy(name: str, *, adapted: bool, tied: bool) -> CausalPolicy:
 
 
 def writer(policy, *, temperature=TEMPERATURE, truncation=None, limit=LIMIT) -> VLLMSampler:
-    return VLLMSampler(policy=policy, max_prompt_tokens=16, max_new_tokens=limit, temperature=temperature,
-                       truncation=truncation, cache_gib=0.05, fingerprint=fingerprint)
+    return VLLMSampler(
+        policy=policy,
+        max_prompt_tokens=16,
+        max_new_tokens=limit,
+        temperature=temperature,
+        truncation=truncation,
+        cache_gib=0.05,
+        fingerprint=fingerprint,
+    )
 
 
 @torch.no_grad()
@@ -112,19 +133,29 @@ def test_a_seed_is_addressed_by_step_prompt_and_number():
     assert len(set(_seeds(7, [rows[0], rows[0]], 3))) == 6, "a prompt that comes twice is answered anew"
 
 
-@pytest.mark.parametrize(("key", "one", "other"), [
-    ("hardware", {"sampler": "own"}, {"sampler": "vllm"}), ("rl", {"importance_cap": None}, {"importance_cap": 2.0})])
+@pytest.mark.parametrize(
+    ("key", "one", "other"),
+    [("hardware", {"sampler": "own"}, {"sampler": "vllm"}), ("rl", {"importance_cap": None}, {"importance_cap": 2.0})],
+)
 def test_arms_that_are_sampled_or_weighed_unequally_are_not_compared(key, one, other):
     found, _ = differences([("ppo", {key: one}), ("grpo", {key: other})], ())
     assert [difference.allowed for difference in found] == [""]
     assert found[0].key == f"{key}.{next(iter(one))}"
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None or not ELSEWHERE,
-                    reason="vLLM is installed here, or ALIGNBENCH_VLLM_PYTHON names no Python that has it")
+@pytest.mark.skipif(
+    find_spec("vllm") is not None or not ELSEWHERE,
+    reason="vLLM is installed here, or ALIGNBENCH_VLLM_PYTHON names no Python that has it",
+)
 def test_where_vllm_is_they_pass():
-    done = subprocess.run([str(ELSEWHERE), "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], cwd=ROOT,
-                          capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [str(ELSEWHERE), "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
@@ -138,9 +169,17 @@ def test_nothing_of_it_is_imported_unless_it_writes():
 
 
 @with_vllm
-@pytest.mark.parametrize(("name", "adapted", "tied"), [
-    ("llama", True, True), ("llama", False, True), ("llama", False, False), ("qwen2", False, True),
-    ("gemma2", True, True), ("gemma2", False, True)])
+@pytest.mark.parametrize(
+    ("name", "adapted", "tied"),
+    [
+        ("llama", True, True),
+        ("llama", False, True),
+        ("llama", False, False),
+        ("qwen2", False, True),
+        ("gemma2", True, True),
+        ("gemma2", False, True),
+    ],
+)
 def test_it_writes_with_the_weights_of_now(name, adapted, tied):
     policy = make_policy(name, adapted=adapted, tied=tied)
     write, seen = writer(policy), []
@@ -176,9 +215,9 @@ def test_a_draw_depends_on_its_own_seed_alone():
     write = writer(policy)
     together = answers(write(prompts_of(), 3, 7))
     for number, prompt in enumerate(PROMPTS):
-        assert answers(write(prompts_of([prompt], [number]), 3, 7)) == together[3 * number: 3 * number + 3]
+        assert answers(write(prompts_of([prompt], [number]), 3, 7)) == together[3 * number : 3 * number + 3]
     larger = answers(write(prompts_of(), 5, 7))
-    assert [larger[5 * i: 5 * i + 3] for i in range(4)] == [together[3 * i: 3 * i + 3] for i in range(4)]
+    assert [larger[5 * i : 5 * i + 3] for i in range(4)] == [together[3 * i : 3 * i + 3] for i in range(4)]
     assert answers(write(prompts_of(), 3, 8)) != together
 
 

@@ -27,7 +27,8 @@ ROWS = [
 ]
 TEXTS = [row["prompt"] + row["chosen"] + row["rejected"] for row in ROWS]
 TRAINING = RewardModelTraining(
-    steps=40, batch_size=4, optimizer=AdamW(learning_rate=3e-3, warmup_steps=5), gate="error")
+    steps=40, batch_size=4, optimizer=AdamW(learning_rate=3e-3, warmup_steps=5), gate="error"
+)
 
 
 @pytest.fixture
@@ -41,8 +42,10 @@ def run(model, training=TRAINING, rows=ROWS, microbatch_size=64, **invariants):
 
 def turned(*which):
     """The rows, in these of them the worse answer called the better."""
-    return [row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in which else row
-            for i, row in enumerate(ROWS)]
+    return [
+        row | {"chosen": row["rejected"], "rejected": row["chosen"]} if i in which else row
+        for i, row in enumerate(ROWS)
+    ]
 
 
 def weights(model):
@@ -51,14 +54,24 @@ def weights(model):
 
 # --- kinds of models ----------------------------------------------------------------------------------------------
 
+
 def folder_of(model, pad_is_eos, folder):
     """A model of random weights on disk with a tokenizer that has, or has not, a padding token of its own."""
     tokenizer = tiny_tokenizer(TEXTS, 280)
     if pad_is_eos:
         tokenizer.pad_token = tokenizer.eos_token
-    sizes = {"vocab_size": 280, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
-             "num_attention_heads": 4, "max_position_embeddings": 40, "initializer_range": 0.1,
-             "bos_token_id": None, "eos_token_id": 1, "pad_token_id": tokenizer.pad_token_id}
+    sizes = {
+        "vocab_size": 280,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 40,
+        "initializer_range": 0.1,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         AutoModelForCausalLM.from_config(model(**sizes)).save_pretrained(folder)
@@ -103,6 +116,7 @@ def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_
 
 # --- learning -----------------------------------------------------------------------------------------------------
 
+
 def test_a_few_pairs_are_memorised(model):
     reports = run(model)
     assert len(reports) == 40
@@ -138,8 +152,10 @@ def test_pairs_in_pieces_give_the_same_model(model, microbatch_size):
 def test_what_is_shown_is_what_the_scores_say(model):
     pairs = replace(TRAINING, margin_scale=2.0).comparisons(ROWS, model.text).take(range(6))
     with torch.no_grad():
-        lists = [[model.text.prompt(r["prompt"]) for r in ROWS], *(
-            [model.text.completion(r[side]) for r in ROWS] for side in ("chosen", "rejected"))]
+        lists = [
+            [model.text.prompt(r["prompt"]) for r in ROWS],
+            *([model.text.completion(r[side]) for r in ROWS] for side in ("chosen", "rejected")),
+        ]
         chosen, rejected = (model(sequences(lists[0], lists[side], 0)) for side in (1, 2))
         shown = Preference(model).sums(pairs)
     lead = (chosen - rejected).double()
@@ -171,12 +187,13 @@ def test_weights_that_do_not_move_are_noticed(model):
 
 # --- pairs --------------------------------------------------------------------------------------------------------
 
+
 def test_pairs_are_tokenised_as_answers_are(model):
     pairs = TRAINING.comparisons(ROWS, model.text)
     batch = pairs.take([2, 0])
     text, both = model.text, batch.both
     for place, (number, side) in enumerate([(2, "chosen"), (0, "chosen"), (2, "rejected"), (0, "rejected")]):
-        prompt = both.prompts[place][-both.prompt_lengths[place]:].tolist()
+        prompt = both.prompts[place][-both.prompt_lengths[place] :].tolist()
         assert prompt == text.prompt(ROWS[number]["prompt"])
         assert both.responses[place][both.mask[place]].tolist() == text.completion(ROWS[number][side])
     assert batch.margin.tolist() == [0.0, 0.0]
@@ -198,7 +215,9 @@ def test_pairs_that_are_too_long_end_the_run_or_are_left_out_and_counted(model):
     kept = replace(TRAINING, too_long="drop").comparisons([*ROWS, long], model.text)
     assert (len(kept.tokens), len(kept.margins), kept.dropped) == (6, 6, 1)
     assert replace(TRAINING, too_long="drop").examine(model, [*ROWS, long], ROWS, 8)["dropped_pairs"] == {
-        "validation": 1, "test": 0}
+        "validation": 1,
+        "test": 0,
+    }
     first, second = run(model, replace(TRAINING, too_long="drop", steps=2), [*ROWS, long])
     assert first.warnings == ("1 of 7 pairs have more than 40 tokens: left out",)
     assert second.warnings == ()
@@ -218,6 +237,7 @@ def test_a_margin_that_is_asked_for_must_be_there(model):
 
 # --- the card -----------------------------------------------------------------------------------------------------
 
+
 def test_the_card_tells_what_the_scores_say(model):
     run(model, replace(TRAINING, steps=6))
     test = turned(4)
@@ -227,7 +247,7 @@ def test_the_card_tells_what_the_scores_say(model):
     assert card["accuracy"] == sum(right) / 6
     assert card["pairs"] == card["validation_pairs"] == 6
     assert [row[3] for row in card["accuracy_by_margin"]] == [1, 1, 1, 1, 2]
-    assert [row[:2] for row in card["accuracy_by_margin"]] == [(0, .5), (.5, 1), (1, 1.5), (1.5, 2), (2, None)]
+    assert [row[:2] for row in card["accuracy_by_margin"]] == [(0, 0.5), (0.5, 1), (1, 1.5), (1.5, 2), (2, None)]
     assert card["accuracy_by_margin"][-1][2] == sum(right[4:]) / 2
     assert sum(row[3] for row in card["accuracy_by_length"]) == 6
     longer = [len(model.text.completion(r["chosen"])) - len(model.text.completion(r["rejected"])) for r in test]
@@ -270,6 +290,7 @@ def test_the_gate_stops_warns_or_is_open():
 
 
 # --- scored as trained ----------------------------------------------------------------------------------------------
+
 
 def test_what_was_trained_scores_alike_after_loading_in_any_batch(model, tmp_path):
     run(model)

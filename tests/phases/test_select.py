@@ -47,13 +47,16 @@ def test_the_last_weights_are_kept_unless_a_mark_is_asked_for():
     assert chosen() == (None, 40.0, False)
 
 
-@pytest.mark.parametrize(("settings", "step", "within"), [
-    ({"select": "perplexity"}, 20, True),
-    ({"select": "perplexity", "max_kl": 1.0}, 30, True),  # of two equals the first
-    ({"select": "avg_reward"}, 40, True),
-    ({"select": "avg_reward", "max_kl": 0.6}, 10, True),
-    ({"select": "avg_reward", "max_kl": 0.1}, 10, False),  # none is near enough: the nearest
-])
+@pytest.mark.parametrize(
+    ("settings", "step", "within"),
+    [
+        ({"select": "perplexity"}, 20, True),
+        ({"select": "perplexity", "max_kl": 1.0}, 30, True),  # of two equals the first
+        ({"select": "avg_reward"}, 40, True),
+        ({"select": "avg_reward", "max_kl": 0.6}, 10, True),
+        ({"select": "avg_reward", "max_kl": 0.1}, 10, False),  # none is near enough: the nearest
+    ],
+)
 def test_first_the_bound_then_the_mark(settings, step, within):
     assert chosen(**settings) == (step, float(step), within)
 

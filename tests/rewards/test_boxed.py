@@ -26,10 +26,19 @@ def right(rollouts_for, response, reference, **knobs):
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
-        (r"\frac{1}{8}", r"\frac{1}{8}"), (r"\frac{1}{8}", r"\dfrac18"), (r"\frac{1}{8}", "0.125"),
-        (r"\frac{1}{8}", "1/8"), ("x+1", "1+x"), ("1000", "1,000"), ("[2,5)", "[2, 5)"),
-        (r"\sqrt{8}", r"2\sqrt{2}"), ("12", r"12^\circ"),
-        (r"\text{Tuesday}", "Tuesday"), ("10", r"10\%"), ("5", "x = 5"), ("145.0", "145"),
+        (r"\frac{1}{8}", r"\frac{1}{8}"),
+        (r"\frac{1}{8}", r"\dfrac18"),
+        (r"\frac{1}{8}", "0.125"),
+        (r"\frac{1}{8}", "1/8"),
+        ("x+1", "1+x"),
+        ("1000", "1,000"),
+        ("[2,5)", "[2, 5)"),
+        (r"\sqrt{8}", r"2\sqrt{2}"),
+        ("12", r"12^\circ"),
+        (r"\text{Tuesday}", "Tuesday"),
+        ("10", r"10\%"),
+        ("5", "x = 5"),
+        ("145.0", "145"),
     ],
 )
 def test_the_same_mathematics_is_right_in_any_form(rollouts_for, gold, answer):
@@ -41,9 +50,18 @@ def test_the_same_mathematics_is_right_in_any_form(rollouts_for, gold, answer):
     ("gold", "answer"),
     [
         (r"\frac{1}{8}", r"\frac{1}{4}"),  # the same up to the first closing brace
-        (r"\sqrt{2}", r"\sqrt{3}"), ("[2,5)", "(2,5)"), ("3", "-3"), ("2", "2 or 3"), ("2", "$2$ or $3$"),
-        ("2", "1=2=3"), ("2", r"\{2,3\}"), ("2", r"2 \text{ or } 3"), ("2", ""), ("2", "?"),
-        ("2", "x"), (r"\text{Tuesday}", "Monday"),
+        (r"\sqrt{2}", r"\sqrt{3}"),
+        ("[2,5)", "(2,5)"),
+        ("3", "-3"),
+        ("2", "2 or 3"),
+        ("2", "$2$ or $3$"),
+        ("2", "1=2=3"),
+        ("2", r"\{2,3\}"),
+        ("2", r"2 \text{ or } 3"),
+        ("2", ""),
+        ("2", "?"),
+        ("2", "x"),
+        (r"\text{Tuesday}", "Monday"),
     ],
 )
 def test_another_answer_is_wrong(rollouts_for, gold, answer):
@@ -91,8 +109,10 @@ def test_malformed_text_is_wrong_and_does_not_end_the_process():
 
 def test_answers_are_compared_from_any_thread():
     found = []
-    threads = [threading.Thread(target=lambda i=i: found.append(equivalence.verifier().same(str(i), f"{i}.0", 60)))
-               for i in range(4)]
+    threads = [
+        threading.Thread(target=lambda i=i: found.append(equivalence.verifier().same(str(i), f"{i}.0", 60)))
+        for i in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -28,9 +28,13 @@ def rollouts():
     lists = [[torch.randint(2, 200, (n,), generator=draw).tolist() for n in pair] for pair in lengths]
     both = sequences([p for p, _ in lists], [r for _, r in lists], 0)
     return both.widen(
-        Rollouts, group=torch.arange(1000) // 4, logprobs=torch.zeros(both.mask.shape),
-        truncated=torch.zeros(1000, dtype=torch.bool), texts=("?",) * 1000,
-        rows=tuple({"id": i, "prompt": "?"} for i in range(1000)))
+        Rollouts,
+        group=torch.arange(1000) // 4,
+        logprobs=torch.zeros(both.mask.shape),
+        truncated=torch.zeros(1000, dtype=torch.bool),
+        texts=("?",) * 1000,
+        rows=tuple({"id": i, "prompt": "?"} for i in range(1000)),
+    )
 
 
 def test_the_parts_keep_their_promises(model):

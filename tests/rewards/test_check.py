@@ -15,8 +15,14 @@ from alignbench.rewards.check import load, report, score
 
 LABELLED = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "example_model_solutions.jsonl"
 ROWS = [
-    {"prompt_id": f"p{i // 2}", "prompt": f"q{i // 2}", "response": f"5*{i}={5 * i}\n#### {5 * (i - i % 2)}",
-     "reference": str(5 * i), "correct": i % 2 == 0, "stratum": None}
+    {
+        "prompt_id": f"p{i // 2}",
+        "prompt": f"q{i // 2}",
+        "response": f"5*{i}={5 * i}\n#### {5 * (i - i % 2)}",
+        "reference": str(5 * i),
+        "correct": i % 2 == 0,
+        "stratum": None,
+    }
     for i in range(40)
 ]
 
@@ -66,8 +72,13 @@ def test_columns_are_named_and_labels_are_not_needed(file, capsys):
 
 
 def test_a_sum_put_together_on_the_command_line_is_scored(file, capsys):
-    out = told(capsys, "reward=weighted", "+reward@reward.parts.style.reward=steps", "+reward.parts.style.weight=0.5",
-               f"path={file()}")
+    out = told(
+        capsys,
+        "reward=weighted",
+        "+reward@reward.parts.style.reward=steps",
+        "+reward.parts.style.weight=0.5",
+        f"path={file()}",
+    )
     assert "  part/style               mean 0.0000\n" in out
     assert "  part/correct             mean 0.5000\n" in out
 
@@ -117,9 +128,15 @@ def test_the_published_weights_hardly_separate_labelled_solutions(file, option):
     for line in LABELLED.read_text().splitlines():
         row = json.loads(line)
         answers = [value for value in row.values() if isinstance(value, dict)]
-        rows += [{"prompt": row["question"], "reference": row["ground_truth"].replace("A: ", "#### "),
-                  "response": answer["solution"].replace("A: ", "#### "), "correct": answer["is_correct"]}
-                 for answer in answers]
+        rows += [
+            {
+                "prompt": row["question"],
+                "reference": row["ground_truth"].replace("A: ", "#### "),
+                "response": answer["solution"].replace("A: ", "#### "),
+                "correct": answer["is_correct"],
+            }
+            for answer in answers
+        ]
     responses = load(str(file(rows)), {})
     assert len(responses.rows) == 5276
     for name, expected in (("gsm8k_hybrid", "1.000"), ("gsm8k_hybrid_readme", "0.517"), ("math_heuristic", "0.614")):

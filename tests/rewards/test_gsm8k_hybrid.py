@@ -19,8 +19,18 @@ def one(rollouts_for, text, reference="15", **knobs):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        (FULL, {"correctness": 0.6, "length": 0.05, "indicators": 0.1, "steps": 0.1, "format": 0.1, "number": 0.025,
-                "calculation": 0.025}),
+        (
+            FULL,
+            {
+                "correctness": 0.6,
+                "length": 0.05,
+                "indicators": 0.1,
+                "steps": 0.1,
+                "format": 0.1,
+                "number": 0.025,
+                "calculation": 0.025,
+            },
+        ),
         (BARE, {"correctness": 0.6, "number": 0.025}),
         ("16", {"number": 0.025}),
         ("", {}),
@@ -67,8 +77,14 @@ def test_the_published_weights_hide_whether_the_answer_is_right(rollouts_for, op
 
 def test_where_the_number_is_read_decides_what_is_wrong_and_what_is_no_answer(rollouts_for):
     worth = {"wrong": -1.0, "no_answer": -2.0}
-    table = {("15", "flexible"): 0.6, ("15", "strict"): -2.0, ("#### 16", "strict"): -1.0, ("16", "flexible"): -1.0,
-             ("none", "flexible"): -2.0, ("#### 1,500", "strict"): -1.0}
+    table = {
+        ("15", "flexible"): 0.6,
+        ("15", "strict"): -2.0,
+        ("#### 16", "strict"): -1.0,
+        ("16", "flexible"): -1.0,
+        ("none", "flexible"): -2.0,
+        ("#### 1,500", "strict"): -1.0,
+    }
     for (text, mode), expected in table.items():
         scores = one(rollouts_for, text, mode=mode, **worth)
         assert scores.components["correctness"].item() == pytest.approx(expected), (text, mode)

@@ -17,8 +17,22 @@ GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [(0, 0.1), (2, 0.1), (3, 0.4), (4, 0.4), (5, 0.7), (6, 0.7), (7, 1.0), (10, 1.0), (15, 1.0), (16, 0.7), (20, 0.7),
-     (21, 0.4), (30, 0.4), (31, 0.1)],
+    [
+        (0, 0.1),
+        (2, 0.1),
+        (3, 0.4),
+        (4, 0.4),
+        (5, 0.7),
+        (6, 0.7),
+        (7, 1.0),
+        (10, 1.0),
+        (15, 1.0),
+        (16, 0.7),
+        (20, 0.7),
+        (21, 0.4),
+        (30, 0.4),
+        (31, 0.1),
+    ],
 )
 def test_length_is_compared_with_the_ten_words_of_the_reference(words, expected):
     assert math_heuristic.length("a " * words, "b " * 10) == expected
@@ -27,15 +41,26 @@ def test_length_is_compared_with_the_ten_words_of_the_reference(words, expected)
 
 @pytest.mark.parametrize(
     ("text", "kinds"),
-    [("", 0), ("P(A|B)", 1), ("P(A) = 1", 2), ("E[X] ≥ ∑ x", 3), (r"\frac{1}{2}", 1), ("λ^2", 2), ("2**3", 1),
-     ("√2", 1), (r"P(A) = \frac{1}{2} λ^2 √2", 4)],
+    [
+        ("", 0),
+        ("P(A|B)", 1),
+        ("P(A) = 1", 2),
+        ("E[X] ≥ ∑ x", 3),
+        (r"\frac{1}{2}", 1),
+        ("λ^2", 2),
+        ("2**3", 1),
+        ("√2", 1),
+        (r"P(A) = \frac{1}{2} λ^2 √2", 4),
+    ],
 )
 def test_each_kind_of_notation_counts_once_and_four_are_enough(text, kinds):
     assert math_heuristic.formulas(text) == kinds / 4
 
 
-@pytest.mark.parametrize("text", ["P(", "P(\n)", "(A) P", "P() E[", "x\n a P(b P(c\n P(d) ", "PP(A)", "E[P(]",
-                                  "E[\n]E[x]", ")P(", "P(\r)", "\nE[]"])
+@pytest.mark.parametrize(
+    "text",
+    ["P(", "P(\n)", "(A) P", "P() E[", "x\n a P(b P(c\n P(d) ", "PP(A)", "E[P(]", "E[\n]E[x]", ")P(", "P(\r)", "\nE[]"],
+)
 def test_a_bracket_must_be_closed_on_its_own_line(text):
     closed = [bool(re.search(kind, text)) for kind in (r"P\(.*?\)", r"E\[.*?\]")]
     assert [kind.search(text) is not None for kind in math_heuristic.FORMULAS[:2]] == closed
@@ -59,9 +84,17 @@ def test_concepts_are_the_long_words_both_have_among_those_either_has():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("", 0), ("It is a number", 0.3), ("it is defined as one", 0.3), ("this another", 0), ("the formula", 0.2),
-     ("for instance", 0.2), ("It is short. Yes. No.", 0), ("This is long enough. So this must be.", 0.3),
-     ("It is the equation. An example follows here.", 1.0)],
+    [
+        ("", 0),
+        ("It is a number", 0.3),
+        ("it is defined as one", 0.3),
+        ("this another", 0),
+        ("the formula", 0.2),
+        ("for instance", 0.2),
+        ("It is short. Yes. No.", 0),
+        ("This is long enough. So this must be.", 0.3),
+        ("It is the equation. An example follows here.", 1.0),
+    ],
 )
 def test_structure_is_the_sum_of_its_signs(text, expected):
     assert math_heuristic.structure(text) == pytest.approx(expected)

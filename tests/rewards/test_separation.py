@@ -1,6 +1,5 @@
 """The AUC by hand, and intervals that hold the truth as often as they say."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -20,16 +19,27 @@ def names(n):
 def of_a_step(rollouts_for):
     def make(scores, **components):
         rollouts = rollouts_for(names(len(scores)), [{"id": i} for i in names(len(scores))])
-        return rollouts.widen(Scored, scores=torch.tensor(scores, dtype=torch.float32), components=components,
-                              old_logprobs=rollouts.logprobs, ref_logprobs=rollouts.logprobs)
+        return rollouts.widen(
+            Scored,
+            scores=torch.tensor(scores, dtype=torch.float32),
+            components=components,
+            old_logprobs=rollouts.logprobs,
+            ref_logprobs=rollouts.logprobs,
+        )
 
     return make
 
 
 @pytest.mark.parametrize(
     ("scores", "right", "auc"),
-    [([1, 2], [0, 1], 1.0), ([2, 1], [0, 1], 0.0), ([1, 1], [0, 1], 0.5), ([1, 2, 3, 4], [0, 1, 0, 1], 0.75),
-     ([1, 2, 2, 3], [0, 0, 1, 1], 0.875), ([5, 1, 2, 2, 0], [1, 1, 0, 0, 0], 4 / 6)],
+    [
+        ([1, 2], [0, 1], 1.0),
+        ([2, 1], [0, 1], 0.0),
+        ([1, 1], [0, 1], 0.5),
+        ([1, 2, 3, 4], [0, 1, 0, 1], 0.75),
+        ([1, 2, 2, 3], [0, 0, 1, 1], 0.875),
+        ([5, 1, 2, 2, 0], [1, 1, 0, 0, 0], 4 / 6),
+    ],
 )
 def test_the_auc_is_the_share_of_pairs_in_the_right_order(of_a_step, scores, right, auc):
     found = separation(scores, [bool(r) for r in right], names(len(scores)))

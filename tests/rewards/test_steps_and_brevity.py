@@ -11,8 +11,16 @@ WORK = "5 * 4 = 20 eggs\n20-5=$15"
 
 @pytest.mark.parametrize(
     ("text", "calculations", "any_sign"),
-    [(WORK, 1, 1), ("5 * 4 = 20", 0, 1), ("x = 5", 0, 1), ("First, guess.", 0, 1), ("Step 1", 0, 1),
-     ("let's see", 0, 1), ("it is 5", 0, 0), ("", 0, 0)],
+    [
+        (WORK, 1, 1),
+        ("5 * 4 = 20", 0, 1),
+        ("x = 5", 0, 1),
+        ("First, guess.", 0, 1),
+        ("Step 1", 0, 1),
+        ("let's see", 0, 1),
+        ("it is 5", 0, 0),
+        ("", 0, 0),
+    ],
 )
 def test_steps_are_lines_with_a_calculation_or_any_sign_of_them(rollouts_for, text, calculations, any_sign):
     rollouts = rollouts_for([text], [{"id": "r", "prompt": "?"}])
@@ -22,7 +30,8 @@ def test_steps_are_lines_with_a_calculation_or_any_sign_of_them(rollouts_for, te
 
 
 @pytest.mark.parametrize(
-    ("characters", "expected"), [(0, 0), (50, 0.5), (100, 1), (1000, 1), (1100, 0.9), (3000, -1.0)])
+    ("characters", "expected"), [(0, 0), (50, 0.5), (100, 1), (1000, 1), (1100, 0.9), (3000, -1.0)]
+)
 def test_brevity_is_lost_in_proportion(rollouts_for, characters, expected):
     rollouts = rollouts_for(["x" * characters], [{"id": "r", "prompt": "?"}])
     assert Brevity()(rollouts).total.tolist() == [pytest.approx(expected)]

@@ -40,8 +40,12 @@ def test_the_score_is_the_sum_of_weight_times_score(rollouts_for, written):
     torch.testing.assert_close(scores.total, torch.tensor([1 - 0.7, 0 - 0.8, 0 - 0.7]))
     told = {name: part.tolist() for name, part in scores.components.items()}
     assert told == {
-        "part/right": [1, 0, 0], "part/short": pytest.approx([-0.7, -0.8, -0.7]), "part/short/length": [7, 8, 7],
-        "correct_strict": [1, 0, 0], "correct_flexible": [1, 1, 0]}
+        "part/right": [1, 0, 0],
+        "part/short": pytest.approx([-0.7, -0.8, -0.7]),
+        "part/short/length": [7, 8, 7],
+        "correct_strict": [1, 0, 0],
+        "correct_flexible": [1, 1, 0],
+    }
     assert isinstance(reward, Scorer)
 
 

@@ -27,8 +27,9 @@ def test_a_disk_that_fills_while_the_database_is_made_leaves_none_and_costs_noth
     monkeypatch.setattr("alignbench.store.tracker.FarRun", MLflowRun)  # in this process, whose disk it is that fills
     run_dir, deadline = tmp_path / "runs" / "one", time.monotonic() + 60
     with at_most(300_000):
-        tracker = Tracker.open(run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"},
-                               params={}, resume_after=None)
+        tracker = Tracker.open(
+            run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"}, params={}, resume_after=None
+        )
         tracker.record("rl", 0, {"x": 1.0})
         while not caplog.text and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -49,8 +50,9 @@ def test_a_process_that_is_killed_while_it_makes_the_database_leaves_it_to_the_n
     maker.wait()
     assert not (tmp_path / "mlflow.db").exists()
     run_dir = tmp_path / "runs" / "one"
-    with Tracker.open(run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"}, params={},
-                      resume_after=None) as tracker:
+    with Tracker.open(
+        run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"}, params={}, resume_after=None
+    ) as tracker:
         tracker.record("rl", 0, {"x": 1.0})
     assert told(tmp_path, run_dir) == [(0, 1.0)]
     assert not (tmp_path / ".mlflow.db.part").exists()

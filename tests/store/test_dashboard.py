@@ -36,8 +36,15 @@ DRAWN = """JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].slic
 def train(outputs: Path, study: str, method: str, seed: int, uri: str | None = None) -> None:
     """What a run writes down, in short."""
     tags = {"study": study, "method": method, "seed": str(seed), "phase": "rl", "model": "tiny"}
-    with Tracker.open(outputs / "runs" / study / f"{method}-{seed}", uri=uri, output_dir=outputs, tags=tags,
-                      run_name=f"{method}-{seed}", params={}, resume_after=None) as tracker:
+    with Tracker.open(
+        outputs / "runs" / study / f"{method}-{seed}",
+        uri=uri,
+        output_dir=outputs,
+        tags=tags,
+        run_name=f"{method}-{seed}",
+        params={},
+        resume_after=None,
+    ) as tracker:
         for step in range(6):
             height = step * (1.0 if method == "ppo" else 2.0) + seed
             tracker.record("rl", step, {"eval/gold": height, "eval/kl": height / 9, "budget/tokens": 10.0 * step})
@@ -84,8 +91,17 @@ def test_the_addresses_of_all_studies_the_newest_first(outputs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "known"),
-    [("3.5.0", True), ("3.17.2", True), ("3.18.0rc1", True), ("3.19.0", False), ("3.4.9", False), ("4.0.0", False),
-     ("2.17.2", False), ("at http://127.0.0.1:9", False), ("", False)],
+    [
+        ("3.5.0", True),
+        ("3.17.2", True),
+        ("3.18.0rc1", True),
+        ("3.19.0", False),
+        ("3.4.9", False),
+        ("4.0.0", False),
+        ("2.17.2", False),
+        ("at http://127.0.0.1:9", False),
+        ("", False),
+    ],
 )
 def test_which_versions_are_known(version: str, known: bool) -> None:
     assert dashboard.is_known(version) is known
@@ -111,9 +127,18 @@ def test_every_word_of_the_view_is_one_that_the_installed_mlflow_knows() -> None
     state = dashboard.STATE
     scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js").glob("*.js")
     ui = "".join(script.read_text(encoding="utf-8") for script in scripts)
-    words = ["mlflow.sharedViewState", "viewStateShareKey", "compareRunsMode", "deflate;", "SHOW_ALL", *state,
-             *state["groupBy"], *state["globalLineChartConfig"], *state["compareRunSections"][0],
-             *state["compareRunCharts"][0]]
+    words = [
+        "mlflow.sharedViewState",
+        "viewStateShareKey",
+        "compareRunsMode",
+        "deflate;",
+        "SHOW_ALL",
+        *state,
+        *state["groupBy"],
+        *state["globalLineChartConfig"],
+        *state["compareRunSections"][0],
+        *state["compareRunCharts"][0],
+    ]
     assert [word for word in words if word not in ui] == []
 
 
@@ -123,11 +148,28 @@ def server(outputs: Path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{outputs}/mlflow.db",
-               "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{outputs}/mlflow.db",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **quiet},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

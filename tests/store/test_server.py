@@ -26,11 +26,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
 
-@pytest.mark.parametrize("database", [
-    pytest.param(None, id="sqlite"),
-    pytest.param(POSTGRES, id="postgresql",
-                 marks=pytest.mark.skipif(POSTGRES is None, reason="ALIGNBENCH_POSTGRES names no database")),
-])
+@pytest.mark.parametrize(
+    "database",
+    [
+        pytest.param(None, id="sqlite"),
+        pytest.param(
+            POSTGRES,
+            id="postgresql",
+            marks=pytest.mark.skipif(POSTGRES is None, reason="ALIGNBENCH_POSTGRES names no database"),
+        ),
+    ],
+)
 def test_a_server_that_is_killed_and_comes_back_knows_everything_once(tmp_path: Path, database: str | None) -> None:
     late, later = tmp_path / "runs" / "late", tmp_path / "runs" / "later"
     with Server(tmp_path, database) as server:
@@ -53,8 +59,16 @@ def test_a_server_that_is_killed_and_comes_back_knows_everything_once(tmp_path: 
 
 
 def opened(run_dir: Path, server: Server) -> Tracker:
-    return Tracker.open(run_dir, uri=server.uri, output_dir=run_dir.parents[1], run_name=run_dir.name,
-                        tags={"phase": "rl"}, params={"a": 1}, batch=1, resume_after=None)
+    return Tracker.open(
+        run_dir,
+        uri=server.uri,
+        output_dir=run_dir.parents[1],
+        run_name=run_dir.name,
+        tags={"phase": "rl"},
+        params={"a": 1},
+        batch=1,
+        resume_after=None,
+    )
 
 
 def written(run_dir: Path) -> Counter:

@@ -26,8 +26,14 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(run_dir: Path, outputs: Path, **others: object) -> Tracker:
-    return Tracker.open(run_dir, output_dir=outputs, run_name=run_dir.name, tags={"phase": "rl"}, params={},
-                        **{"uri": None, "resume_after": None, **others})
+    return Tracker.open(
+        run_dir,
+        output_dir=outputs,
+        run_name=run_dir.name,
+        tags={"phase": "rl"},
+        params={},
+        **{"uri": None, "resume_after": None, **others},
+    )
 
 
 def test_a_run_that_died_is_marked_interrupted_and_one_that_lives_is_left_alone(tmp_path: Path) -> None:
