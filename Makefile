@@ -31,23 +31,19 @@ train-grpo: .venv/.runtime ## reinforcement learning from that SFT model; the sa
 	$(ONE_RUN) $(WORDS)
 
 evaluate: .venv/.runtime ## the report on what was trained: SFT, and each method after it
-	$(BIN)/python -m analysis study=$(STUDY) output_dir=$(OUTPUTS) baseline=sft
+	$(BIN)/python -m alignbench report study=$(STUDY) output_dir=$(OUTPUTS) baseline=sft
 
 test: .venv/.dev ## all tests (ARGS="-k ppo" for some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: .venv/.dev ## style, types and who may import whom
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 ui: .venv/.runtime ## MLflow on 127.0.0.1:5000, with a prepared dashboard
-	@test -f $(OUTPUTS)/mlflow.db || { echo "$(OUTPUTS)/mlflow.db is not there yet: run a study first (make study)"; exit 2; }
-	@echo "MLflow on http://127.0.0.1:5000 in about ten seconds, until Ctrl-C. Charts and report of each study:"
-	@$(BIN)/python -c "from alignbench.store.backend import dashboards; \
-	  print(*dashboards('sqlite:///$(OUTPUTS)/mlflow.db', 'http://127.0.0.1:5000'), sep='\n', flush=True)"
-	@MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow server \
-	  --backend-store-uri sqlite:///$(OUTPUTS)/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+	$(BIN)/python -m alignbench ui output_dir=$(OUTPUTS)
 
 build: ## an image to run in (DEVICE=cuda for a GPU, ENGINE=podman for another engine)
 	$(ENGINE) build --build-arg BASE=$(BASE) --build-arg DEVICE=$(DEVICE) -t $(IMAGE) .

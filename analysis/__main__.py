@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignbench.core.cli_args import key_values, typed
 from alignbench.core.errors import UserError
-from alignbench.core.words import key_values, typed
 
 KEYS = ("study", "baseline", "output_dir", "tracking_uri", "metric", "margin", "judge")
 JUDGES = ("judge.", "second.")
@@ -74,12 +74,12 @@ def _tell(text: str) -> None:
 
 
 def _report(words: dict[str, str]) -> int:
-    from .cards import tell_cards
-    from .declared import Options
     from .findings import find  # heavy: not needed for --help or a mistyped word
-    from .publish import publish
-    from .report import write_report
-    from .terminal import print_summary
+    from .report.mlflow_upload import publish
+    from .report.model_cards import tell_cards
+    from .report.terminal import print_summary
+    from .report.write import write_report
+    from .study.options import Options
 
     options = Options(
         study=words["study"],

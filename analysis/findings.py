@@ -3,32 +3,32 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignbench.core import record
+from alignbench.core import metric_names
 
-from .answers import Change, changes
-from .arms import Arm, arm_of, no_number
-from .cautions import Caution, cautions
-from .compare import Comparison, compare, compare_all
-from .costs import Cost, costs
-from .declared import Declared, Options, declare
-from .fairness import Fairness, judge_fairness
-from .judge.asked import judgement_of
+from .comparison.compare import Comparison, compare, compare_all
+from .comparison.costs import Cost, costs
+from .comparison.paired_design import Pairing, settle_pairing
+from .comparison.sensitivity import WhatIf, what_if
+from .comparison.stage_costs import PhaseCost, phase_costs
+from .comparison.strata import PREFIX, Stratum, strata
+from .comparison.variance import ByPrompt, by_prompt
+from .comparison.verdict import State, Verdict, decide, pair_state
 from .judge.judgement import Judgement
+from .judge.resolve import judgement_of
 from .judge.session import Say
-from .judge.words import warnings
-from .limits import pairing_cautions, prompt_cautions
-from .load import Study, load_study
-from .metrics import Metric, listed, metric_named
-from .overoptimization import OverOptimization, over_optimization
-from .pairing import Pairing, settle_pairing
-from .phases import PhaseCost, phase_costs
-from .prompts import ByPrompt, by_prompt
-from .reward_hacking import signs
-from .reward_model import RewardModel, reward_models
-from .samples import Samples, pick_samples
-from .strata import PREFIX, Stratum, strata
-from .verdict import State, Verdict, decide, pair_state
-from .what_if import WhatIf, what_if
+from .judge.text import warnings
+from .study.answers import Change, changes
+from .study.load import Study, load_study
+from .study.methods import Arm, arm_of, no_number
+from .study.metrics import Metric, listed, metric_named
+from .study.options import Declared, Options, declare
+from .study.samples import Samples, pick_samples
+from .validity.fairness import Fairness, judge_fairness
+from .validity.overoptimization import OverOptimization, over_optimization
+from .validity.reward_hacking import signs
+from .validity.reward_model import RewardModel, reward_models
+from .validity.scope import pairing_cautions, prompt_cautions
+from .validity.warnings import Caution, cautions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +181,11 @@ def secondary_metrics(study: Study, headline: str) -> list[str]:
     """Final metrics beside the headline, known ones first."""
     there = {name for run in study.runs for name in run.metrics if name.startswith("final/")}
     there = {name for name in there if not name.startswith(("final/start_", PREFIX)) and name != headline}
-    known = [name for name in record.FINAL if name in there]
+    known = [name for name in metric_names.FINAL if name in there]
     return [
-        *sorted(name for name in there if name.startswith(record.PASS_AT)),
+        *sorted(name for name in there if name.startswith(metric_names.PASS_AT)),
         *known,
-        *sorted(name for name in there if name not in known and not name.startswith(record.PASS_AT)),
+        *sorted(name for name in there if name not in known and not name.startswith(metric_names.PASS_AT)),
     ]
 
 

@@ -15,14 +15,14 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from alignbench.core.errors import UserError
-from alignbench.core.judging import Judge
+from alignbench.core.judge_settings import Judge
 
-from .judge import endpoint, shutdown
-from .judge.choose import Panel, declared, with_second
-from .judge.game import Game
+from .judge import endpoint, model_retirement
 from .judge.pairs import Pair, place
+from .judge.panel import Panel, declared, with_second
 from .judge.prompt import ORDERS, Template
-from .judge.purse import CHARACTERS_PER_TOKEN, expected_price
+from .judge.spending_limit import CHARACTERS_PER_TOKEN, expected_price
+from .judge.trial import Game
 from .statistics.power import minimum_detectable_d, minimum_detectable_d_z
 
 SAMPLED = 100
@@ -57,7 +57,7 @@ def answer(question: Question, today: date) -> dict[str, Any]:
     panel = _attempt(lambda: _panel(question.judge), problems)
     judges = [judge for judge in ((panel.judge, panel.second) if panel else ()) if judge]
     for judge in judges:
-        _attempt(partial(shutdown.refuse_if_gone, judge, None, today), problems)
+        _attempt(partial(model_retirement.refuse_if_gone, judge, None, today), problems)
         if judge.mode == "ask":
             _attempt(partial(endpoint.key, judge), problems)
     if any(judge.mode == "ask" for judge in judges) and find_spec("openai") is None:

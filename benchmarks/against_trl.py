@@ -17,17 +17,17 @@ from statistics import median
 from textwrap import fill
 from typing import Any
 
-from benchmarks.contest import CLIP, HELD_OUT, KL, LEARNING_RATE, SETTINGS, Setting, environment, make_model
-from benchmarks.contest_rollouts import ENDING, NEW_TOKENS, PROMPTS
+from benchmarks.trl_rollouts import ENDING, NEW_TOKENS, PROMPTS
+from benchmarks.trl_setting import CLIP, HELD_OUT, KL, LEARNING_RATE, SETTINGS, Setting, environment, make_model
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "outputs" / "benchmarks"
 TRL = "1.16.0"
 OURS, AS_IT_COMES, TRL_SIDE = "alignbench", "as it comes", "TRL"
 SIDES = {
-    OURS: ("benchmarks.contest_ours", "rescored"),
-    AS_IT_COMES: ("benchmarks.contest_ours", "auto"),
-    TRL_SIDE: ("benchmarks.contest_trl",),
+    OURS: ("benchmarks.trl_ours", "rescored"),
+    AS_IT_COMES: ("benchmarks.trl_ours", "auto"),
+    TRL_SIDE: ("benchmarks.trl_theirs",),
 }
 """Name -> module, and the words it is started with after setting and folder."""
 MIB = 1 << 20
@@ -204,7 +204,7 @@ attention over all answers and small calls of torch, which both sides need.
 
 def say(text: str) -> None:
     """A line on the screen at once."""
-    print(text, flush=True)  # noqa: T201  this is its purpose
+    print(text, flush=True)
 
 
 def filled(text: str) -> str:
@@ -242,7 +242,7 @@ def main(given: argparse.Namespace) -> None:
     if given.only != "steps":
         counted = " and ".join(f"{count} prompts for {name}" for name, count in PROMPTS.items())
         intro = filled(ROLLOUTS.format(new_tokens=NEW_TOKENS, ending=ENDING, prompts=counted))
-        found = run("benchmarks.contest_rollouts", given.rounds, *folders.values(), setting=SETTINGS["30M"])
+        found = run("benchmarks.trl_rollouts", given.rounds, *folders.values(), setting=SETTINGS["30M"])
         chapters += [intro, of_rollouts(found)]
         say(chapters[-1])
     if given.only != "rollouts":

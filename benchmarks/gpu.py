@@ -27,18 +27,17 @@ import torch
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.errors import UserError
-from alignbench.engine.invariants import Invariants
+from alignbench.engine.checks import Invariants
+from alignbench.generation.sampler import Sampler
+from alignbench.generation.shared_prefix_decoding import can_group
+from alignbench.kernels.hardware import Hardware, resident
 from alignbench.models import critic as critics
-from alignbench.models.grouped import can_group
-from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.memory import resident
-from alignbench.models.sampler import Sampler
 from alignbench.models.tiny import tiny_tokenizer
-from benchmarks.floor import floors
 from benchmarks.gpu_page import Alone, Found, say, tell, write
-from benchmarks.load import Clocked, Endless, Load, loop, wait
+from benchmarks.lower_bound import floors
 from benchmarks.memory import GEMMA_2B, Meter
+from benchmarks.workload import Clocked, Endless, Load, loop, wait
 
 QWEN = {
     "model_type": "qwen2",

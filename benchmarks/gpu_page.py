@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.floor import Least
-from benchmarks.load import PARTS, Load, Step
+from benchmarks.lower_bound import Least
+from benchmarks.workload import PARTS, Load, Step
 
 GIB = 1 << 30
 
@@ -75,7 +75,7 @@ COLUMNS = (
 
 def say(text: str) -> None:
     """A line on the screen at once."""
-    print(text, flush=True)  # noqa: T201  this is its purpose
+    print(text, flush=True)
 
 
 def shares(cell: Found, what: str) -> list[str]:

@@ -7,9 +7,9 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig
 
-from benchmarks.contest import KL
-from benchmarks.contest_trl import Timed
-from benchmarks.load import Load
+from benchmarks.trl_setting import KL
+from benchmarks.trl_theirs import Timed
+from benchmarks.workload import Load
 
 
 class Last:

@@ -11,18 +11,18 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from analysis.report.write.write import write_report
 
-from alignbench.core.judging import Judge
-from analysis.declared import Options
+from alignbench.core.judge_settings import Judge
 from analysis.findings import find
 from analysis.judge.cache import opened
-from analysis.judge.choose import compose
 from analysis.judge.pairs import Pair, make_pairs
+from analysis.judge.panel import compose
 from analysis.judge.prompt import ORDERS, Template
 from analysis.judge.verdicts import Reply
-from analysis.load import load_study
-from analysis.report import write_report
-from benchmarks.simulated_judge import Taste
+from analysis.study.load import load_study
+from analysis.study.options import Options
+from validation.simulations.simulated_judge import Taste
 
 SEEDS, METHODS = (1, 2, 3, 4, 5), ("ppo", "grpo")
 TASTE = Taste(position=0.4, tie=0.3)

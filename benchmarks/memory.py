@@ -28,16 +28,17 @@ import torch
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Rollouts, Scores
-from alignbench.core.contracts import Critic
-from alignbench.data.stream import PromptStream
-from alignbench.engine.invariants import Invariants
-from alignbench.engine.state import RunState
+from alignbench.core.protocols import Critic
+from alignbench.data.prompt_stream import PromptStream
+from alignbench.engine.checks import Invariants
+from alignbench.engine.run_state import RunState
+from alignbench.kernels.hardware import resident
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.memory import Alive, resident
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_tokenizer
-from alignbench.phases.rl import RL
+from alignbench.planning.memory import Alive
+from alignbench.stages.online import RL
 
 MIB = 1 << 20
 METHODS = {
@@ -199,7 +200,7 @@ def fresh(method: str, folder: Path, given: argparse.Namespace) -> dict[str, flo
 def main(given: argparse.Namespace) -> None:
     """Print one line for each method, and its ratios to GRPO's."""
     size = GEMMA_2B if given.gpu else SMALL
-    print(json.dumps(asdict(size)))  # noqa: T201  this is its purpose
+    print(json.dumps(asdict(size)))
     found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
     with tempfile.TemporaryDirectory() as folder:
         write_model(size, Path(folder))
@@ -217,7 +218,7 @@ def main(given: argparse.Namespace) -> None:
             for name in ("above load", "tensors", "whole")
         )
         print(
-            f"{method:21} {memory}  seconds {now['seconds']:.2f} x {now['seconds'] / base['seconds']:.2f}  "  # noqa: T201
+            f"{method:21} {memory}  seconds {now['seconds']:.2f} x {now['seconds'] / base['seconds']:.2f}  "
             f"tokens {now['tokens']:.0f}  trained {now['trained'] / 1e6:.2f} M"
         )
 
@@ -235,6 +236,6 @@ if __name__ == "__main__":
         device = "cuda" if given.gpu else "cpu"
         Meter.nothing = 0 if given.gpu else resident()
         size = GEMMA_2B if given.gpu else SMALL
-        print(json.dumps(measure(given.method, size, given.folder, device, given.rows)))  # noqa: T201
+        print(json.dumps(measure(given.method, size, given.folder, device, given.rows)))
     else:
         main(given)

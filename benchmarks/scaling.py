@@ -17,15 +17,15 @@ from statistics import median
 from time import perf_counter, sleep
 
 from alignbench.algorithms.grpo import GRPO
-from alignbench.engine.invariants import Invariants
-from alignbench.models.hardware import Hardware
-from alignbench.models.onednn import by_onednn
+from alignbench.engine.checks import Invariants
+from alignbench.kernels.hardware import Hardware
+from alignbench.kernels.onednn import by_onednn
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_model, tiny_shape, tiny_tokenizer
 from benchmarks.against_trl import say
-from benchmarks.floor import floors
-from benchmarks.load import PARTS, Endless, Held, Load, Step, loop
+from benchmarks.lower_bound import floors
 from benchmarks.scaling_page import Point, Sweep, of_axis, of_batches, of_studies, write
+from benchmarks.workload import PARTS, Endless, Held, Load, Step, loop
 
 ROOT, START = Path(__file__).parents[1], perf_counter()
 BYTES = 258

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from analysis.theme import DASHES, LIGHT, MARKERS
+from analysis.plots.theme import DASHES, LIGHT, MARKERS
 from benchmarks.against_trl import say, table
-from benchmarks.floor import Least
-from benchmarks.load import PARTS, Held
+from benchmarks.lower_bound import Least
+from benchmarks.workload import PARTS, Held
 
 MIB = 1 << 20
 LAST = 3

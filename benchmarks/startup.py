@@ -182,7 +182,7 @@ ANSWERS = """\
 
 Seconds until the process has ended, with one message. Nothing heavy is imported but what is named; what a run imports
 is in the first table. matplotlib, statsmodels and datasets are imported by no run on the embedded task: the first two
-are the report's, the last is for data of the hub. Tests keep it so (`tests/test_startup.py`).
+are the report's, the last is for data of the hub. Tests keep it so (`tests/benchmarks/test_startup.py`).
 """
 
 

@@ -87,12 +87,12 @@ def watch(clock: Clock) -> None:
     import transformers.modeling_utils  # noqa: F401
 
     clock.mark("import transformers")
-    from alignbench import pipeline
-    from alignbench.engine.draw import Draw
-    from alignbench.foundations import Foundations
+    from alignbench.engine.collect_rollouts import Draw
+    from alignbench.run import pipeline
+    from alignbench.run.shared_models import Foundations
     from alignbench.store.checkpoints import Checkpoints
-    from alignbench.store.diary import Diary
-    from alignbench.store.logbook import Logbook
+    from alignbench.store.run_logger import Logbook
+    from alignbench.store.run_status import Diary
     from alignbench.store.tracker import Tracker
 
     clock.mark("import the rest")
@@ -134,19 +134,22 @@ def main() -> None:
     """Do what the door does, with a clock."""
     clock, file = Clock(float(os.environ[BEGAN])), Path(sys.argv.pop(1))
     clock.mark("Python")
-    from alignbench import __main__ as door
+    from alignbench.commands import train as door
+    from alignbench.commands.environment import prepare_environment
 
     clock.mark("import Hydra")
     inner = door.job
 
     def job(cfg: Any) -> None:
         clock.mark("config composed")
-        door.collector.rest()
+        door.gc_pause.rest()
         watch(clock)
         inner(cfg)
 
     door.job = job
-    door.main()
+    sys.argv[0] = "alignbench"
+    prepare_environment()
+    door.main({})
     told = {"marks": clock.marks, "records": clock.records, "teller": teller_seconds()}
     file.write_text(json.dumps(told), encoding="utf-8")
 

@@ -20,16 +20,16 @@ from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Prompts, Rollouts
 from alignbench.core.seeds import derive
 from alignbench.data.arithmetic import Arithmetic
-from alignbench.data.stream import PromptStream
-from alignbench.engine.invariants import Invariants
-from alignbench.engine.optimize import AdamW
-from alignbench.engine.state import RunState, StepReport
+from alignbench.data.prompt_stream import PromptStream
+from alignbench.engine.checks import Invariants
+from alignbench.engine.optimizer import AdamW
+from alignbench.engine.run_state import RunState, StepReport
+from alignbench.kernels.hardware import Hardware
 from alignbench.models import critic as critics
-from alignbench.models.hardware import Hardware
 from alignbench.models.loading import Tiny
 from alignbench.models.policy import CausalPolicy
-from alignbench.phases.rl import RL
 from alignbench.rewards.exact_match import ExactMatch
+from alignbench.stages.online import RL
 
 PARTS = ("rollout", "score", "update")
 TINY = Tiny(dtype="float32")
@@ -133,7 +133,7 @@ def _told(part: str, seen: list[dict[str, float]], first: list[dict[str, float]]
 
 def tell(line: str) -> None:
     """Show a line now."""
-    print(line, flush=True)  # noqa: T201  this is its purpose
+    print(line, flush=True)
 
 
 def main(rounds: int) -> None:

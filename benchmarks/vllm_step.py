@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.data.arithmetic import Arithmetic
-from alignbench.data.stream import PromptStream
-from alignbench.engine.invariants import Invariants
-from alignbench.engine.state import RunState, StepReport
+from alignbench.data.prompt_stream import PromptStream
+from alignbench.engine.checks import Invariants
+from alignbench.engine.run_state import RunState, StepReport
 from alignbench.models.loading import Lora, Tiny
 from alignbench.models.policy import CausalPolicy
-from alignbench.phases.rl import RL
 from alignbench.rewards.exact_match import ExactMatch
+from alignbench.stages.online import RL
 
 MODEL = Tiny(dtype="float32", hidden=512, layers=8, heads=8, intermediate=1536, vocabulary=4000)
 RULES = RL(rollouts_per_step=64, max_prompt_tokens=64, max_new_tokens=32)
@@ -61,9 +61,9 @@ def main() -> None:
     """Print both tables."""
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 4
     for name, lora in (("adapter", Lora(rank=16)), ("all weights", None)):
-        print(name)  # noqa: T201
+        print(name)
         for line in compare(replace(MODEL, lora=lora), steps):
-            print(f"    {line}", flush=True)  # noqa: T201
+            print(f"    {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, config
 from hydra.errors import HydraException
+from small_runs import ROOT, config
 
 from alignbench.core.errors import UserError
-from alignbench.settings import (
+from alignbench.run.settings import (
     Job,
     _dataclass_in,
     _dataclass_of_each,

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import ROOT, SMALL, config, lines, numbers, status
+from small_runs import ROOT, SMALL, config, lines, numbers, status
 
-from alignbench.pipeline import run
-from alignbench.settings import build, identify, resolve
+from alignbench.run.pipeline import run
+from alignbench.run.settings import build, identify, resolve
 from analysis.__main__ import main
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import numbers, run_small, status
+from small_runs import numbers, run_small, status
 
 from alignbench.store.checkpoints import Checkpoints
 

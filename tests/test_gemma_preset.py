@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from commands import ROOT, config, lines, numbers, status
+from small_runs import ROOT, config, lines, numbers, status
 
 from alignbench.data.ultrafeedback import UltraFeedback
-from alignbench.material import Material
-from alignbench.pipeline import run
-from alignbench.settings import build, identify, resolve
+from alignbench.run.pipeline import run
+from alignbench.run.run_data import Material
+from alignbench.run.settings import build, identify, resolve
 
 SAMPLE = ROOT.parent / "shared" / "data" / "ultrafeedback_sample"
 pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"the UltraFeedback sample is not at {SAMPLE}")

@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from commands import SMALL, config, lines, numbers, run_small, status, type_in
 from mlflow import MlflowClient
+from small_runs import SMALL, config, lines, numbers, run_small, status, type_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignbench.core import record
+from alignbench.core import metric_names
 from alignbench.core.errors import UserError
-from alignbench.pipeline import run
-from alignbench.settings import build, identify, resolve
+from alignbench.run.pipeline import run
+from alignbench.run.settings import build, identify, resolve
 
 METHODS = ("ppo", "grpo", "rloo", "dr_grpo")
 NAMES = {
-    *record.TRAIN,
-    *record.REWARDS,
-    *record.GROUPS,
-    *record.ROLLOUT,
-    *record.BUDGET,
-    *record.COST,
-    *record.EVAL,
-    *record.FINAL,
-    *record.SFT,
+    *metric_names.TRAIN,
+    *metric_names.REWARDS,
+    *metric_names.GROUPS,
+    *metric_names.ROLLOUT,
+    *metric_names.BUDGET,
+    *metric_names.COST,
+    *metric_names.EVAL,
+    *metric_names.FINAL,
+    *metric_names.SFT,
 }
 REWARD = """
 import itertools, os, pathlib, signal
@@ -162,7 +162,7 @@ def test_every_number_has_its_name_and_its_place(runs: dict[str, Path], method: 
     assert all(set(r) == {"phase", "step", "time", "metrics"} for r in records)
     start, first, last, end = (r["metrics"] for r in records)
     told = {name for r in records for name in r["metrics"]}
-    free = {name for name in told if name.startswith((record.REWARD_COMPONENT, record.PASS_AT))}
+    free = {name for name in told if name.startswith((metric_names.REWARD_COMPONENT, metric_names.PASS_AT))}
     assert told - free <= NAMES
     assert free == {
         "rewards/component/correct_strict",
@@ -170,12 +170,21 @@ def test_every_number_has_its_name_and_its_place(runs: dict[str, Path], method: 
         "final/pass_at_1",
         "final/pass_at_4",
     }
-    unknown = {record.EVAL_GOLD, record.FINAL_GOLD, record.START_GOLD}  # nobody knows more than what is correct
-    assert set(record.EVAL) - unknown <= start.keys() & last.keys()
-    assert set(record.FINAL) - unknown <= end.keys()
+    unknown = {
+        metric_names.EVAL_GOLD,
+        metric_names.FINAL_GOLD,
+        metric_names.START_GOLD,
+    }  # nobody knows more than what is correct
+    assert set(metric_names.EVAL) - unknown <= start.keys() & last.keys()
+    assert set(metric_names.FINAL) - unknown <= end.keys()
     assert not unknown & told
     of_pairs = {"group_stats/pairs", "group_stats/unpaired_fraction"}  # of methods that learn from pairs
-    assert {*record.REWARDS, *record.GROUPS, *record.ROLLOUT, *record.BUDGET} - of_pairs <= first.keys()
+    assert {
+        *metric_names.REWARDS,
+        *metric_names.GROUPS,
+        *metric_names.ROLLOUT,
+        *metric_names.BUDGET,
+    } - of_pairs <= first.keys()
     with_critic = {"train/value_loss", "train/value_mean", "train/explained_variance"}
     assert (with_critic <= first.keys()) == (method == "ppo")
     assert not (with_critic & first.keys()) or method == "ppo"
@@ -248,7 +257,7 @@ def test_mlflow_knows_the_run_and_each_of_its_numbers(runs: dict[str, Path], out
         "key": now["key"],
         "run_dir": str(folder.resolve()),
     }
-    assert {name: found.data.tags[name] for name in record.TAGS} == expected
+    assert {name: found.data.tags[name] for name in metric_names.TAGS} == expected
     assert (found.info.status, found.info.run_name) == ("FINISHED", folder.name)
     assert found.data.params["algo.group_size"] == ("1" if method == "ppo" else "8")
     told = {

@@ -5,11 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
-from commands import SMALL, config, lines, numbers, run_small, status
+from small_runs import SMALL, config, lines, numbers, run_small, status
 
-from alignbench.compare import compare
+from alignbench.commands.compare import compare
 from alignbench.core.errors import UserError
-from alignbench.pipeline import run
+from alignbench.run.pipeline import run
 
 PREFERENCES = (
     "data=preferences_toy",

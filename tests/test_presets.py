@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
-from commands import ROOT, config, lines, numbers, status
+from small_runs import ROOT, config, lines, numbers, status
 
-from alignbench.pipeline import run
-from alignbench.settings import build, flatten, identify, resolve
+from alignbench.run.pipeline import run
+from alignbench.run.settings import build, flatten, identify, resolve
 
 DATA = ROOT.parent / "shared" / "data"
 real_rows = pytest.mark.skipif(not DATA.exists(), reason=f"GSM8K and MATH are not at {DATA}")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from commands import ROOT, config, lines, numbers, status
+from small_runs import ROOT, config, lines, numbers, status
 
 from alignbench.data.gsm8k import GSM8K
-from alignbench.pipeline import run
-from alignbench.settings import identify
+from alignbench.run.pipeline import run
+from alignbench.run.settings import identify
 
 TRAIN = ROOT.parent / "shared" / "data" / "gsm8k" / "train.jsonl.gz"
 TEST = TRAIN.with_name("test.jsonl")

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SMALL, config, lines, run_small, status
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import SMALL, config, lines, run_small, status
 
 from alignbench.core.batches import Sequences, sequences
 from alignbench.data.boxed import boxed
 from alignbench.data.genrm import parse_score
-from alignbench.models.packed import alone
-from alignbench.pipeline import run
+from alignbench.kernels.sequence_packing import alone
 from alignbench.rewards.extract import flexible, gold, number, strict
-from alignbench.store.journal import Journal, finite, numbers, read
-from alignbench.store.packing import pack, unpack
+from alignbench.run.pipeline import run
+from alignbench.store.jsonl import Journal, finite, numbers, read
+from alignbench.store.state_serialization import pack, unpack
 
 SLOW = settings(max_examples=60, deadline=None)
 MEGABYTES = {

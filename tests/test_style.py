@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alignbench.core import record
+from alignbench.core import metric_names
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -47,7 +47,7 @@ def captions(text: str) -> dict[str, str]:
 
 def recorded() -> set[str]:
     """Every name that core/record.py lists."""
-    values = [value for name, value in vars(record).items() if name.isupper()]
+    values = [value for name, value in vars(metric_names).items() if name.isupper()]
     return {name for value in values for name in ([value] if isinstance(value, str) else value)}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from alignbench.algorithms.grpo import GroupRelative
 from alignbench.core.batches import Experience, Forward, Mask, PerToken
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import NonNegative, Positive
+from alignbench.core.field_types import NonNegative, Positive
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import weighted_logprob
 

@@ -9,9 +9,9 @@ from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.algorithms.normalizer import EMA
 from alignbench.algorithms.overlong import Overlong
 from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerRollout, PerToken, Scored
-from alignbench.core.contracts import Critic
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import AboveOne, BelowOne, Count, Positive
+from alignbench.core.field_types import AboveOne, BelowOne, Count, Positive
+from alignbench.core.protocols import Critic
 from alignbench.equations.advantages import over_tokens
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from alignbench.core.batches import Scored
-from alignbench.core.knobs import Count
+from alignbench.core.field_types import Count
 from alignbench.equations.advantages import group_std
 
 

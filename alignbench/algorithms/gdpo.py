@@ -14,7 +14,7 @@ import torch
 from alignbench.algorithms.critic_free import Clipped
 from alignbench.core.batches import PerRollout, Scored
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import NonNegative
+from alignbench.core.field_types import NonNegative
 from alignbench.equations.advantages import batch_std, divided, standardised
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from alignbench.algorithms.critic_free import Clipped, CriticFree
 from alignbench.core.batches import PerRollout, Scored
-from alignbench.core.knobs import NonNegative
+from alignbench.core.field_types import NonNegative
 from alignbench.equations.advantages import batch_std, divided, group_mean, group_std
 
 

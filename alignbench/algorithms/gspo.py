@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.core.batches import Experience, Forward, PerToken
-from alignbench.core.knobs import BelowOne, Positive
+from alignbench.core.field_types import BelowOne, Positive
 from alignbench.equations.divergences import sequence_ratio
 from alignbench.equations.reductions import Reduction
 

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from alignbench.core.batches import Experience, Forward, PerToken, Scored
-from alignbench.core.contracts import Drift, Steering
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import AboveOne, BelowOne, Count, NonNegative, Positive
+from alignbench.core.field_types import AboveOne, BelowOne, Count, NonNegative, Positive
+from alignbench.core.protocols import Drift, Steering
 from alignbench.equations.divergences import Estimator, estimate, with_exact_gradient
 
 Unit = Literal["per_sequence", "per_token"]

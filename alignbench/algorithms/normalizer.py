@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from alignbench.core.batches import PerRollout
-from alignbench.core.contracts import Moments
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Fraction, Positive
+from alignbench.core.field_types import Fraction, Positive
+from alignbench.core.protocols import Moments
 
 SMALLEST_STD = 1e-6
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from alignbench.core.batches import Mask, PerRollout, Rollouts
-from alignbench.core.knobs import BelowOne, Count, NonNegative
+from alignbench.core.field_types import BelowOne, Count, NonNegative
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import torch
 
 from alignbench.core.batches import Experience, Forward, PerRollout, PerToken, Scored
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Positive
+from alignbench.core.field_types import Positive
 from alignbench.core.seeds import derive
 from alignbench.equations.pairs import linear, logistic, squared
 

@@ -15,9 +15,9 @@ from alignbench.algorithms.dynamic_sampling import DynamicSampling
 from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.algorithms.pairing import Pairing
 from alignbench.core.batches import Experience, Forward, LossOutput, Scored
-from alignbench.core.contracts import Critic, Normalizer
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, Positive
+from alignbench.core.field_types import Count, Positive
+from alignbench.core.protocols import Critic, Normalizer
 from alignbench.equations.advantages import over_tokens
 
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.algorithms.normalizer import EMA
 from alignbench.core.batches import Experience, Forward, LossOutput, Scored
-from alignbench.core.contracts import Critic, Selection
-from alignbench.core.knobs import AboveOne, BelowOne, Count, Fraction, NonNegative, Positive
+from alignbench.core.field_types import AboveOne, BelowOne, Count, Fraction, NonNegative, Positive
+from alignbench.core.protocols import Critic, Selection
 from alignbench.equations.advantages import at_last_token, gae, whiten
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate, clipped_value

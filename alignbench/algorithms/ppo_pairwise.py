@@ -13,7 +13,7 @@ from alignbench.algorithms.pairing import Pairing
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Experience, Forward, LossOutput, Scored
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, NonNegative
+from alignbench.core.field_types import Count, NonNegative
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from alignbench.algorithms.critic_free import Clipped
 from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.core.batches import Experience, PerRollout, Scored
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count
+from alignbench.core.field_types import Count
 from alignbench.equations.advantages import at_last_token, group_mean, to_go, whiten
 
 

@@ -12,7 +12,7 @@ import torch
 
 from alignbench.algorithms.grpo import GroupRelative
 from alignbench.core.batches import Experience, Forward, Mask, PerToken
-from alignbench.core.knobs import Positive
+from alignbench.core.field_types import Positive
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import soft_gate
 from alignbench.equations.reductions import Reduction

@@ -10,7 +10,7 @@ from annotated_types import Le
 
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, Fraction, Size
+from alignbench.core.field_types import Count, Fraction, Size
 from alignbench.core.seeds import address
 from alignbench.data.splits import SPLITS
 

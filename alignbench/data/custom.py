@@ -9,7 +9,7 @@ from typing import Any
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.data.answers import answer
-from alignbench.data.pairs import BLANK, IDENTICAL
+from alignbench.data.preference_pairs import BLANK, IDENTICAL
 from alignbench.data.questions import Questions
 from alignbench.data.source import Record
 

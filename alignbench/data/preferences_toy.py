@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, Fraction
+from alignbench.core.field_types import Count, Fraction
 from alignbench.core.seeds import address
 from alignbench.data import reviews
 from alignbench.data.splits import SPLITS

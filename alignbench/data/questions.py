@@ -9,7 +9,7 @@ from typing import Any
 
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count
+from alignbench.core.field_types import Count
 from alignbench.data.source import Record, files, hub_splits, read, read_apart, read_hub
 from alignbench.data.splits import SPLITS, carve, check_disjoint
 

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, Size
+from alignbench.core.field_types import Count, Size
 from alignbench.core.seeds import address
-from alignbench.data.kinds import KINDS, kind
-from alignbench.data.pairs import Pair, usable
+from alignbench.data.preference_pairs import Pair, usable
+from alignbench.data.prompt_kinds import KINDS, kind
 from alignbench.data.source import Record, files, read_apart, read_hub
 from alignbench.data.splits import SPLITS, check_disjoint
 from alignbench.data.stratify import draw, even, fit, proportional

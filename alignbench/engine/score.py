@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alignbench.core.batches import Forward, Pairs, PerRollout, Rollouts, Scored, Sequences
-from alignbench.core.contracts import Policy, ScoreModel, Scorer
+from alignbench.core.protocols import Policy, ScoreModel, Scorer
 
 
 @torch.no_grad()

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from alignbench.core.batches import Experience, Scored
-from alignbench.core.contracts import Algorithm, Policy
+from alignbench.core.protocols import Algorithm, Policy
 from alignbench.core.seeds import derive
-from alignbench.engine.invariants import Invariants, fingerprint
-from alignbench.engine.measure import Metrics, TokenMeans, observe
-from alignbench.engine.optimize import Optimizer
+from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.optimizer import Optimizer
 from alignbench.engine.score import microbatches, siblings
+from alignbench.engine.step_metrics import Metrics, TokenMeans, observe
 
 SPREAD = ("ratio", "kl", "advantages")
 

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from alignbench.core.contracts import Calibration, Critic
+from alignbench.core.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_adapted
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Calibration, Critic
 from alignbench.core.seeds import address
-from alignbench.models.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_adapted
-from alignbench.models.attention import as_laid_out
+from alignbench.kernels.attention_switch import as_laid_out
 
 
 class Trunk(Protocol):

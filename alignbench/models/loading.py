@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 
+from alignbench.core.adapters import FROZEN, TRAINED, is_adapted
 from alignbench.core.errors import UserError
+from alignbench.core.field_types import Count, Fraction, Positive
 from alignbench.core.hub import MODEL_REMEDY, require_hub
-from alignbench.core.knobs import Count, Fraction, Positive
 from alignbench.core.seeds import address
-from alignbench.models.adapters import FROZEN, TRAINED, is_adapted
-from alignbench.models.onednn import by_onednn
+from alignbench.kernels.onednn import by_onednn
 from alignbench.models.text import Text
 
 MIB = 1 << 20

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignbench.core.adapters import CRITIC, FROZEN, acting, is_adapted
 from alignbench.core.batches import Forward, Sequences
-from alignbench.models.adapters import CRITIC, FROZEN, acting, is_adapted
-from alignbench.models.attention import as_laid_out
+from alignbench.kernels.attention_switch import as_laid_out
+from alignbench.kernels.chunked_lm_head import ModelHead
+from alignbench.kernels.logprobs import Head, token_logprobs
+from alignbench.kernels.packing_policy import Sharing
+from alignbench.kernels.sequence_packing import Rows, alone
 from alignbench.models.critic import ValueFunction
-from alignbench.models.logprobs import Head, token_logprobs
-from alignbench.models.packed import Rows, alone
-from alignbench.models.sharing import Sharing
 from alignbench.models.text import Text
-from alignbench.models.tiles import ModelHead
 
 
 class CausalPolicy:

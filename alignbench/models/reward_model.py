@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from alignbench.core.adapters import SFT, TRAINED, is_adapted
 from alignbench.core.batches import Rollouts, Sequences, sequences
-from alignbench.core.contracts import Calibration, ScoreModel
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Calibration, ScoreModel
 from alignbench.core.seeds import address, derive
-from alignbench.models.adapters import SFT, TRAINED, is_adapted
+from alignbench.kernels.sequence_packing import alone
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.packed import alone
 from alignbench.models.policy import training
 from alignbench.models.text import Text
 

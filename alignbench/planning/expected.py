@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from alignbench.core.contracts import learned
-from alignbench.foundations import Foundations
-from alignbench.material import Material
-from alignbench.models import memory
-from alignbench.models.memory import Skeleton
+from alignbench.core.protocols import learned
+from alignbench.generation.vllm_engine import GIB
+from alignbench.kernels import hardware
 from alignbench.models.reward_model import is_adapter
-from alignbench.models.vllm_engine import GIB
-from alignbench.settings import Job
+from alignbench.planning import memory
+from alignbench.planning.memory import Skeleton
+from alignbench.run.run_data import Material
+from alignbench.run.settings import Job
+from alignbench.run.shared_models import Foundations
 from alignbench.store.checkpoints import KEEP
 
 ADAM = 2
@@ -307,4 +308,4 @@ MEASURED = ("validation", "test")
 @cache
 def interpreter() -> int:
     """Bytes that this process held when it was first asked: it has loaded what a run will load."""
-    return memory.resident()
+    return hardware.resident()

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from alignbench.core.errors import UserError
 from alignbench.core.hub import PATIENCE
-from alignbench.foundations import Foundations
-from alignbench.material import Material
-from alignbench.planning.wording import gib
-from alignbench.settings import Job
+from alignbench.planning.text import gib
+from alignbench.run.run_data import Material
+from alignbench.run.settings import Job
+from alignbench.run.shared_models import Foundations
 
 Found = TypeVar("Found")
 WEB = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}

@@ -11,10 +11,10 @@ import torch
 
 from alignbench.core.batches import Rollouts, Row, Scores
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Positive
+from alignbench.core.field_types import Positive
 from alignbench.data import boxed as boxes
-from alignbench.rewards import equivalence, extract
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.rewards import extract, math_equivalence
+from alignbench.rewards.source_hash import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Boxed:
         """Whether the answer is the gold one: the same text, or the same mathematics. No answer is never right."""
         if not answer:
             return False
-        return answer == gold or equivalence.verifier().same(gold, answer, self.timeout)
+        return answer == gold or math_equivalence.verifier().same(gold, answer, self.timeout)
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raise UserError, before anything is trained, when a row cannot be scored."""
@@ -53,7 +53,7 @@ class Boxed:
 
     def fingerprint(self) -> str:
         """The sha256 of the knobs, the source and the version of math-verify."""
-        rules = fingerprint(self, sys.modules[__name__], boxes, equivalence, extract)
+        rules = fingerprint(self, sys.modules[__name__], boxes, math_equivalence, extract)
         return hashlib.sha256(f"{rules} math-verify {version('math-verify')}".encode()).hexdigest()
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignbench.core.batches import Rollouts, Row, Scores
-from alignbench.core.contracts import Calibration, ScoreModel
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count
+from alignbench.core.field_types import Count
+from alignbench.core.protocols import Calibration, ScoreModel
 from alignbench.engine import score
 from alignbench.models.reward_model import require
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.rewards.source_hash import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import torch
 
 from alignbench.core.batches import Rollouts, Row, Scores
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import Count, NonNegative
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.core.field_types import Count, NonNegative
+from alignbench.rewards.source_hash import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

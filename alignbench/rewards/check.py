@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from alignbench.core.batches import Rollouts, Row, Scores
-from alignbench.core.contracts import Scorer, learned
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Scorer, learned
 from alignbench.data.source import Record, files, read
 from alignbench.rewards.separation import separation
 

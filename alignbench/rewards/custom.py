@@ -14,8 +14,8 @@ import torch
 
 from alignbench.core.batches import Rollouts, Row, Scores
 from alignbench.core.errors import UserError
-from alignbench.rewards.fingerprint import fingerprint
-from alignbench.rewards.resolve import resolve
+from alignbench.rewards.import_function import resolve
+from alignbench.rewards.source_hash import fingerprint
 
 NOT_COLUMNS = ("id", "prompt", "completion")
 

@@ -10,7 +10,7 @@ import torch
 from alignbench.core.batches import PerRollout, Rollouts, Row, Scores
 from alignbench.core.errors import UserError
 from alignbench.rewards import extract
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.rewards.source_hash import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 
 from alignbench.core.batches import Rollouts, Row, Scores
-from alignbench.core.knobs import NonNegative, Size
+from alignbench.core.field_types import NonNegative, Size
 from alignbench.rewards import extract
 from alignbench.rewards.exact_match import marks, require_numbers
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.rewards.source_hash import fingerprint
 
 SYMBOLS = ("=", "+", "-", "*", "/")
 INDICATORS = ("solve", "calculate", "answer", "therefore", "so", "hence", "multiply", "divide", "add", "subtract")

@@ -9,8 +9,8 @@ import torch
 
 from alignbench.core.batches import PerRollout, Rollouts, Row, Scores
 from alignbench.core.errors import UserError
-from alignbench.core.knobs import NonNegative
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.core.field_types import NonNegative
+from alignbench.rewards.source_hash import fingerprint
 
 # Whether P( or E[ is closed on its line is asked of the first on each line, once: a megabyte of P( is read in one pass.
 FORMULAS = tuple(

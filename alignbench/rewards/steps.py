@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 
 from alignbench.core.batches import Rollouts, Row, Scores
-from alignbench.core.knobs import Count
-from alignbench.rewards.fingerprint import fingerprint
+from alignbench.core.field_types import Count
+from alignbench.rewards.source_hash import fingerprint
 
 CALCULATION = re.compile(r"[\d.]\s*[-+*/×÷]\s*[$€£]?\s*[\d.,]+\s*=\s*[$€£]?\s*-?\.?\d")
 SIGN = re.compile(r"step\s*\d|let's|first|second|third|finally|=", re.IGNORECASE)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from alignbench.core.batches import PerRollout, Rollouts, Row, Scores
-from alignbench.core.contracts import Calibration, LearnedScorer, ScoreModel, learned
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Calibration, LearnedScorer, ScoreModel, learned
 
 MARKS = ("correct_strict", "correct_flexible")
 """What says which answers are right keeps its name, so that accuracy is measured."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.store.disk import explained, flush, make_folder, sha256
-from alignbench.store.packing import pack, unpack
+from alignbench.store.state_serialization import pack, unpack
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from alignbench.core.record import STUDY
-from alignbench.store.backend import connect
+from alignbench.core.metric_names import STUDY
 from alignbench.store.disk import write_whole
-from alignbench.store.journal import numbers
+from alignbench.store.jsonl import numbers
+from alignbench.store.mlflow_backend import connect
 from alignbench.store.sender import Item
 
 logger = logging.getLogger(__name__)

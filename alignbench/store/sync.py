@@ -1,18 +1,10 @@
-"""Tells MLflow what it missed, and marks runs that nobody is running any more.
-
-    python -m alignbench.store.sync [folder ...]        an output folder, or any folder of runs; outputs by default
-
-What a run wrote down while MLflow was away is told once, however often this is typed. A run that is going on is left
-alone. Exit code 1 when MLflow cannot be told.
-"""
+"""Log to MLflow what a run wrote while MLflow was away, and mark runs that no process works on any more."""
 
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.store.diary import LOCK, STATUS, reap
 from alignbench.store.disk import is_held
+from alignbench.store.run_status import LOCK, STATUS, reap
 from alignbench.store.tracker import CARD, lacks, sync
 
 logger = logging.getLogger(__name__)
@@ -47,20 +39,3 @@ def tell_what_it_missed(run: Path) -> None:
 
 def _lock(run: Path) -> Path:
     return run.with_suffix(".lock") if run.suffix == LOGBOOK else run / LOCK
-
-
-def main(words: Sequence[str]) -> int:
-    """Settle every run in these folders."""
-    failed = 0
-    for run in [run for word in words or ["outputs"] for run in over(Path(word))]:
-        try:
-            done = settle(run)
-        except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
-            failed, done = 1, f"MLflow cannot be told: {str(error).splitlines()[0][:300]}"
-        if done:
-            sys.stdout.write(f"{run}: {done}\n")
-    return failed
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

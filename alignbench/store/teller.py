@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
-from alignbench.core import collector
+from alignbench.core import gc_pause
 from alignbench.store.mlflow_run import Card, MLflowRun
 from alignbench.store.sender import Item
 
@@ -146,11 +146,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     asked, told = SimpleQueue[str](), Told()
     Thread(target=_listen, args=(asked,), daemon=True).start()
-    collector.rest()
+    gc_pause.rest()
     while True:
         answers.write(json.dumps(told.answer(json.loads(asked.get()))) + "\n")
         answers.flush()
-        collector.wake()  # MLflow is imported by now
+        gc_pause.wake()  # MLflow is imported by now
 
 
 def _listen(asked: "SimpleQueue[str]") -> None:

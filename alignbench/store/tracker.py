@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from alignbench.core.record import METHOD, PHASE
-from alignbench.store.dashboard import SERIES
+from alignbench.core.metric_names import METHOD, PHASE
 from alignbench.store.disk import make_folder, write_whole
-from alignbench.store.journal import Journal
-from alignbench.store.logbook import Logbook, start_anew, written
+from alignbench.store.jsonl import Journal
+from alignbench.store.mlflow_dashboard import SERIES
 from alignbench.store.mlflow_run import Card, MLflowRun, as_params
+from alignbench.store.run_logger import Logbook, start_anew, written
 from alignbench.store.sender import Item, Sender
 from alignbench.store.teller import FarRun
 

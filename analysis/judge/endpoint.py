@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignbench.core.errors import UserError
-from alignbench.core.judging import Judge
+from alignbench.core.judge_settings import Judge
 
 from .prompt import Request
 from .verdicts import Reply

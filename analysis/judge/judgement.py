@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from alignbench.core.judging import Judge
+from alignbench.core.judge_settings import Judge
 
-from ..load import Study
 from ..statistics import Estimate
-from . import shutdown, winrate
+from ..study.load import Study
+from . import model_retirement, winrate
 from .cache import Cache, opened
-from .choose import Panel
-from .game import INVALID, UNASKED
+from .human_agreement import Label, People, ask_people, read_labels
 from .pairs import Pair, Pairing, make_pairs
-from .people import Label, People, ask_people, read_labels
+from .panel import Panel
 from .session import Say, Session, Verdicts
 from .tally import Games, Tally, ranking, shares, strict, tally
+from .trial import INVALID, UNASKED
 
 Where = tuple[str, str, int, str]
 
@@ -98,7 +98,7 @@ class Bench:
         """Every verdict of one judge."""
 
         def check(told: str | None) -> None:
-            shutdown.refuse_if_gone(judge, told, self.today)
+            model_retirement.refuse_if_gone(judge, told, self.today)
 
         return Session(judge, pairs, self.cache, self.say).run(check)
 
@@ -115,7 +115,7 @@ def judge_study(study: Study, arms: list[str], panel: Panel, say: Say) -> Judgem
     with opened(study.output_dir) as cache:
         bench = Bench(cache, say)
         heard = [(judge, bench.hear(judge, pairing.pairs)) for judge in (panel.judge, panel.second) if judge]
-    leaving = [shutdown.warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
+    leaving = [model_retirement.warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
     return Judgement(
         judge=panel.judge,
         matches=tuple(_matches(pairing, arms, [verdicts for _, verdicts in heard], labels)),

@@ -6,7 +6,7 @@ from hashlib import sha256
 from itertools import combinations
 from typing import Any
 
-from ..load import Run, Study
+from ..study.load import Run, Study
 
 Row = dict[str, Any]
 

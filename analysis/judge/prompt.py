@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal
 
-from alignbench.core.judging import Judge
+from alignbench.core.judge_settings import Judge
 
 from .pairs import Pair
 

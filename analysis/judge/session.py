@@ -8,16 +8,16 @@ from hashlib import sha256
 import numpy as np
 
 from alignbench.core.errors import UserError
-from alignbench.core.judging import Judge
+from alignbench.core.judge_settings import Judge
 
-from ..metrics import counted
-from .buyer import Buyer
+from ..study.metrics import counted
 from .cache import Cache
+from .call_worker import Buyer
 from .endpoint import Endpoint
-from .game import INVALID, TIE, UNASKED, Game
 from .pairs import Pair
 from .prompt import ORDERS, Order, Request, Template
-from .purse import Purse, expected_price, price
+from .spending_limit import Purse, expected_price, price
+from .trial import INVALID, TIE, UNASKED, Game
 from .verdicts import Reply
 
 Say = Callable[[str], None]

@@ -9,7 +9,7 @@ import numpy as np
 from .. import statistics
 from ..statistics import Estimate
 from . import winrate
-from .game import INVALID, LOSS, TIE, UNASKED, WIN
+from .trial import INVALID, LOSS, TIE, UNASKED, WIN
 
 TOO_MANY_INVALID = 0.05
 SCORE = {WIN: 1.0, TIE: 0.5, LOSS: 0.0}

@@ -50,7 +50,7 @@ def glass_delta(x: Numbers, y: Numbers, confidence: float = 0.95) -> Estimate:
     """Delta = (mean x - mean y) / sd of y, for groups that spread too differently to pool (Glass 1976).
 
     Interval: Welch's t inverted in the noncentral t with n2 - 1 degrees of freedom, times the estimated
-    sqrt(s1^2 / (s2^2 n1) + 1 / n2). Exact where x hardly varies, close to it otherwise (benchmarks/honesty.py).
+    sqrt(s1^2 / (s2^2 n1) + 1 / n2). Exact where x hardly varies, close to it otherwise (validation/simulations).
     """
     test = welch(x, y)
     if test.t is None or test.difference.value is None:

@@ -10,7 +10,7 @@ from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.kl import AdaptiveKL, BandKL, FixedKL, PhasedKL
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Forward
-from alignbench.core.contracts import Drift, Steering
+from alignbench.core.protocols import Drift, Steering
 
 COUNTS = tensor([1, 2, 3, 4])
 POLICY = (COUNTS / 10).log()

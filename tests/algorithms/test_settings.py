@@ -18,8 +18,8 @@ from alignbench.algorithms.ppo_pairwise import PPOPairwise
 from alignbench.algorithms.reinforce_pp import ReinforcePP
 from alignbench.algorithms.rloo import RLOO
 from alignbench.algorithms.sapo import SAPO
-from alignbench.core.contracts import Algorithm, KLController
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Algorithm, KLController
 
 ALL = [PPO(), GRPO(), RLOO(), ReinforcePP(), GSPO(), CISPO(), SAPO(), BNPO(), GDPO(), Pairwise(), PPOPairwise()]
 every_algorithm = pytest.mark.parametrize("algorithm", ALL, ids=lambda algorithm: type(algorithm).__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from benchmarks.simulated_judge import Taste
+from validation.simulations.simulated_judge import Taste
 
 PART = r"<<<(\w+) {name}>>>\n(.*?)\n<<<\1 end of {name}>>>"
 QUALITY = re.compile(r"quality=(-?[\d.]+)")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from analysis.before_after import main
+from analysis.before_after.__main__ import main
 
 Scores = dict[str, list[float]]
 

@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from analysis.report.write.write import write_report
 from synthetic import GRPO, PPO, SEEDS, Fake, four_by_five, two_by_three
 
 from analysis import statistics
-from analysis.declared import Options
+from analysis.comparison.paired_design import settle_pairing
+from analysis.comparison.variance import advice, by_prompt, spreads
 from analysis.findings import find
-from analysis.limits import pairing_note, prompt_cautions
-from analysis.load import load_study
-from analysis.metrics import metric_named
-from analysis.pairing import settle_pairing
-from analysis.prompts import advice, by_prompt, spreads
-from analysis.report import write_report
+from analysis.study.load import load_study
+from analysis.study.metrics import metric_named
+from analysis.study.options import Options
+from analysis.validity.scope import pairing_note, prompt_cautions
 
 DECLARED = {"metric": "final/accuracy", "baseline": "ppo", "margin": 0.01, "pairing": "seed", "allow": []}
 

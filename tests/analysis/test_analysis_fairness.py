@@ -3,8 +3,8 @@
 import pytest
 from synthetic import Fake, config_of, two_by_three
 
-from analysis.fairness import judge_fairness
-from analysis.load import load_study
+from analysis.study.load import load_study
+from analysis.validity.fairness import judge_fairness
 
 
 def checks_of(studies, name, runs, allow=()):

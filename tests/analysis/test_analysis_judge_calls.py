@@ -12,14 +12,14 @@ from judge_server import JudgeServer, completion, error, part, verdict
 from werkzeug import Response
 
 from alignbench.core.errors import UserError
-from alignbench.core.judging import Judge, Prices
-from analysis.judge import shutdown
+from alignbench.core.judge_settings import Judge, Prices
+from analysis.judge import model_retirement
 from analysis.judge.cache import opened
-from analysis.judge.choose import compose
-from analysis.judge.game import INVALID, LOSS, TIE, UNASKED, WIN
 from analysis.judge.pairs import Pair
+from analysis.judge.panel import compose
 from analysis.judge.session import Session
-from benchmarks.simulated_judge import Taste
+from analysis.judge.trial import INVALID, LOSS, TIE, UNASKED, WIN
+from validation.simulations.simulated_judge import Taste
 
 KEY = "sk-very-secret"
 PRICE = (600 * 1.0 + 400 * 0.5 + 100 * 2.0) / 1e6  # of one call of the server, by the prices below
@@ -315,16 +315,16 @@ def test_a_model_that_has_left_is_refused_with_its_successor(heard, judge, serve
     today = date(2027, 1, 20)
     server.model = model(shutdown_date="2027-01-14")
     with pytest.raises(UserError, match=r"left on 2027-01-14 \(says its endpoint\). Use judge=gpt6_luna"):
-        heard(judge, [pair()], lambda told: shutdown.refuse_if_gone(judge, told, today))
+        heard(judge, [pair()], lambda told: model_retirement.refuse_if_gone(judge, told, today))
     assert server.calls == []
 
 
 def test_the_reported_date_counts_where_the_endpoint_is_silent(heard, judge, server):
     judge = replace(judge, shutdown_date="2027-01-14")
     with pytest.raises(UserError, match=r"\(says judge.shutdown_date\)"):
-        heard(judge, [pair()], lambda told: shutdown.refuse_if_gone(judge, told, date(2027, 2, 1)))
+        heard(judge, [pair()], lambda told: model_retirement.refuse_if_gone(judge, told, date(2027, 2, 1)))
     server.model = model(shutdown_date="2028-01-14")  # the endpoint knows better
-    found = heard(judge, [pair()], lambda told: shutdown.refuse_if_gone(judge, told, date(2027, 2, 1)))
+    found = heard(judge, [pair()], lambda told: model_retirement.refuse_if_gone(judge, told, date(2027, 2, 1)))
     assert found.shutdown_date == "2028-01-14"
     assert heard(replace(judge, mode="cache_only"), [pair()]).shutdown_date == "2028-01-14"
 
@@ -341,12 +341,12 @@ def test_the_warning_comes_thirty_days_before():
     judge = compose("gpt4o_mini")
     assert judge is not None
     assert judge.shutdown_date == "2027-01-14"
-    assert shutdown.warning(judge, judge.shutdown_date, date(2026, 12, 14)) is None
-    told = shutdown.warning(judge, judge.shutdown_date, date(2026, 12, 15))
+    assert model_retirement.warning(judge, judge.shutdown_date, date(2026, 12, 14)) is None
+    told = model_retirement.warning(judge, judge.shutdown_date, date(2026, 12, 15))
     assert "leaves its endpoint on 2027-01-14" in told
     assert "Use judge=gpt6_luna" in told
-    assert "left its endpoint" in shutdown.warning(judge, judge.shutdown_date, date(2027, 1, 14))
-    assert shutdown.warning(judge, "soon", date(2027, 1, 14)) is None
+    assert "left its endpoint" in model_retirement.warning(judge, judge.shutdown_date, date(2027, 1, 14))
+    assert model_retirement.warning(judge, "soon", date(2027, 1, 14)) is None
 
 
 def test_a_cache_in_use_and_a_file_that_is_none_are_told(tmp_path):

@@ -8,9 +8,9 @@ import statsmodels.api as sm
 from scipy import stats
 
 from analysis.judge import winrate
-from analysis.judge.game import INVALID, LOSS, TIE, UNASKED, WIN
 from analysis.judge.tally import Games, ranking, strict, tally
-from benchmarks.simulated_judge import Contest, Taste, simulate
+from analysis.judge.trial import INVALID, LOSS, TIE, UNASKED, WIN
+from validation.simulations.simulated_judge import Contest, Taste, simulate
 
 KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNASKED}
 

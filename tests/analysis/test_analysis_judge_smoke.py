@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from analysis.judge.cache import opened
-from analysis.judge.choose import compose
 from analysis.judge.pairs import Pair
+from analysis.judge.panel import compose
 from analysis.judge.session import Session
 from analysis.judge.verdicts import TROUBLES, VERDICTS
 

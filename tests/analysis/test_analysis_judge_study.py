@@ -15,15 +15,15 @@ from synthetic import SEEDS, Fake, Studies, config_of, four_by_five, two_by_thre
 
 from alignbench.core.errors import UserError
 from analysis.__main__ import main
-from analysis.declared import Options
 from analysis.findings import find
-from analysis.judge.asked import judgement_of
-from analysis.judge.choose import compose, panel
-from analysis.judge.data import as_data
+from analysis.judge.json_data import as_data
 from analysis.judge.pairs import make_pairs
-from analysis.judge.words import of_sample, warnings
-from analysis.load import load_study
-from benchmarks.simulated_judge import Taste
+from analysis.judge.panel import compose, panel
+from analysis.judge.resolve import judgement_of
+from analysis.judge.text import of_sample, warnings
+from analysis.study.load import load_study
+from analysis.study.options import Options
+from validation.simulations.simulated_judge import Taste
 
 SIMULATED = ("judge=openai_compatible", "judge.model=simulated", "judge.json_schema=true", "judge.concurrency=4")
 

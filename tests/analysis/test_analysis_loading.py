@@ -9,10 +9,10 @@ from synthetic import GRPO, SEEDS, Fake, Studies, two_by_three
 
 from alignbench.core.errors import UserError
 from analysis.__main__ import main
-from analysis.declared import Options, declare
-from analysis.files import read_lines
 from analysis.findings import find
-from analysis.load import arm_labels, load_study
+from analysis.study.files import read_lines
+from analysis.study.load import arm_labels, load_study
+from analysis.study.options import Options, declare
 
 
 def findings_of(studies: Studies, name: str, **options):

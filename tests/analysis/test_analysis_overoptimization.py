@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.load import Run, Study
-from analysis.overoptimization import over_optimization
-from analysis.reward_hacking import over_optimization_sentence
-from analysis.tracking import Curve
+from analysis.study.load import Run, Study
+from analysis.study.mlflow_reader import Curve
+from analysis.validity.overoptimization import over_optimization
+from analysis.validity.reward_hacking import over_optimization_sentence
 
 
 def curve(values, every=10):

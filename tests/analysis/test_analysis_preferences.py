@@ -3,15 +3,15 @@
 import json
 
 import pytest
+from analysis.report.write.terminal import summary_lines
+from analysis.report.write.write import write_report
 from preferences import REWARD_MODEL, as_it_should_be, preference_run, pushed_too_far
 from synthetic import SEEDS, two_by_three
 
-from analysis.declared import Options
+from analysis.comparison.strata import by_metric
 from analysis.findings import find
-from analysis.proxies import tick_marks
-from analysis.report import write_report
-from analysis.strata import by_metric
-from analysis.terminal import summary_lines
+from analysis.plots.overoptimization import tick_marks
+from analysis.study.options import Options
 
 
 def built(studies, name, runs):

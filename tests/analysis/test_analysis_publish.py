@@ -18,7 +18,7 @@ import yaml
 from mlflow import MlflowClient
 from synthetic import Studies, two_by_three
 
-from alignbench.core import record
+from alignbench.core import metric_names
 from analysis.__main__ import main
 
 
@@ -145,7 +145,13 @@ def test_a_study_on_a_server_has_its_report_there(studies: Studies, server: str,
     declare_tracker(home, server)
     client = MlflowClient(server)
     experiment = client.create_experiment("elsewhere")
-    tags = {record.STUDY: study, record.PHASE: "rl", record.METHOD: "ppo", record.SEED: "1", record.KEY: "k"}
+    tags = {
+        metric_names.STUDY: study,
+        metric_names.PHASE: "rl",
+        metric_names.METHOD: "ppo",
+        metric_names.SEED: "1",
+        metric_names.KEY: "k",
+    }
     client.create_run(experiment, tags=tags)
     for _ in range(2):
         main([f"study={study}", f"output_dir={studies.output_dir}"])

@@ -5,13 +5,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from analysis.report.write.write import write_report
 from synthetic import SEEDS, Fake, four_by_five, two_by_three
 
-from analysis import theme
-from analysis.declared import Options
 from analysis.findings import find
-from analysis.report import write_report
-from analysis.samples import visible
+from analysis.plots import theme
+from analysis.study.options import Options
+from analysis.study.samples import visible
 
 HOSTILE = (
     "</pre><script>alert(1)</script> {{ 7 * 7 }} \x1b[31m \u202e \u200b &lt; <img src=x onerror=y> ](javascript:x)"

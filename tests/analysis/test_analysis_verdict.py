@@ -4,10 +4,10 @@ from math import nan
 
 import pytest
 
-from analysis.compare import compare_all
-from analysis.metrics import metric_named
+from analysis.comparison.compare import compare_all
+from analysis.comparison.verdict import decide, pair_state, winners
 from analysis.statistics import Estimate
-from analysis.verdict import decide, pair_state, winners
+from analysis.study.metrics import metric_named
 
 ACCURACY, KL = metric_named("final/accuracy"), metric_named("final/kl")
 PPO, GRPO = (0.624, 0.641, 0.610), (0.645, 0.615, 0.627)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import config
+from small_runs import config
 
 from alignbench.core.errors import UserError
 from alignbench.data.custom import Custom
-from alignbench.data.pairs import BLANK, IDENTICAL
-from alignbench.material import Material
-from alignbench.settings import build, resolve
+from alignbench.data.preference_pairs import BLANK, IDENTICAL
+from alignbench.run.run_data import Material
+from alignbench.run.settings import build, resolve
 
 SPLITS = ("train", "validation", "test")
 SIZES = {"validation_rows": 2, "test_rows": 2}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from alignbench.commands.genrm import main
 from alignbench.core.errors import UserError
-from alignbench.data.genrm import as_messages, as_scoring, main, parse_score
+from alignbench.data.genrm import as_messages, as_scoring, parse_score
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ultrafeedback_sample"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no shared/data/ultrafeedback_sample beside the repository")
@@ -63,6 +64,13 @@ def source(tmp_path):
     return f"data.path={path}"
 
 
+def refused(words):
+    """The exit code of a command that says what is wrong."""
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    return stopped.value.code
+
+
 def test_the_command_writes_a_line_for_each_row(tmp_path, capsys):
     out = tmp_path / "train.jsonl"
     words = [source(tmp_path), f"out={out}", "data.train_rows=10", "data.validation_rows=3", "data.test_rows=2"]
@@ -76,7 +84,7 @@ def test_the_command_writes_a_line_for_each_row(tmp_path, capsys):
     assert printed.endswith(f"      10 lines written to {out}\n")
 
     before = out.read_bytes()
-    assert main([*words, "split=test"]) == 2
+    assert refused([*words, "split=test"]) == 2
     assert "is there already: give another name, or overwrite=true" in capsys.readouterr().err
     assert out.read_bytes() == before
     assert main([*words, "split=test", "overwrite=true"]) == 0
@@ -95,20 +103,20 @@ def test_the_command_writes_a_line_for_each_row(tmp_path, capsys):
 )
 def test_a_mistake_is_one_line_and_writes_nothing(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert refused(words) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"genrm: {message}")
+    assert told.startswith(f"error: {message}")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path, capsys):
-    assert main([source(tmp_path), f"out={tmp_path}/no/train.jsonl"]) == 2
+    assert refused([source(tmp_path), f"out={tmp_path}/no/train.jsonl"]) == 2
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
 
 
 def test_help_says_what_can_be_typed(capsys):
     assert main(["--help"]) == 0
-    assert "python -m alignbench.data.genrm out=train.jsonl" in capsys.readouterr().out
+    assert "alignbench genrm out=train.jsonl" in capsys.readouterr().out
 
 
 @needs_real

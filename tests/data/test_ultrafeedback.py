@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from alignbench.core.errors import UserError
-from alignbench.data.pairs import FLAWS
+from alignbench.data.preference_pairs import FLAWS
 from alignbench.data.splits import check_disjoint, fingerprint
 from alignbench.data.ultrafeedback import BINS, LEAKED, UltraFeedback
 

@@ -24,10 +24,10 @@ from alignbench.algorithms.rloo import RLOO
 from alignbench.algorithms.sapo import SAPO
 from alignbench.core.batches import Forward, Prompts, Rollouts, Scores, Sequences
 from alignbench.core.seeds import derive
-from alignbench.engine.invariants import Invariants
-from alignbench.engine.optimize import AdamW, Optimizer
-from alignbench.engine.reinforce import Engine
-from alignbench.engine.state import RunState
+from alignbench.engine.checks import Invariants
+from alignbench.engine.optimizer import AdamW, Optimizer
+from alignbench.engine.rl_loop import Engine
+from alignbench.engine.run_state import RunState
 from alignbench.engine.update import Update
 
 VOCABULARY, LIMIT, END, WANTED = 6, 5, 0, 5

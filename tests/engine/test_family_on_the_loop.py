@@ -12,9 +12,9 @@ from torch.testing import assert_close
 from alignbench.core.batches import Scores, joined
 from alignbench.core.errors import InvariantBroken
 from alignbench.core.seeds import address
-from alignbench.engine.draw import first
+from alignbench.engine.collect_rollouts import first
+from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, score
-from alignbench.engine.state import RunState
 from alignbench.engine.update import TokenMeans, importance
 
 RELATIVES = [name for name in FAMILY if name not in METHODS]

@@ -7,11 +7,11 @@ import torch
 from bigram import METHODS, Bigram, Stream, engine, start, weights
 
 from alignbench.core.batches import Pairs, sequences
-from alignbench.engine.invariants import Invariants
-from alignbench.engine.optimize import AdamW, Optimizer
+from alignbench.engine.checks import Invariants
+from alignbench.engine.optimizer import AdamW, Optimizer
+from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, read, score, siblings
-from alignbench.engine.state import RunState
-from alignbench.engine.supervise import Imitation, Supervised
+from alignbench.engine.supervised_loop import Imitation, Supervised
 from alignbench.engine.update import TokenMeans
 
 REDUCTIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_length")

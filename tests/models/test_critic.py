@@ -11,22 +11,22 @@ from transformers import AutoModelForCausalLM, GemmaConfig
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
+from alignbench.core.adapters import CRITIC, FROZEN, TRAINED, acting
 from alignbench.core.batches import Scores
-from alignbench.core.contracts import Calibration, Critic
 from alignbench.core.errors import UserError
-from alignbench.data.stream import PromptStream
-from alignbench.engine.invariants import Invariants
-from alignbench.engine.optimize import AdamW
+from alignbench.core.protocols import Calibration, Critic
+from alignbench.data.prompt_stream import PromptStream
+from alignbench.engine.checks import Invariants
+from alignbench.engine.optimizer import AdamW
+from alignbench.engine.run_state import RunState
 from alignbench.engine.score import judge as judged
-from alignbench.engine.state import RunState
 from alignbench.models import critic as critics
-from alignbench.models.adapters import CRITIC, FROZEN, TRAINED, acting
 from alignbench.models.loading import Lora, Pretrained, save
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import trained, untrained
-from alignbench.phases.evaluate import Evaluate
-from alignbench.phases.rl import RL, restore, snapshot
-from alignbench.phases.select import Best
+from alignbench.stages.evaluate import Evaluate
+from alignbench.stages.online import RL, restore, snapshot
+from alignbench.stages.weight_selection import Best
 
 SEPARATE = Critic(trunk="separate", hidden=0)
 FROM_REWARD_MODEL = Critic(trunk="separate", start="reward_model", hidden=0)

@@ -17,7 +17,7 @@ from small_models import (
     markov_model,
 )
 
-from alignbench.core.contracts import Critic
+from alignbench.core.protocols import Critic
 from alignbench.models import critic as critics
 from alignbench.models.policy import CausalPolicy
 

@@ -8,9 +8,9 @@ from peft import PeftModel
 from small_models import batch, make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from alignbench.core.contracts import Critic
+from alignbench.core.adapters import FROZEN
+from alignbench.core.protocols import Critic
 from alignbench.models import critic as critics
-from alignbench.models.adapters import FROZEN
 from alignbench.models.loading import Lora, Pretrained, save
 from alignbench.models.policy import CausalPolicy
 

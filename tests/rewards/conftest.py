@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from alignbench.commands import check_reward as door
 from alignbench.core.batches import Rollouts
-from alignbench.rewards import __main__ as door
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from alignbench.core.errors import UserError
 from alignbench.data.boxed import boxed
-from alignbench.rewards import equivalence
+from alignbench.rewards import math_equivalence
 from alignbench.rewards.boxed import Boxed
 
 MATH = Path(__file__).parents[3] / "shared" / "data" / "math" / "test.jsonl.gz"
@@ -89,7 +89,7 @@ def test_a_row_without_an_answer_is_refused(row):
 
 
 def test_what_takes_too_long_is_wrong_and_the_next_is_compared_again(caplog):
-    verifier = equivalence.Verifier()
+    verifier = math_equivalence.Verifier()
     assert verifier.same("4", "2+2", 60)
     started = time.monotonic()
     assert not verifier.same("4", "9^{9^{9^{9}}}!", 0.3)
@@ -101,7 +101,7 @@ def test_what_takes_too_long_is_wrong_and_the_next_is_compared_again(caplog):
 
 
 def test_malformed_text_is_wrong_and_does_not_end_the_process():
-    verifier = equivalence.verifier()
+    verifier = math_equivalence.verifier()
     for text in (r"\frac{1}{", "{{{{", r"\begin{pmatrix}1", "\\" * 50, "(" * 100, "\x00", "é" * 100, "1" * 5000):
         assert not verifier.same("4", text, 60), text[:20]
     assert verifier.same("4", "2+2", 60)
@@ -110,7 +110,7 @@ def test_malformed_text_is_wrong_and_does_not_end_the_process():
 def test_answers_are_compared_from_any_thread():
     found = []
     threads = [
-        threading.Thread(target=lambda i=i: found.append(equivalence.verifier().same(str(i), f"{i}.0", 60)))
+        threading.Thread(target=lambda i=i: found.append(math_equivalence.verifier().same(str(i), f"{i}.0", 60)))
         for i in range(4)
     ]
     for thread in threads:
@@ -131,5 +131,5 @@ def test_the_golds_of_math_are_found_and_are_right_against_themselves():
     assert len(golds) == 5000
     assert all(golds)
     sample = random.Random(0).sample(golds, 300)
-    same = [equivalence.compare(gold, gold) for gold in sample]
+    same = [math_equivalence.compare(gold, gold) for gold in sample]
     assert sum(same) >= 0.99 * len(sample), [gold for gold, found in zip(sample, same, strict=True) if not found]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from alignbench.core.batches import Rollouts, sequences
-from alignbench.core.contracts import Calibration, LearnedScorer, ScoreModel, Scorer
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Calibration, LearnedScorer, ScoreModel, Scorer
 from alignbench.models.loading import Tiny
 from alignbench.models.reward_model import untrained
 from alignbench.rewards.bradley_terry import BradleyTerry

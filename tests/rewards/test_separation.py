@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from alignbench.core import record
+from alignbench.core import metric_names
 from alignbench.core.batches import Scored
-from alignbench.engine import measure
+from alignbench.engine import step_metrics
 from alignbench.rewards.separation import separation
 
 
@@ -46,15 +46,15 @@ def test_the_auc_is_the_share_of_pairs_in_the_right_order(of_a_step, scores, rig
     assert found.auc == pytest.approx(auc)
     assert 0 <= found.low <= auc <= found.high <= 1
     step = of_a_step(scores, correct_strict=torch.tensor(right).float())
-    assert measure.separation(step) == {record.SEPARATION: pytest.approx(auc)}
-    assert measure.rewards(step)[record.SEPARATION] == pytest.approx(auc)
+    assert step_metrics.separation(step) == {metric_names.SEPARATION: pytest.approx(auc)}
+    assert step_metrics.rewards(step)[metric_names.SEPARATION] == pytest.approx(auc)
 
 
 def test_nothing_is_said_of_answers_that_are_all_alike_nor_of_correctness_itself(of_a_step):
     assert separation([1, 2], [True, True], names(2)) is None
     assert separation([1, 2], [False, False], names(2)) is None
     for components in ({}, {"correct_strict": torch.ones(2)}, {"correct_strict": torch.tensor([0.0, 1.0])}):
-        assert measure.separation(of_a_step([0.0, 1.0], **components)) == {}
+        assert step_metrics.separation(of_a_step([0.0, 1.0], **components)) == {}
 
 
 def test_a_few_answers_in_perfect_order_are_no_proof():

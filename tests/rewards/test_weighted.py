@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from alignbench.core.contracts import Calibration, LearnedScorer, Scorer, learned
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Calibration, LearnedScorer, Scorer, learned
 from alignbench.rewards.bradley_terry import BradleyTerry
 from alignbench.rewards.custom import Custom
 from alignbench.rewards.exact_match import ExactMatch

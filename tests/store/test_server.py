@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from alignbench.store import sync
+from alignbench.commands import sync
 from alignbench.store.tracker import Tracker, lacks
-from benchmarks.server import Server
+from validation.faults.mlflow_server import Server
 
 POSTGRES = os.environ.get("ALIGNBENCH_POSTGRES")
 

@@ -1,0 +1,113 @@
+"""Before and after: answers of an original and a trained model to the same prompts, scored, then compared."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alignbench.commands.error_messages import reported
+from alignbench.core.cli_args import typed
+from alignbench.core.errors import UserError
+from alignbench.run import analysis_process
+
+KEYS = ("after", "before", "prompts", "samples", "to")
+GROUPS = ("reward", "data", "hardware")
+READ = (
+    *GROUPS,
+    "eval.decoding",
+    "eval.temperature",
+    "eval.seed",
+    "eval.max_new_tokens",
+    "rl.max_new_tokens",
+    "rl.max_prompt_tokens",
+    "rl.too_long",
+)
+"""What of a run's config is read here, and so may be changed."""
+USAGE = """\
+Let an original and a trained model answer the same prompts, score the answers, and say what training changed.
+
+  alignbench compare after=FOLDER [key=value ...]
+
+  after=FOLDER     the run of the trained model, as outputs/runs/<study>/<run>, or its final/
+  before=start     the original: start, what reinforcement learning began with (default); base, the model before any
+                   training; another run; a folder of weights or of an adapter; a hub name
+  prompts=test     which prompts: train, validation or test of the run's data (default: test), or a file of rows with
+                   `prompt` and what the reward reads, such as `reference` (json, jsonl, their .gz, parquet)
+  samples=4        answers to each prompt, drawn at eval.temperature; 1, the default, answers as eval.decoding says
+  to=FOLDER        where the answers and the comparison go (default: before_after/ in the run's folder)
+  reward=OPTION    another reward than the run's; data= and hardware= likewise
+  KEY=VALUE        a key of these, or one of eval.decoding, eval.temperature, eval.seed, eval.max_new_tokens,
+                   rl.max_new_tokens, rl.max_prompt_tokens, rl.too_long
+
+Both models get the same prompts, the same decoding and the same random numbers. Writes before.jsonl, after.jsonl,
+settings.json, before_after.json and before_after.md. Exit code: 0 compared, 2 wrong input.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Draw, score and compare."""
+    given = typed(words, USAGE)
+    if given is None:
+        return
+    with reported():
+        folder = compare(given)
+        sys.exit(analysis_process.before_after(folder / "before.jsonl", folder / "after.jsonl", folder))
+
+
+def compare(given: Sequence[str]) -> Path:
+    """Write both models' answers. Returns the folder they are in."""
+    own, changes = _read(given)
+    from alignbench.run.completed_run import Finished
+    from alignbench.run.paired_generation import Contest  # brings torch: not needed for a mistyped word
+    from alignbench.store.disk import make_folder, write_whole
+
+    run, prompts, samples = Finished.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
+    before, after = run.weights(own.get("before", "start")), run.final
+    contest = Contest.of(replace(run, config=_changed(run.config, changes)), prompts, samples)
+    folder = make_folder(Path(own.get("to", run.folder / "before_after")))
+    for side, weights in (("before", before), ("after", after)):
+        sys.stdout.write(f"{side}: {weights.name}, {len(contest.rows)} prompts x {samples}\n")
+        sys.stdout.flush()
+        lines = (json.dumps(answer, ensure_ascii=False) for answer in contest.answers(weights))
+        write_whole(folder / f"{side}.jsonl", "\n".join(lines) + "\n")
+    write_whole(folder / "settings.json", json.dumps({"prompts": prompts, **contest.told}, indent=2) + "\n")
+    return folder
+
+
+def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Our own keys, and the changes to the run's config. Raises UserError for anything else."""
+    own, changes = dict[str, str](), list[str]()
+    for word in words:
+        key, equals, value = word.lstrip("+").partition("=")
+        if equals and key in KEYS:
+            own[key] = value
+        elif equals and (key in READ or key.partition(".")[0] in GROUPS):
+            changes.append(f"{key}={value}")
+        else:
+            raise UserError(f"{word!r} is not understood; use key=value with {', '.join((*KEYS, *READ))} (see --help)")
+    if "after" not in own:
+        raise UserError("say which model was trained: alignbench compare after=FOLDER (see --help)")
+    return own, changes
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise UserError(f"samples={text}: give a whole number, 1 or more")
+    return int(text)
+
+
+def _changed(config: Any, changes: Sequence[str]) -> dict[str, Any]:
+    """The config with other options and keys; what is wrong with them is said when it is built."""
+    from omegaconf import OmegaConf
+
+    from alignbench.run.compose import compose_groups
+
+    options = dict(word.split("=", 1) for word in changes if word.partition("=")[0] in GROUPS)
+    keys = [word for word in changes if word.partition("=")[0] not in GROUPS]
+    chosen = {**config, **(compose_groups(options) if options else {}), "names": {**config["names"], **options}}
+    chosen["names"] = {name: chosen["names"][name] for name in config["names"]}  # hardware is no part of a run's name
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(chosen), OmegaConf.from_dotlist(keys)))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}

@@ -1,0 +1,103 @@
+"""Hydra's words -> one run, a sweep or their plan; help imports nothing heavy."""
+
+import sys
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignbench.commands.error_messages import reported
+from alignbench.core import gc_pause
+from alignbench.core.hub import MODEL_REMEDY, require_hub
+from alignbench.run.analysis_process import checkout
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = """\
+alignbench: which alignment algorithm is better under the same conditions, by how much, how sure are we, at what cost?
+
+  alignbench algo=grpo model=tiny seed=42               one run
+  alignbench --multirun seed=42,123,777 algo=ppo,grpo   a study: six runs, then the report
+  alignbench sweeps=ppo_vs_grpo                         the same, by name
+  alignbench ... plan=true                              check and count everything, train nothing
+  alignbench ... plan.probe=true                        the same, and time two steps of each phase
+  alignbench ... --cfg job                              print the config that these words make
+
+Verbs, each with --help:
+{verbs}
+
+Groups, group=option:
+{groups}
+
+Keys, key=value: all of them, explained, are in {config}
+A sweep: hydra.launcher.n_jobs=N runs N jobs side by side; typed again, the same command runs only what is missing.
+Your own options: --config-dir FOLDER. Flags of Hydra: --hydra-help
+"""
+
+
+def main(verbs: Mapping[str, str]) -> None:
+    """Train, or plan, what the words of the command line describe."""
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes longer than a second
+        sys.stdout.write(help_text(verbs))
+        return
+    with reported():
+        import hydra
+
+        from alignbench.run.compose import home, register_sweeps
+        from alignbench.sweep import launcher
+
+        sys.argv[1:] = one_plan(sys.argv[1:])
+        launcher.register()
+        register_sweeps(home() / "sweeps")
+        hydra.main(config_path=str(home() / "conf"), config_name="config", version_base="1.3")(job)()
+
+
+def job(cfg: "DictConfig") -> None:
+    """What Hydra calls for one run. Errors are reported before Hydra sees them: it would add lines of its own."""
+    with reported():
+        if is_plan(cfg):
+            from alignbench.planning import run_plan
+            from alignbench.run.settings import resolve
+
+            run_plan.show(resolve(cfg))
+            return
+        require_model(cfg)
+        gc_pause.rest()  # until the pipeline has imported everything it needs
+        from alignbench.run.pipeline import run  # imports torch, which takes seconds
+
+        run(cfg)
+
+
+def is_plan(cfg: "DictConfig") -> bool:
+    """Whether a config asks for its plan in place of a run."""
+    return cfg.plan is True or (isinstance(cfg.plan, Mapping) and True in cfg.plan.values())
+
+
+def require_model(cfg: "DictConfig") -> None:
+    """Refuse a hub name that is neither cached nor reachable before torch is imported, which takes seconds."""
+    model = cfg.model if isinstance(cfg.model, Mapping) else {}
+    name = str(model.get("name"))
+    if model.get("path") is None and "/" in name:
+        require_hub(name, "model", MODEL_REMEDY)
+
+
+def one_plan(words: list[str]) -> list[str]:
+    """Drop plan=true beside plan.probe=true, which includes it: Hydra takes only one of the two."""
+    return [word for word in words if word != "plan=true"] if any(w.startswith("plan.") for w in words) else words
+
+
+def help_text(verbs: Mapping[str, str]) -> str:
+    """The words and verbs of the command line, with the options of every config group."""
+    folder = checkout() or Path(__file__).resolve().parents[1]
+    files = [*sorted(folder.glob("conf/*/*.yaml")), *sorted(folder.glob("sweeps/*.yaml"))]
+    groups = [f"  {group:<10}{', '.join(file.stem for file in options)}" for group, options in groupby(files, group_of)]
+    return HELP.format(
+        groups="\n".join(groups),
+        config=folder / "conf" / "config.yaml",
+        verbs="\n".join(f"  {verb:<14}{what}" for verb, what in verbs.items()),
+    )
+
+
+def group_of(option: Path) -> str:
+    return option.parent.name

@@ -1,0 +1,117 @@
+"""The loop of learning from given answers; yields after each step, like its sibling `reinforce`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from time import perf_counter
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from alignbench.core.batches import Forward, Pairs, PerToken, Sequences
+from alignbench.core.protocols import Learner, Policy
+from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.optimizer import Optimizer
+from alignbench.engine.run_state import RunState, StepReport
+from alignbench.engine.score import microbatches
+
+Batch = TypeVar("Batch", Sequences, Pairs)
+Given = TypeVar("Given", Sequences, Pairs, contravariant=True)
+
+
+@runtime_checkable
+class Objective(Protocol[Given]):
+    """What is learned from a batch: the mean of a loss over its tokens, or its pairs."""
+
+    @property
+    def name(self) -> str:
+        """The phase it belongs to, and the first part of the names of its metrics."""
+        ...
+
+    def count(self, batch: Given) -> int:
+        """How many tokens, or pairs, that mean is over."""
+        ...
+
+    def sums(self, part: Given) -> Mapping[str, Tensor]:
+        """Of a microbatch the sum of the `loss`, with gradient, and of whatever else is shown as a mean."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervised(Generic[Batch]):
+    """Everything that is needed to learn from given answers."""
+
+    model: Learner
+    objective: Objective[Batch]
+    optimizer: Optimizer
+    batch_at: Callable[[int], Batch]
+    """The batch of a step: a function of the step's number alone, so that a run can go on anywhere."""
+    microbatch_size: int
+    invariants: Invariants
+    tokens_per_microbatch: int | None = None
+    """How many tokens a microbatch has, in place of rows; None goes by rows."""
+    notes: tuple[str, ...] = ()
+    """What somebody should know of what is learned from; told with the first report."""
+
+    def run(self, state: RunState) -> Iterator[StepReport]:
+        """Steps without end, starting after `state`."""
+        pending = [*self.notes, *self.invariants.check_trainable(self.optimizer.groups)]
+        while True:
+            start = perf_counter()
+            batch = self.batch_at(state.step)
+            before = fingerprint(self.model.trainable()) if state.step == 0 else None
+            means = self._accumulate(batch)
+            norm = self.optimizer.clip()
+            warnings, pending = pending + self.invariants.check_finite("the loss", means["loss"]), []
+            warnings += self.invariants.check_finite("grad norm", norm)
+            if isfinite(means["loss"] + norm):
+                rate = self.optimizer.step(state.step)
+            else:
+                rate = 0.0
+                self.optimizer.clear()
+            if before is not None:
+                moved = not torch.equal(before, fingerprint(self.model.trainable()))
+                warnings += self.invariants.check_moved(moved, norm, state.step)
+            state = state.after(
+                prompts_seen=state.prompts_seen + len(batch),
+                tokens_written=state.tokens_written + int(batch.mask.sum()),
+                optimizer_steps=state.optimizer_steps + 1,
+                seconds=state.seconds + perf_counter() - start,
+                flops=state.flops + 3 * self.model.flops_per_token * float(batch.lengths().sum()),
+            )
+            shown = {**means, "learning_rate": rate, "grad_norm": norm, "tokens": float(state.tokens_written)}
+            metrics = {f"{self.objective.name}/{name}": value for name, value in shown.items()}
+            yield StepReport(state=state, metrics=metrics, warnings=tuple(warnings))
+
+    def _accumulate(self, batch: Batch) -> dict[str, float]:
+        """Add up the gradient of one step, whatever is counted counting the same; returns the means over it."""
+        count, totals = max(self.objective.count(batch), 1), dict[str, Tensor]()
+        for rows in microbatches(batch, self.microbatch_size, tokens=self.tokens_per_microbatch):
+            shares = {name: total / count for name, total in self.objective.sums(batch[rows]).items()}
+            if shares["loss"].requires_grad:  # A frozen model was reported, and may be gone on with.
+                shares["loss"].backward()
+            for name, share in shares.items():
+                totals[name] = totals.get(name, torch.zeros_like(share)) + share.detach()
+        return {name: float(total) for name, total in totals.items()}
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """Supervised fine-tuning: -mean log pi(token) over the response tokens of a batch."""
+
+    policy: Policy
+    name: str = "sft"
+
+    def count(self, batch: Sequences) -> int:
+        """The response tokens."""
+        return int(batch.mask.sum())
+
+    def sums(self, part: Sequences) -> Mapping[str, Tensor]:
+        """The negative log-likelihood of the response tokens."""
+        return {"loss": negative_log_likelihood(self.policy(part), part).sum()}
+
+
+def negative_log_likelihood(now: Forward, batch: Sequences) -> PerToken:
+    """-log pi of each response token, [n, t], 0 outside the mask."""
+    return torch.where(batch.mask, -now.logprobs, 0.0)

@@ -1,0 +1,103 @@
+"""What two models are asked so that they can be compared: the same prompts, the same draws, the same reward."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignbench.core.batches import Row
+from alignbench.core.errors import UserError
+from alignbench.data.source import files, read
+from alignbench.data.splits import SPLITS
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.reward_model import RewardModel
+from alignbench.run.completed_run import Finished, Weights
+from alignbench.run.run_data import Material
+from alignbench.run.settings import identify
+from alignbench.run.shared_models import Foundations
+from alignbench.stages.evaluate import Answers, Examiner, Quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Answers depend on the model alone: everything else is the same for all that are asked."""
+
+    run: Finished
+    """Its config says how answers are drawn and scored."""
+    base: Foundations
+    rows: Sequence[Row]
+    quality: Quality
+    samples: int
+    judge: RewardModel | None
+
+    @classmethod
+    def of(cls, run: Finished, prompts: str, samples: int) -> "Contest":
+        """Everything checked, the reward model loaded. Raises UserError for rows that the reward cannot score."""
+        job, material = run.job, Material(run.job)
+        job.hardware.prepare()
+        rows, quality = _prompts(material, prompts)
+        job.reward.check(rows)
+        base = Foundations(job, dict(run.config), identify(run.config), material)
+        made = run.artifact("reward_model") if material.trains_reward_model else None
+        if material.trains_reward_model and made is None:
+            raise UserError(
+                f"reward={job.names.reward} needs a reward model, and the run was made without one: say "
+                "where one is with reward.path=<folder>"
+            )
+        return cls(run=run, base=base, rows=rows, quality=quality, samples=samples, judge=base.judge(made))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """How the answers are drawn and scored."""
+        job = self.run.job
+        drawn = self.samples > 1 or job.eval.decoding == "sampled"
+        scorer = job.reward if self.judge is None else job.reward.with_model(self.judge)
+        return {
+            "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if drawn else "greedy",
+            "answer_limit": self._max_new_tokens,
+            "reward": job.names.reward,
+            "reward_sha256": scorer.fingerprint(),
+        }
+
+    @property
+    def _max_new_tokens(self) -> int:
+        return self.run.job.eval.max_new_tokens or self.run.job.rl.max_new_tokens
+
+    def answers(self, weights: Weights) -> Answers:
+        """A row for each answer, as in a run's eval.jsonl, with the model's name and the number of the answer."""
+        job = self.run.job
+        model, text = weights.load(job.hardware.resolved())
+        job.hardware.hasten(model)
+        policy = CausalPolicy(model, text)
+        examiner = Examiner(
+            policy=policy,
+            scorer=self.base.scorer(self.judge, policy.text),
+            quality=self.quality,
+            settings=job.eval,
+            held_out=None,
+            max_new_tokens=self._max_new_tokens,
+            batch_size=job.hardware.eval_batch_size,
+            microbatch_size=job.hardware.rows_at_once,
+            tokens_per_microbatch=job.hardware.tokens_at_once,
+            max_prompt_tokens=job.rl.max_prompt_tokens,
+        )
+        found = examiner.answer(self.rows, self.samples)
+        return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
+
+
+def _prompts(material: Material, where: str) -> tuple[Sequence[Row], Quality]:
+    """The rows to answer, and their true quality where the data knows it."""
+    if where in SPLITS:
+        return material.prompts[where], material.job.data.quality
+    rows: list[Row] = [
+        {"id": f"prompt-{number}", **record.columns, "prompt": record.text("prompt")}
+        for number, record in enumerate(read(files(where)))
+    ]
+    names = Counter(str(row["id"]) for row in rows)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"prompts={where}: the id {twice[0]} stands there more than once")
+    return rows, _unknown
+
+
+def _unknown(row: Row, answer: str) -> None:
+    """Nobody knows the true quality of an answer to a prompt from a file."""

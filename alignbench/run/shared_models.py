@@ -1,0 +1,256 @@
+"""What all runs of a study stand on: the SFT model and the reward model, made by the first that needs them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.core import metric_names
+from alignbench.core.errors import UserError
+from alignbench.core.protocols import Scorer, learned
+from alignbench.data.splits import fingerprint
+from alignbench.engine.run_state import RunState
+from alignbench.generation import vllm_engine
+from alignbench.kernels import liger
+from alignbench.models import critic as critics
+from alignbench.models import loading
+from alignbench.models import reward_model as reward_models
+from alignbench.models.critic import ValueFunction
+from alignbench.models.policy import CausalPolicy
+from alignbench.models.reward_model import RewardModel
+from alignbench.models.text import Text
+from alignbench.run.run_data import Material
+from alignbench.run.settings import Identity, Job, flatten
+from alignbench.stages import reward_model as preferring
+from alignbench.stages import sft
+from alignbench.stages.progress import Display, ledger, write_down
+from alignbench.store.artifacts import Artifact, ArtifactStore, key
+from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.tracker import Tracker
+
+MODEL, COST = "model", "cost.json"
+SHOWN_SFT = {"sft/loss": "loss"}
+SHOWN_REWARD_MODEL = {"reward_model/loss": "loss", "reward_model/accuracy": "accuracy"}
+
+
+@dataclass(frozen=True)
+class Foundations:
+    """The shared artifacts of one run's study."""
+
+    job: Job
+    config: dict[str, Any]
+    identity: Identity
+    material: Material
+
+    @property
+    def store(self) -> ArtifactStore:
+        """Where they are kept."""
+        return ArtifactStore(Path(self.job.output_dir) / "artifacts")
+
+    def check(self) -> None:
+        """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
+        if self.job.hardware.sampler == "vllm":
+            vllm_engine.check(self.job.model)
+        if self.job.hardware.liger:
+            liger.check(self.job.model.shape(self.material.texts).model_type)
+        critic = self.job.algo.critic
+        if critic and critic.start == "reward_model" and not learned(self.job.reward):
+            raise UserError(
+                f"algo.critic.start=reward_model, but reward={self.job.names.reward} has no reward model: "
+                "set reward=bradley_terry, or algo.critic.start=zero"
+            )
+        start = self.sft_key()
+        if start and not self.store.has(start):
+            self.job.sft.examples(self.material.demonstrations, self.material.text)
+        judge = self.reward_model_key(start)
+        if judge and not self.store.has(judge):
+            for rows in self.material.comparisons.values():
+                self.job.reward_model.comparisons(rows, self.material.text)
+
+    # --- the start of every policy --------------------------------------------------------------------------------
+
+    def sft_key(self) -> str | None:
+        """The name of the SFT model; None when there is none."""
+        return key("sft", self._sft_ingredients()) if self.job.sft.enabled else None
+
+    def sft(self, display: Display) -> Artifact | None:
+        """The SFT model; None when policies start from the model as it is."""
+        return self._make("sft", self._sft_ingredients(), self._train_sft, display) if self.job.sft.enabled else None
+
+    def _train_sft(self, name: str, folder: Path, display: Display) -> RunState:
+        job, state = self.job, RunState()
+        model, text = self.load(None, job.sft.seed)
+        policy = CausalPolicy(model, text)
+        reports = job.sft.run(
+            policy, self.material.demonstrations, job.hardware.rows_at_once, job.invariants, job.hardware.tokens_at_once
+        )
+        with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
+            tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
+            for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
+                state = report.state
+        loading.save(policy.model, policy.text, folder / MODEL)
+        return state
+
+    def _sft_ingredients(self) -> dict[str, Any]:
+        return {
+            "config": {"sft": self.config["sft"], "model": self.config["model"]},
+            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
+            "parents": [],
+            "data": fingerprint(self.material.demonstrations),
+            "code": {"sft": sft.VERSION},
+        }
+
+    # --- the judge of every answer --------------------------------------------------------------------------------
+
+    def reward_model_key(self, start: str | None) -> str | None:
+        """The name of the reward model over an SFT model of that name; None when none is trained."""
+        return key("reward_model", self._preference_ingredients(start)) if self.material.trains_reward_model else None
+
+    def reward_model(self, start: Artifact | None, display: Display) -> Artifact | None:
+        """The reward model, frozen; None when the reward needs none, or has one of its own."""
+        if not self.material.trains_reward_model:
+            return None
+
+        def train(name: str, folder: Path, display: Display) -> RunState:
+            return self._train_reward_model(start, name, folder, display)
+
+        return self._make("reward_model", self._preference_ingredients(start and start.key), train, display)
+
+    def judge(self, made: Artifact | None) -> RewardModel | None:
+        """The reward model, loaded; None when the reward needs none."""
+        reward = learned(self.job.reward)
+        if reward is None:
+            return None
+        folder = made.path / MODEL if made else Path(str(reward.path))
+        model = reward_models.trained(
+            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved()
+        )
+        self.job.hardware.hasten(model.model)
+        return model
+
+    def scorer(self, judge: RewardModel | None, text: Text) -> Scorer:
+        """The reward, with its model where it needs one."""
+        return self.job.reward if judge is None else self.job.reward.with_model(reward_models.reading(judge, text))
+
+    def critic(self, model: Any, text: Text, judge: RewardModel | None) -> ValueFunction | None:
+        """What foresees the rewards of a policy with that model; None where the algorithm keeps no critic."""
+        settings, seed = self.job.algo.critic, self.job.seed
+        if settings is None or settings.start == "zero" or judge is None:
+            return settings and critics.make(model, settings, seed=seed)
+        if reward_models.reading(judge, text) is not judge:
+            raise UserError(
+                "algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
+                "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model"
+            )
+        scale = self.job.reward.scale(judge.calibration)
+        return critics.make(model, settings, seed=seed, judge=judge.model, scale=scale)
+
+    def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
+        job, settings, state = self.job, self.job.reward_model, RunState()
+        pairs, size = self.material.comparisons, job.hardware.rows_at_once
+        trunk = start.path / MODEL if start and settings.start == "sft" else None
+        model = reward_models.untrained(
+            job.model,
+            texts=self.material.texts,
+            start=trunk,
+            lora=settings.lora,
+            device=job.hardware.resolved(),
+            seed=settings.seed,
+        )
+        job.hardware.hasten(model.model)
+        job.hardware.spare(model.model)
+        reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_at_once)
+        with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
+            for split, rows in pairs.items():
+                tracker.dataset(f"{job.names.data} comparisons", fingerprint(rows), split)
+            shown = display.watch(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
+            for report in write_down(shown, tracker, "reward_model"):
+                state = report.state
+            told = settings.examine(model, pairs["validation"], pairs["test"], size)
+            tracker.record("reward_model", state.step, preferring.numbers(told))
+        display.say(
+            f"reward model: {told['accuracy']:.1%} of {told['pairs']} held-out pairs ranked right, calibration "
+            f"error {told['ece']:.3f} at temperature {told['temperature']:.3g}"
+        )
+        for complaint in settings.check(told):
+            display.say(f"warning: {complaint}")
+        model.save(folder / MODEL, told)
+        return state
+
+    def _preference_ingredients(self, start: str | None) -> dict[str, Any]:
+        data = {split: fingerprint(rows) for split, rows in self.material.comparisons.items()}
+        return {
+            "config": {"reward_model": self.config["reward_model"], "model": self.config["model"]},
+            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
+            "parents": [start] if start and self.job.reward_model.start == "sft" else [],
+            "data": data,
+            "code": {"reward_model": preferring.VERSION},
+        }
+
+    # --- what both need ---------------------------------------------------------------------------------------------
+
+    def load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
+        """The language model on its device, from that folder or from its base."""
+        device = self.job.hardware.resolved()
+        model, text = self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
+        self.job.hardware.hasten(model)
+        self.job.hardware.spare(model)
+        return model, text
+
+    def tracker(
+        self, folder: Path, phase: str, resume_after: int | None, name: str | None = None, seed: int | None = None
+    ) -> Tracker:
+        """The logbook of a phase."""
+        job, who = self.job, self.identity
+        tags = {
+            metric_names.STUDY: who.study,
+            metric_names.METHOD: who.method if phase == "rl" else phase,
+            metric_names.MODEL: who.model,
+            metric_names.SEED: str(who.seed if seed is None else seed),
+            metric_names.PHASE: phase,
+            metric_names.KEY: name or who.key,
+            metric_names.RUN_DIR: str(folder.resolve()),
+        }
+        return Tracker.open(
+            folder,
+            uri=job.tracking.uri,
+            output_dir=Path(job.output_dir),
+            experiment=job.tracking.experiment,
+            run_name=name or who.run_dir.name,
+            tags=tags,
+            params=flatten(self.config),
+            enabled=job.tracking.enabled,
+            resume_after=resume_after,
+        )
+
+    def _make(self, phase: str, ingredients: dict[str, Any], train: "Train", display: Display) -> Artifact:
+        name = key(phase, ingredients)
+
+        def build(folder: Path) -> None:
+            spent = ledger(train(name, folder, display))
+            wanted = (metric_names.SECONDS, metric_names.TOKENS, metric_names.PEAK_MEMORY)
+            write_whole(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in wanted}, indent=2))
+
+        artifact, made = self.store.make(name, ingredients, build)
+        if not made:
+            display.say(f"{phase}: {name} is there already")
+        return artifact
+
+    def _artifact_tracker(self, name: str, phase: str, seed: int) -> Tracker:
+        journal = make_folder(Path(self.job.output_dir) / "artifacts" / f"{name}.tracking")
+        return self.tracker(journal, phase, None, name=name, seed=seed)
+
+
+Train = Callable[[str, Path, Display], RunState]
+"""Fills an artifact's folder, given its name; returns the state training ended in."""
+
+
+def cost(artifact: Artifact) -> dict[str, float]:
+    """What making it took: seconds, tokens, peak_memory_bytes."""
+    return json.loads((artifact.path / COST).read_text())
+
+
+def card(artifact: Artifact) -> dict[str, Any]:
+    """How well a reward model tells chosen from rejected."""
+    return json.loads((artifact.path / MODEL / reward_models.CARD).read_text())

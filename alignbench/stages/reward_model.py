@@ -1,0 +1,264 @@
+"""Comparisons -> Artifact: learn which answer is preferred, then measure how well, once for all runs that share it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from alignbench.core.batches import Pairs, Row, sequences
+from alignbench.core.errors import UserError
+from alignbench.core.field_types import Count, Fraction, NonNegative, Size
+from alignbench.core.seeds import in_epochs
+from alignbench.engine.checks import Invariants, Level
+from alignbench.engine.optimizer import AdamW, Optimizer
+from alignbench.engine.run_state import RunState, StepReport
+from alignbench.engine.score import judge
+from alignbench.engine.supervised_loop import Supervised
+from alignbench.equations.pairs import bradley_terry
+from alignbench.models.loading import Lora
+from alignbench.models.reward_model import RewardModel
+from alignbench.models.text import Text
+from alignbench.stages import calibration
+from alignbench.stages.failure_dump import given, watched
+
+VERSION = 1
+"""Raised when this phase computes something else from the same settings, so that old artifacts are not reused."""
+LENGTH_EDGES = (None, 0, 1, None)
+"""Of tokens of the chosen answer minus tokens of the rejected one: shorter, as long, longer."""
+Card = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelTraining:
+    """The reward model of a study: trained on pairs, calibrated on validation pairs, told of on test pairs."""
+
+    seed: Size = 42
+    """Its own seed, so that all runs of a study share one reward model."""
+    start: Literal["sft", "base"] = "sft"
+    """The model its trunk begins with; an SFT adapter stays frozen under the new one."""
+    lora: Lora | None = None
+    """The adapter to train; null takes the shape of model.lora, and all weights where that is null too."""
+    steps: Count = 300
+    """Optimizer steps."""
+    batch_size: Count = 32
+    """Pairs in a step."""
+    margin_scale: NonNegative = 0.0
+    """The chosen answer should be ahead by this many times the pair's own margin; 0 does not read the margin."""
+    max_tokens: Count | None = None
+    """The longest prompt and answer together; null is the model's context."""
+    too_long: Literal["error", "drop"] = "error"
+    """Whether a pair with a longer answer ends the run, or is left out and counted."""
+    optimizer: AdamW = field(default_factory=AdamW)
+    """How weights are changed."""
+    min_accuracy: Fraction = 0.7
+    """The least share of validation pairs it must rank right."""
+    max_ece: Fraction = 0.1
+    """An expected calibration error above this is mended by a temperature, and may not remain above it."""
+    gate: Level = "error"
+    """What happens to a run whose reward model misses one of these two."""
+    margin_edges: tuple[NonNegative, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
+    """Accuracy is told for the pairs between these margins, and above the last."""
+
+    def comparisons(self, rows: Sequence[Row], text: Text) -> "Comparisons":
+        """The rows as tokens. Raises UserError when there is none, or for one that is too long or lacks a margin."""
+        limit = min(self.max_tokens or text.context, text.context)
+        return Comparisons(rows, text, limit, self.too_long, self.margin_scale)
+
+    def run(
+        self,
+        model: RewardModel,
+        rows: Sequence[Row],
+        microbatch_size: int,
+        invariants: Invariants,
+        tokens_per_microbatch: int | None = None,
+    ) -> Iterator[StepReport]:
+        """Train the model; one report for each step. `microbatch_size` counts answers, two for each pair."""
+        pairs = self.comparisons(rows, model.text)
+        weights = [parameter for _, parameter in model.trainable()]
+        learning = Supervised(
+            model=model,
+            objective=Preference(model),
+            batch_at=lambda step: pairs.batch(self.seed, step, self.batch_size).to(model.device),
+            optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
+            microbatch_size=max(microbatch_size // 2, 1),
+            tokens_per_microbatch=tokens_per_microbatch,
+            invariants=invariants,
+            notes=pairs.notes,
+        )
+        with model.training(), torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            reports = islice(learning.run(RunState()), self.steps)
+            yield from watched(reports, 0, lambda step: given(learning.batch_at(step), model.text))
+
+    def examine(self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int) -> Card:
+        """How good the model is, for its card: temperature and scale from validation pairs, accuracy on test pairs."""
+        held_out = Verdicts.of(model, self.comparisons(validation, model.text), microbatch_size)
+        before = calibration.calibration_error(held_out.leads)
+        temperature = calibration.best_temperature(held_out.leads) if before > self.max_ece else 1.0
+        scaled = held_out.scores / temperature
+        final = Verdicts.of(model, self.comparisons(test, model.text), microbatch_size)
+        known = ~final.margins.isnan()
+        return {
+            "accuracy": calibration.accuracy(final.leads),
+            "pairs": len(final.leads),
+            "accuracy_by_margin": calibration.by(final.margins[known], final.leads[known], (*self.margin_edges, None)),
+            "accuracy_by_length": calibration.by(final.length_differences, final.leads, LENGTH_EDGES),
+            "loss": calibration.mean_loss(final.leads, temperature),
+            "ece": calibration.calibration_error(final.leads, temperature),
+            "ece_unscaled": calibration.calibration_error(final.leads),
+            "temperature": temperature,
+            "mean": float(scaled.mean()),
+            "std": float(scaled.std(correction=0)) or 1.0,
+            "validation_accuracy": calibration.accuracy(held_out.leads),
+            "validation_pairs": len(held_out.leads),
+            "validation_ece": calibration.calibration_error(held_out.leads, temperature),
+            "validation_ece_unscaled": before,
+            "dropped_pairs": {"validation": held_out.dropped, "test": final.dropped},
+        }
+
+    def check(self, card: Mapping[str, Any]) -> list[str]:
+        """What the gate has against a model with this card. Raises UserError where `gate` is error."""
+        missed, share, error = [], card["validation_accuracy"], card["validation_ece"]
+        if share < self.min_accuracy:
+            missed.append(
+                f"ranks {share:.1%} of {card['validation_pairs']} validation pairs right, fewer than "
+                f"reward_model.min_accuracy={self.min_accuracy:g}"
+            )
+        if error > self.max_ece:
+            missed.append(
+                f"has an expected calibration error of {error:.3f} at temperature {card['temperature']:.3g}, "
+                f"above reward_model.max_ece={self.max_ece:g}"
+            )
+        if not missed or self.gate == "off":
+            return []
+        told = f"the reward model {' and '.join(missed)}: train it longer (reward_model.steps) or on more pairs"
+        if self.gate == "error":
+            raise UserError(f"{told}; reward_model.gate=warn goes on with it as it is")
+        return [f"{told}. (reward_model.gate)"]
+
+
+def numbers(card: Mapping[str, Any]) -> dict[str, float]:
+    """What a card says in single numbers, by the names of the record."""
+    return {
+        "reward_model/test_accuracy": card["accuracy"],
+        "reward_model/test_loss": card["loss"],
+        "reward_model/ece": card["ece"],
+        "reward_model/temperature": card["temperature"],
+        "reward_model/validation_accuracy": card["validation_accuracy"],
+        "reward_model/score_mean": card["mean"],
+        "reward_model/score_std": card["std"],
+    }
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The Bradley-Terry loss: -mean log sigmoid(r_chosen - r_rejected - margin) over the pairs of a batch."""
+
+    model: RewardModel
+    name: str = "reward_model"
+
+    def count(self, batch: Pairs) -> int:
+        """The pairs."""
+        return len(batch)
+
+    def sums(self, part: Pairs) -> dict[str, Tensor]:
+        """The loss of the pairs, how many are ranked right, and how far the chosen answers are ahead."""
+        chosen, rejected = self.model(part.both).view(2, -1)
+        leads = (chosen - rejected).detach()
+        return {
+            "loss": bradley_terry(chosen, rejected, part.margin).sum(),
+            "accuracy": calibration.right(leads).sum(),
+            "lead": leads.sum(),
+        }
+
+
+class Comparisons:
+    """Pairs of answers, tokenised once, in an order addressed by seed and step."""
+
+    def __init__(
+        self, rows: Sequence[Row], text: Text, limit: int, too_long: Literal["error", "drop"], margin_scale: float
+    ) -> None:
+        if not rows:
+            raise UserError("there are no pairs to prefer by: choose data that has some, or another reward")
+        self.pad, self.margin_scale = text.pad, margin_scale
+        self.tokens: list[tuple[list[int], list[int], list[int]]] = []
+        self.margins: list[float | None] = []
+        """How much better each chosen answer is, where the data says it."""
+        for row in rows:
+            prompt, *answers = text.prompt(row["prompt"]), *map(text.completion, (row["chosen"], row["rejected"]))
+            if len(prompt) + max(map(len, answers)) <= limit:
+                self.tokens.append((prompt, *answers))
+                self.margins.append(row.get("margin"))
+            elif too_long == "error":
+                raise UserError(
+                    f"pair {row['id']} has {len(prompt)} + {max(map(len, answers))} tokens, more than {limit}, the "
+                    "smaller of reward_model.max_tokens and the model's context: leave such pairs out with "
+                    "reward_model.too_long=drop, or raise the limit"
+                )
+            if margin_scale and row.get("margin") is None:
+                raise UserError(
+                    f"pair {row['id']} has no margin, so reward_model.margin_scale={margin_scale:g} means "
+                    "nothing: set it to 0, or choose data with margins"
+                )
+        self.dropped = len(rows) - len(self.tokens)
+        """How many were too long."""
+        told = f"{self.dropped} of {len(rows)} pairs have more than {limit} tokens: left out"
+        self.notes = (told,) if self.dropped else ()
+        if not self.tokens:
+            raise UserError(
+                f"each of the {len(rows)} pairs has more than {limit} tokens: raise "
+                "reward_model.max_tokens, or take a model with a longer context"
+            )
+
+    def batch(self, seed: int, step: int, size: int) -> Pairs:
+        """The pairs of a step: epochs without repetition, reshuffled each time."""
+        return self.take(self._rows(seed, step, size))
+
+    def tokens_in(self, seed: int, steps: int, size: int) -> int:
+        """How many response tokens of both sides that many steps learn from."""
+        return sum(
+            len(side) for step in range(steps) for i in self._rows(seed, step, size) for side in self.tokens[i][1:]
+        )
+
+    def _rows(self, seed: int, step: int, size: int) -> list[int]:
+        return in_epochs(len(self.tokens), step, size, seed, "comparisons")
+
+    def take(self, rows: Sequence[int]) -> Pairs:
+        """The pairs of these numbers as one batch."""
+        prompts, answers = [self.tokens[i][0] for i in rows], [[self.tokens[i][side] for i in rows] for side in (1, 2)]
+        margins = [self.margin_scale * (self.margins[i] or 0.0) for i in rows]
+        return Pairs(both=sequences(prompts * 2, answers[0] + answers[1], self.pad), margin=torch.tensor(margins))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """What a reward model says of some pairs."""
+
+    scores: Tensor
+    """Of the chosen and the rejected answers, [2, m], double."""
+    margins: Tensor
+    """How much better the chosen answer is, [m]; NaN where the data does not say."""
+    length_differences: Tensor
+    """Tokens of the chosen answer minus tokens of the rejected one, [m]."""
+    dropped: int
+
+    @classmethod
+    def of(cls, model: RewardModel, pairs: Comparisons, microbatch_size: int) -> "Verdicts":
+        """Score every pair once."""
+        both = pairs.take(range(len(pairs.tokens))).both
+        lengths = both.mask.sum(1).view(2, -1)
+        unknown = float("nan")
+        return cls(
+            scores=judge(model, both, microbatch_size).double().cpu().view(2, -1),
+            margins=torch.tensor([unknown if m is None else m for m in pairs.margins], dtype=torch.float64),
+            length_differences=lengths[0] - lengths[1],
+            dropped=pairs.dropped,
+        )
+
+    @property
+    def leads(self) -> Tensor:
+        """Score of the chosen answer minus score of the rejected one, [m]."""
+        return self.scores[0] - self.scores[1]

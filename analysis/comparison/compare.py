@@ -1,0 +1,159 @@
+"""Compares every pair of methods on one metric, each interval at the level that the whole family needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from .. import statistics
+from ..statistics import Estimate, Paired, Permutation, Welch
+from ..study.metrics import Metric
+
+ALPHA, HALF = 0.05, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Treatment minus baseline on one metric; all intervals hold together for the `family` of pairs."""
+
+    treatment: str
+    baseline: str
+    metric: Metric
+    scores: tuple[tuple[float, ...], tuple[float, ...]]
+    welch: Welch
+    paired: Paired | None
+    inner: Estimate
+    inner_percent: float
+    cohens_d: Estimate
+    hedges_g: Estimate
+    glass_delta: Estimate
+    p_holm: float | None
+    permutation: Permutation
+    detectable_d: float | None
+    pooled_sd: float | None
+    equivalent: bool | None
+    margin: float | None
+    family: int
+
+    @property
+    def difference(self) -> Estimate:
+        """The raw difference with the interval that decides: Welch's, or that of the pairs where seeds are paired."""
+        return self.paired.difference if self.paired else self.welch.difference
+
+    @property
+    def test(self) -> Welch | Paired:
+        """The t-test that belongs to this interval."""
+        return self.paired or self.welch
+
+    @property
+    def n(self) -> tuple[int, int]:
+        """Seeds of treatment and baseline."""
+        return len(self.scores[0]), len(self.scores[1])
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest detectable difference in units of the metric, if the spread seen here is right."""
+        return None if self.detectable_d is None or self.pooled_sd is None else self.detectable_d * self.pooled_sd
+
+    @property
+    def power_of_welch(self) -> float | None:
+        """How often Welch's test, which decides, finds the smallest detectable d; None where pairs decide."""
+        if self.detectable_d is None or self.paired is not None:
+            return None
+        return statistics.welch_power(self.detectable_d, *self.n, alpha=ALPHA / self.family)
+
+    @property
+    def benefit(self) -> tuple[float, float] | None:
+        """The interval of the difference turned so that more is better for the treatment."""
+        low, high = self.difference.low, self.difference.high
+        if low is None or high is None:
+            return None
+        return (-high, -low) if self.metric.better == "less" else (low, high)
+
+    @property
+    def improvement(self) -> float | None:
+        """The share of all seed pairings in which the treatment is ahead, ties counted half."""
+        share = statistics.probability_of_improvement(*self.scores)
+        return 1 - share if share is not None and self.metric.better == "less" else share
+
+    @property
+    def wins(self) -> tuple[float, int]:
+        """In how many of all seed pairings the treatment is ahead, ties counted half."""
+        pairs = self.n[0] * self.n[1]
+        return (self.improvement or 0.0) * pairs, pairs
+
+    def seeds_for(self, difference: float) -> int | None:
+        """Seeds per method to find a true difference of this size (metric units); None when it cannot be said."""
+        return self.seeds_for_d(difference / self.pooled_sd) if self.pooled_sd else None
+
+    def seeds_for_d(self, d: float) -> int | None:
+        """Seeds per method to find a true effect of this size."""
+        if self.paired and self.paired.sd and self.pooled_sd:
+            return statistics.pairs_needed(d * self.pooled_sd / self.paired.sd, ALPHA / self.family)
+        return statistics.seeds_needed(d, ALPHA / self.family)
+
+
+def compare_all(
+    metric: Metric,
+    scores: Mapping[str, Sequence[float]],
+    arms: Sequence[str],
+    margin: float | None = None,
+    by_seed: bool = False,
+) -> list[Comparison]:
+    """Every pair of arms, the earlier one as baseline; Bonferroni-simultaneous intervals and Holm p-values."""
+    pairs = list(combinations(arms, 2))
+    found = [compare(metric, scores, later, earlier, margin, len(pairs), by_seed) for earlier, later in pairs]
+    adjusted = statistics.holm([comparison.test.p for comparison in found])
+    return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]
+
+
+def compare(
+    metric: Metric,
+    scores: Mapping[str, Sequence[float]],
+    treatment: str,
+    baseline: str,
+    margin: float | None = None,
+    family: int = 1,
+    by_seed: bool = False,
+) -> Comparison:
+    """One pair; `family` is the number of pairs that the intervals must hold for together.
+
+    The inner interval is the half that holds most, or, with a margin, the one that must lie within it (90% for a pair).
+    With `by_seed` the scores of both methods stand in the order of the same seeds, and differences within seeds decide.
+    """
+    x, y = tuple(scores[treatment]), tuple(scores[baseline])
+    confidence, alpha = 1 - ALPHA / family, ALPHA / family
+    inner_level = HALF if margin is None else 1 - 2 * alpha
+    pairs = statistics.paired(x, y, confidence) if by_seed else None
+    inner = (statistics.paired if by_seed else statistics.welch)(x, y, inner_level).difference
+    shuffle, rng = statistics.sign_flip if by_seed else statistics.permutation, np.random.default_rng(0)
+    return Comparison(
+        treatment=treatment,
+        baseline=baseline,
+        metric=metric,
+        scores=(x, y),
+        welch=statistics.welch(x, y, confidence),
+        paired=pairs,
+        inner=inner,
+        inner_percent=100 * inner_level,
+        cohens_d=pairs.d_av if pairs else statistics.cohens_d(x, y, confidence),
+        hedges_g=pairs.g_av if pairs else statistics.hedges_g(x, y, confidence),
+        glass_delta=statistics.glass_delta(x, y, confidence),
+        p_holm=None,
+        permutation=shuffle(x, y, rng),
+        detectable_d=_detectable_d(x, y, pairs, alpha),
+        pooled_sd=statistics.pooled_sd(x, y),
+        equivalent=None if margin is None else statistics.lies_within(inner, margin),
+        margin=margin,
+        family=family,
+    )
+
+
+def _detectable_d(x: Sequence[float], y: Sequence[float], pairs: Paired | None, alpha: float) -> float | None:
+    """The smallest detectable effect on the scale of d; for pairs, from the spread of the differences."""
+    spread = statistics.pooled_sd(x, y)
+    if pairs is None:
+        return statistics.minimum_detectable_d(len(x), len(y), alpha)
+    smallest = statistics.minimum_detectable_d_z(len(x), alpha)
+    return None if smallest is None or not pairs.sd or not spread else smallest * pairs.sd / spread

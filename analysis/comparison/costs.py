@@ -1,0 +1,62 @@
+"""What the finished runs cost: tokens, time, memory and price, with ratios to the baseline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignbench.core import metric_names
+
+from .. import statistics
+from ..statistics import Estimate
+from ..study.curves import token_unit
+from ..study.load import Run, Study
+from ..study.options import Declared
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """One price paid: the mean of each method, and its ratio to the baseline."""
+
+    key: str
+    label: str
+    divisor: float
+    values: dict[str, tuple[float, ...]]
+    ratios: dict[str, Estimate]
+    reason: str | None = None
+
+
+def costs(study: Study, declared: Declared) -> list[Cost]:
+    """Tokens, time, memory and price of the finished runs."""
+    price = declared.price_per_hour
+    divisor, unit = token_unit([run.ledger.get("tokens", 0.0) for run in study.runs])
+    rows = [
+        _cost(study, declared, "tokens", f"Generated tokens ({unit})", metric_names.TOKENS, divisor),
+        _cost(study, declared, "seconds", "Wall-clock time (s)", metric_names.SECONDS, 1.0),
+        _cost(study, declared, "peak_memory_bytes", "Peak memory (GiB)", metric_names.PEAK_MEMORY, GIB),
+    ]
+    if price is None:
+        reason = "analysis.price_per_hour is not declared"
+        return [*rows, Cost(key="price", label="Price", divisor=1, values={}, ratios={}, reason=reason)]
+    label = f"Price (at ${price:,.2f} per device-hour)"
+    time = rows[1]
+    return [
+        *rows,
+        Cost(
+            key="price", label=label, divisor=3600 / price, values=time.values, ratios=time.ratios, reason=time.reason
+        ),
+    ]
+
+
+def _cost(study: Study, declared: Declared, key: str, label: str, metric: str, divisor: float) -> Cost:
+    values = {arm: tuple(_spent(study.of(arm), key, metric)) for arm in study.arms}
+    ratios = {
+        arm: statistics.ratio(values[arm], values[declared.baseline]) for arm in study.arms if arm != declared.baseline
+    }
+    reason = None if all(values.values()) else "not measured by every method"
+    return Cost(key=key, label=label, divisor=divisor, values=values, ratios=ratios, reason=reason)
+
+
+def _spent(runs: Sequence[Run], key: str, metric: str) -> list[float]:
+    spent = [run.ledger.get(key, run.metrics.get(metric)) for run in runs if run.status == "finished"]
+    return [float(number) for number in spent if number is not None]

@@ -1,0 +1,47 @@
+"""How far the runs without a result could move the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import statistics
+from ..statistics import Estimate
+from ..study.methods import Arm, last_validated, no_number
+from ..study.metrics import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhatIf:
+    """The difference if the seeds without a number had ended in a certain way."""
+
+    pair: str
+    treatment_of_seed: str
+    difference: Estimate
+
+
+def what_if(arms: Sequence[Arm], metric: Metric, order: Sequence[str], troubled: frozenset[str]) -> list[WhatIf]:
+    """How far the seeds without a number could move the answer; a view on robustness, not a result."""
+    fates = ("Left out (hides the failure)", "Counted at its last validation", "Counted at the SFT start")
+    by_name = {arm.name: arm for arm in arms}
+    rows = []
+    for name in order[1:]:
+        if {name, order[0]} & troubled:
+            for fate in fates:
+                x, y = (_with_fate(by_name[who], metric, fate) for who in (name, order[0]))
+                pair = f"{by_name[name].label} \N{MINUS SIGN} {by_name[order[0]].label}"
+                if x is not None and y is not None:
+                    difference = statistics.welch(x, y).difference
+                    rows.append(WhatIf(pair=pair, treatment_of_seed=fate, difference=difference))
+    return rows
+
+
+def _with_fate(arm: Arm, metric: Metric, fate: str) -> list[float] | None:
+    scores = []
+    for run in arm.runs:
+        if no_number(run, metric) is None:
+            scores.append(run.metrics[metric.name])
+        elif not fate.startswith("Left out"):
+            guess = arm.start if "start" in fate else last_validated(run, metric)
+            if guess is None:
+                return None
+            scores.append(guess)
+    return scores

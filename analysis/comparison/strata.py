@@ -1,0 +1,56 @@
+"""Results by stratum of the held-out prompts: every method's mean, and its difference to the baseline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from alignbench.core import metric_names
+
+from .. import statistics
+from ..statistics import Estimate
+from ..study.answers import known
+from ..study.load import Study
+from ..study.metrics import Metric, metric_named
+
+PREFIX = f"final/{metric_names.STRATUM}"
+ORDER = ("gold", "accuracy", "avg_reward", "avg_response_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """One metric on one stratum; the differences are exploratory, each with its own 95% interval."""
+
+    name: str
+    metric: Metric
+    means: dict[str, float | None]
+    differences: dict[str, Estimate]
+
+
+def strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
+    """All strata, metric by metric; empty where the prompts have none."""
+    there = {name for run in study.runs for name in run.metrics if name.startswith(PREFIX)}
+    return tuple(_stratum(study, baseline, name) for name in sorted(there, key=_place))
+
+
+def by_metric(rows: Sequence[Stratum]) -> list[tuple[str, list[Stratum]]]:
+    """The rows of each metric under its label, in their order."""
+    return [(label, list(found)) for label, found in groupby(rows, key=lambda row: row.metric.label)]
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Quality first, length last."""
+    leaf = name.rsplit("/", 1)[-1]
+    return (ORDER.index(leaf) if leaf in ORDER else len(ORDER), name)
+
+
+def _stratum(study: Study, baseline: str, name: str) -> Stratum:
+    stratum, leaf = name.removeprefix(PREFIX).rsplit("/", 1)
+    values = {arm: known(study.of(arm), name) for arm in study.arms}
+    return Stratum(
+        name=stratum.replace("_", " "),
+        metric=replace(metric_named(f"final/{leaf}"), name=name),
+        means={arm: statistics.mean(row) for arm, row in values.items()},
+        differences={
+            arm: statistics.welch(row, values[baseline]).difference for arm, row in values.items() if arm != baseline
+        },
+    )

@@ -1,0 +1,215 @@
+"""The verdict: one state and one sentence, made from the numbers alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..statistics import Estimate
+from ..study.metrics import MINUS, REASONS, Metric, counted, listed, method_label
+from .compare import Comparison
+
+State = Literal["better", "worse", "equivalent", "inconclusive", "incomplete", "not_comparable", "single"]
+EXIT_CODES: dict[State, int] = {"incomplete": 3, "not_comparable": 4}
+SYMBOLS: dict[State, str] = {
+    "better": "\N{BLACK UP-POINTING TRIANGLE}",
+    "worse": "\N{BLACK DOWN-POINTING TRIANGLE}",
+    "equivalent": "=",
+    "inconclusive": "\N{TILDE OPERATOR}",
+    "incomplete": "\N{BALLOT X}",
+    "not_comparable": "\N{BALLOT X}",
+    "single": "1",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state, and a sentence in parts: the lead that is printed bold, the numbers, what could have been seen."""
+
+    state: State
+    lead: str
+    numbers: str
+    limit: str = ""
+
+    @property
+    def rest(self) -> str:
+        """All behind the lead."""
+        return f"{self.numbers}; {self.limit}." if self.limit else self.numbers
+
+    @property
+    def sentence(self) -> str:
+        """The whole sentence."""
+        return f"{self.lead} {self.rest}"
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a complete study, 3 for an incomplete one, 4 for one that cannot be compared."""
+        return EXIT_CODES.get(self.state, 0)
+
+
+def pair_state(pair: Comparison) -> State:
+    """What the deciding interval says about the treatment; equality is only ever concluded from a declared margin."""
+    if pair.benefit and pair.benefit[0] > 0:
+        return "better"
+    if pair.benefit and pair.benefit[1] < 0:
+        return "worse"
+    return "equivalent" if pair.equivalent else "inconclusive"
+
+
+def decide(
+    *,
+    metric: Metric,
+    arms: Sequence[str],
+    pairs: Sequence[Comparison],
+    level: Estimate,
+    planned: int,
+    unfinished: Sequence[str],
+    violations: Sequence[str],
+) -> Verdict:
+    """The verdict of a study.
+
+    `unfinished` has one sentence for each run without a usable number, `violations` one for each failed fairness
+    check, `level` is the mean of the only method where there is just one.
+    """
+    if violations:
+        return _not_comparable(violations)
+    if unfinished:
+        done = f"{planned - len(unfinished)} of {planned} planned runs finished."
+        return Verdict("incomplete", "No verdict:", f"{done} {_first_of(unfinished, 'more')}")
+    if len(arms) == 1:
+        return _single(metric, arms[0], level)
+    return _two(pairs[0]) if len(pairs) == 1 else _many(metric, arms, pairs)
+
+
+def _not_comparable(violations: Sequence[str]) -> Verdict:
+    return Verdict("not_comparable", "Not comparable:", _first_of(violations, "failed fairness checks more"))
+
+
+def _first_of(sentences: Sequence[str], more: str) -> str:
+    first = sentences[0].rstrip(".")
+    return f"{first}." if len(sentences) == 1 else f"{first}; {len(sentences) - 1} {more} below."
+
+
+def _single(metric: Metric, arm: str, level: Estimate) -> Verdict:
+    rest = f"{metric.level(level.value)} {interval(metric, level)}; there is nothing to compare it with."
+    return Verdict("single", f"One method, {method_label(arm)}:", rest)
+
+
+def interval(metric: Metric, estimate: Estimate, name: str = "95% CI ", sign: bool = False) -> str:
+    """(95% CI -3.1 to +3.9), or why there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return f"(no interval: {REASONS.get(estimate.reason or '', estimate.reason)})"
+    write = metric.signed if sign else metric.number
+    return f"({name}{write(estimate.low)} to {write(estimate.high)})"
+
+
+def subtraction(pair: Comparison) -> str:
+    """GRPO - PPO."""
+    return f"{method_label(pair.treatment)} {MINUS} {method_label(pair.baseline)}"
+
+
+def _seeds(pair: Comparison) -> str:
+    return f"{pair.n[0]} vs {pair.n[1]} seeds"
+
+
+def _detects(pair: Comparison, only: str = "only ") -> str:
+    if pair.detectable_d is None:
+        return "one seed cannot show a difference"
+    return f"this design can {only}detect d \N{GREATER-THAN OR EQUAL TO} {pair.detectable_d:.2f}"
+
+
+def _two(pair: Comparison) -> Verdict:
+    state, metric = pair_state(pair), pair.metric
+    number = (
+        f"{metric.difference(pair.difference.value)} {interval(metric, pair.difference, sign=True)}, {_seeds(pair)}"
+    )
+    if state in ("better", "worse"):
+        lead = f"{method_label(pair.treatment)} is {state} than {method_label(pair.baseline)}:"
+        return Verdict(state, lead, number, f"{_detects(pair, '')}{_too_small(pair)}")
+    if state == "equivalent":
+        inner = interval(metric, pair.inner, f"{pair.inner_percent:g}% CI ", sign=True)
+        rest = f"{subtraction(pair)} = {metric.difference(pair.difference.value)} {inner}, {_seeds(pair)}"
+        return Verdict(state, f"Equivalent within {metric.size(pair.margin)}:", rest, _outer(pair))
+    return Verdict(state, "Inconclusive:", f"{subtraction(pair)} = {number}", _detects(pair))
+
+
+def _outer(pair: Comparison) -> str:
+    return f"the 95% interval is {interval(pair.metric, pair.difference, '', sign=True).strip('()')}"
+
+
+def _too_small(pair: Comparison) -> str:
+    return f"; all of it lies within the declared margin of {pair.metric.size(pair.margin)}" if pair.equivalent else ""
+
+
+def _many(metric: Metric, arms: Sequence[str], pairs: Sequence[Comparison]) -> Verdict:
+    wins = winners(arms, pairs)
+    if wins:
+        state: State = "worse" if list(wins) == [pairs[0].baseline] else "better"
+        return Verdict(state, _beats(wins), _margins(metric, wins, pairs))
+    if all(pair_state(pair) == "equivalent" for pair in pairs):
+        return Verdict("equivalent", f"Equivalent within {metric.size(pairs[0].margin)}:", f"all {len(pairs)} pairs.")
+    widest = max(pairs, key=lambda pair: abs(pair.difference.value or 0.0))
+    numbers = f"{metric.difference(widest.difference.value)} {interval(metric, widest.difference, sign=True)}"
+    rest = f"none of {len(pairs)} pairs separates; the widest is {subtraction(widest)} = {numbers}"
+    return Verdict("inconclusive", "Inconclusive:", f"{rest}, {_seeds(widest)}", _detects(widest))
+
+
+def winners(arms: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Who beats whom, the method with most wins first."""
+    beaten: dict[str, list[str]] = {arm: [] for arm in arms}
+    for pair in pairs:
+        state = pair_state(pair)
+        if state == "better":
+            beaten[pair.treatment].append(pair.baseline)
+        elif state == "worse":
+            beaten[pair.baseline].append(pair.treatment)
+    ordered = sorted(beaten, key=lambda arm: -len(beaten[arm]))
+    return {arm: beaten[arm] for arm in ordered if beaten[arm]}
+
+
+def _beats(wins: dict[str, list[str]]) -> str:
+    parts = [
+        f"{method_label(arm)} beats {listed([method_label(loser) for loser in losers])}" for arm, losers in wins.items()
+    ]
+    return f"{'; '.join(parts)}:"
+
+
+def _margins(metric: Metric, wins: dict[str, list[str]], pairs: Sequence[Comparison]) -> str:
+    best = next(iter(wins))
+    against = {
+        other: toward(best, pair)
+        for pair in pairs
+        for other in (pair.treatment, pair.baseline)
+        if best in (pair.treatment, pair.baseline) and other != best
+    }
+    over = [
+        f"{metric.difference(against[arm].value)} over {method_label(arm)} "
+        f"{interval(metric, against[arm], name='', sign=True)}"
+        for arm in wins[best]
+    ]
+    text = f"{method_label(best)} is at {listed(over)}" if len(wins) > 1 else listed(over)
+    return f"{text}, {_seeds_each(pairs)}.{_open(metric, against, wins[best])}"
+
+
+def _open(metric: Metric, against: dict[str, Estimate], beaten: list[str]) -> str:
+    rest = [
+        f"{method_label(arm)} ({metric.signed(estimate.value)}, {metric.signed(estimate.low)} to "
+        f"{metric.signed(estimate.high)})"
+        for arm, estimate in against.items()
+        if arm not in beaten
+    ]
+    return f" It cannot be told apart from {listed(rest, 'or')}." if rest else ""
+
+
+def toward(arm: str, pair: Comparison) -> Estimate:
+    """The difference of a pair seen from one of its methods: arm minus the other."""
+    given = pair.difference
+    if arm == pair.treatment or given.value is None:
+        return given
+    low, high = (None if end is None else -end for end in (given.high, given.low))
+    return Estimate(value=-given.value, low=low, high=high, reason=given.reason)
+
+
+def _seeds_each(pairs: Sequence[Comparison]) -> str:
+    numbers = {n for pair in pairs for n in pair.n}
+    few, most = min(numbers), max(numbers)
+    return f"{counted(most, 'seed')} each" if few == most else f"{few} to {most} seeds each"

@@ -1,0 +1,50 @@
+"""What became of the answers: their length, and how many are empty, repetitive or cut, before RL and at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import statistics
+from ..statistics import Estimate
+from .load import Run, Study
+from .methods import start_name
+from .metrics import Metric, metric_named
+
+LENGTH, EMPTY, REPEATED = "final/avg_response_length", "final/empty_fraction", "final/repeated_fraction"
+ROWS = (LENGTH, EMPTY, REPEATED, "final/truncated_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One trait of the answers by method: its mean over seeds before RL and at the end, None where not measured."""
+
+    metric: Metric
+    start: dict[str, float | None]
+    end: dict[str, float | None]
+
+
+def changes(study: Study) -> tuple[Change, ...]:
+    """The traits that at least one finished run measured."""
+    rows = []
+    for name in ROWS:
+        start, end = (
+            {arm: statistics.mean(known(study.of(arm), n)) for arm in study.arms} for n in (start_name(name), name)
+        )
+        if any(value is not None for value in end.values()):
+            rows.append(Change(metric=metric_named(name), start=start, end=end))
+    return tuple(rows)
+
+
+def known(runs: Sequence[Run], name: str) -> list[float]:
+    """The values of a metric in the finished runs that have it."""
+    return [run.metrics[name] for run in runs if run.status == "finished" and name in run.metrics]
+
+
+def gain(runs: Sequence[Run], name: str) -> Estimate | None:
+    """The mean change of a final metric since the start of RL, with its interval over seeds; None without both ends."""
+    start = start_name(name)
+    pairs = [
+        (run.metrics[start], run.metrics[name])
+        for run in runs
+        if run.status == "finished" and {start, name} <= run.metrics.keys()
+    ]
+    return statistics.mean_interval([end - begin for begin, end in pairs]) if pairs else None

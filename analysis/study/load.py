@@ -1,0 +1,250 @@
+"""Gathers a study: planned runs, run folders and tracked numbers, none of them dropped."""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from alignbench.core.comparability import arm_labels
+from alignbench.core.errors import UserError
+
+from .files import read_json, read_lines, read_yaml
+from .mlflow_reader import (
+    CURVES,
+    Curve,
+    Tracked,
+    TrackerAway,
+    curve_of,
+    default_uri,
+    store_is_there,
+    tracked_runs,
+    tracked_studies,
+)
+
+Status = Literal["finished", "failed", "interrupted", "running", "missing"]
+STATUSES: tuple[Status, ...] = ("finished", "failed", "interrupted", "running", "missing")
+TRAINED = ("rl", "evaluate")
+FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One training run as it was found; `counted` is False for a second run of the same method and seed."""
+
+    arm: str
+    model: str
+    seed: int
+    key: str
+    folder: str
+    status: Status
+    reason: str | None
+    started: str | None = None
+    finished: str | None = None
+    resumed: int = 0
+    determinism: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    answers: tuple[dict[str, Any], ...] = ()
+    planned: bool = False
+    counted: bool = True
+
+    @property
+    def name(self) -> str:
+        """What people call it: grpo seed 123."""
+        return f"{self.arm} seed {self.seed}"
+
+    @property
+    def ledger(self) -> dict[str, float]:
+        """The budget it spent, empty when it wrote none."""
+        return self.manifest.get("ledger") or {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """All runs of a study, and what was odd while they were read."""
+
+    name: str
+    output_dir: Path
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+    planned: bool
+
+    @property
+    def arms(self) -> list[str]:
+        """The compared methods in their fixed order: ppo first, then as planned."""
+        found = list(dict.fromkeys(run.arm for run in self.runs))
+        return sorted(found, key=lambda arm: (arm != "ppo", found.index(arm)))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed of the study, in the order of the plan."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+    def of(self, arm: str) -> list[Run]:
+        """The counted runs of one method, one per seed and in the order of the seeds."""
+        return sorted((run for run in self.runs if run.arm == arm and run.counted), key=lambda run: run.seed)
+
+
+def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> Study:
+    """Everything known about a study.
+
+    Raises UserError when nothing is known under this name, or when a file of it cannot be read.
+    """
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise UserError(f"study={name!r}: a study name has letters, digits, '_', '-', '+' and '.' only.")
+    uri, home = tracker_of(name, output_dir, tracking_uri), output_dir / "runs" / name
+    notes: list[str] = []
+    tracked = _tracked(uri, name, notes)
+    plan = read_plan(home / "study.json")
+    folders = [path.parent for path in sorted(home.glob("*/status.json"))]
+    if not plan and not folders and not tracked:
+        raise UserError(unknown_study(name, output_dir, uri))
+    found = {folder.name: _from_folder(folder, output_dir, tracked, notes) for folder in folders}
+    found |= _only_tracked(tracked, found, output_dir)
+    runs = _counted(_in_plan(plan, found, name))
+    notes += [
+        f"{run.name} has a second run in {run.folder}; it is shown and not counted." for run in runs if not run.counted
+    ]
+    return Study(name=name, output_dir=output_dir, runs=tuple(runs), notes=tuple(notes), planned=bool(plan))
+
+
+def tracker_of(name: str, output_dir: Path, asked: str | None) -> str:
+    """The MLflow store of a study: the one asked for, else the one its runs declared, else the output folder's."""
+    first = min((output_dir / "runs" / name).glob("*/config.yaml"), default=None)
+    declared = (read_yaml(first).get("tracking") or {}).get("uri") if first else None
+    return asked or declared or default_uri(output_dir)
+
+
+def _tracked(uri: str, name: str, notes: list[str]) -> dict[str, Tracked]:
+    """What the tracker knows of a study; nothing, and a note, while it does not answer."""
+    try:
+        return tracked_runs(uri, name) if store_is_there(uri) else {}
+    except TrackerAway as error:
+        notes.append(f"{error}; the numbers come from the runs' own files.")
+        return {}
+
+
+def unknown_study(name: str, output_dir: Path, uri: str) -> str:
+    """The message for a name that no run carries."""
+    there = {path.name for path in (output_dir / "runs").glob("*") if path.is_dir()}
+    if store_is_there(uri):
+        with suppress(TrackerAway):
+            there |= tracked_studies(uri)
+    known = f"Studies there: {', '.join(sorted(there))}." if there else "There is no study yet; run one first."
+    return f"study={name}: no run of this study in {output_dir}/runs nor in the tracker. {known}"
+
+
+def read_plan(path: Path) -> list[dict[str, Any]]:
+    """The runs a sweep meant to make, in its order; none when the runs were started one by one."""
+    return read_json(path).get("planned", []) if path.is_file() else []
+
+
+def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], notes: list[str]) -> Run:
+    status, config = read_json(folder / "status.json"), read_yaml(folder / "config.yaml")
+    metrics, curves = _numbers(folder, tracked.get(status["key"]), notes)
+    return Run(
+        arm=status["method"],
+        model=status["model"],
+        seed=int(status["seed"]),
+        key=status["key"],
+        folder=str(folder.relative_to(output_dir)),
+        status=status["status"],
+        reason=status.get("reason"),
+        started=status.get("started"),
+        finished=status.get("finished"),
+        resumed=status.get("resumed") or 0,
+        determinism=status.get("determinism"),
+        config=config,
+        manifest=read_json(folder / "manifest.json"),
+        metrics=metrics,
+        curves=curves,
+        answers=tuple(read_lines(folder / "eval.jsonl", notes)),
+        planned=False,
+    )
+
+
+def _numbers(folder: Path, tracked: Tracked | None, notes: list[str]) -> tuple[dict[str, float], dict[str, Curve]]:
+    """The numbers of a run from MLflow; as the run itself wrote them where MLflow lacks some.
+
+    Curves come from the run's own file wherever there is one: it has the same points, and MLflow takes a second for the
+    curves of one long run.
+    """
+    written = _written_curves(folder, notes)
+    if tracked and written.keys() <= tracked.metrics.keys():
+        drawn = {name: curve for name, curve in written.items() if name.startswith(CURVES)}
+        return tracked.metrics, drawn or tracked.curves()
+    if written:
+        lack = "MLflow lacks some of its numbers" if tracked else "it is not in MLflow"
+        notes.append(f"{folder.name}: {lack}; its numbers come from its metrics.jsonl.")
+    return {name: curve.values[-1] for name, curve in written.items()}, written
+
+
+def _written_curves(folder: Path, notes: list[str]) -> dict[str, Curve]:
+    points: dict[str, dict[int, float]] = {}
+    for row in read_lines(folder / "metrics.jsonl", notes):
+        if row["phase"] in TRAINED:
+            for name, value in {**row["metrics"], **row.get("not_finite", {})}.items():
+                points.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: curve_of(values) for name, values in points.items()}
+
+
+def _only_tracked(tracked: dict[str, Tracked], found: dict[str, Run], output_dir: Path) -> dict[str, Run]:
+    """Runs that MLflow knows and whose folder is gone."""
+    known = {run.key for run in found.values()}
+    return {run.name: _bare(run, key, output_dir) for key, run in tracked.items() if key not in known}
+
+
+def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
+    status = FROM_MLFLOW.get(run.status, "running")
+    return Run(
+        arm=run.tags["method"],
+        model=run.tags.get("model", ""),
+        seed=int(run.tags["seed"]),
+        key=key,
+        folder=f"runs/{run.tags['study']}/{run.name}",
+        status=status,  # type: ignore[arg-type]  # the values of FROM_MLFLOW are Status words
+        reason="its folder is gone; only MLflow knows it",
+        metrics=run.metrics,
+        curves=run.curves(),
+    )
+
+
+def _in_plan(plan: list[dict[str, Any]], found: dict[str, Run], study: str) -> list[Run]:
+    """Planned runs first and in order, then the ones nobody planned; arms get the names that tell them apart."""
+    labels = arm_labels(plan)
+    runs = []
+    for entry, label in zip(plan, labels, strict=True):
+        name = Path(entry["run_dir"]).name
+        run = found.pop(name) if name in found else _missing(entry, study)
+        runs.append(replace(run, arm=label, planned=True))
+    return runs + list(found.values())
+
+
+def _missing(entry: dict[str, Any], study: str) -> Run:
+    return Run(
+        arm=entry["method"],
+        model=entry.get("model", ""),
+        seed=int(entry["seed"]),
+        key=entry["key"],
+        folder=f"runs/{study}/{Path(entry['run_dir']).name}",
+        status="missing",
+        reason="planned and never started",
+        planned=True,
+    )
+
+
+def _counted(runs: list[Run]) -> list[Run]:
+    """Of several runs of one method and seed, one counts: the planned, then the finished, then the newest."""
+    best: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        rival = best.get((run.arm, run.seed))
+        if rival is None or _rank(run) > _rank(rival):
+            best[run.arm, run.seed] = run
+    return [replace(run, counted=best[run.arm, run.seed] is run) for run in runs]
+
+
+def _rank(run: Run) -> tuple[bool, bool, str]:
+    return run.planned, run.status == "finished", run.finished or run.started or ""

@@ -1,0 +1,75 @@
+"""What was asked on the command line, and what was declared before the runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignbench.core import metric_names
+from alignbench.core.errors import UserError
+
+from .load import Study
+
+DEFAULTS = (metric_names.FINAL_GOLD, metric_names.FINAL_ACCURACY, "final/avg_reward")
+"""What decides where nothing was declared: the first that a finished run measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked on the command line; None leaves the choice to the runs' config."""
+
+    study: str
+    output_dir: Path = Path("outputs")
+    baseline: str | None = None
+    tracking_uri: str | None = None
+    metric: str | None = None
+    margin: float | None = None
+    judge: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What was declared before the runs: config section `analysis`, overridden by the command line."""
+
+    metric: str
+    baseline: str
+    margin: float | None
+    pairing: str
+    allow: tuple[str, ...]
+    price_per_hour: float | None
+    expected_memory_gb: dict[str, tuple[float, float]]
+
+
+def declare(study: Study, options: Options) -> Declared:
+    """Settle what decides: command line first, then the runs' config, then the defaults."""
+    sections = [run.config["analysis"] for run in study.runs if run.config.get("analysis")]
+    section: dict[str, Any] = sections[0] if sections else {}
+    arms = study.arms
+    baseline = options.baseline or section.get("baseline") or ("ppo" if "ppo" in arms else min(arms))
+    if baseline not in arms:
+        if options.baseline:
+            raise UserError(f"baseline={baseline}: no method of study {study.name}; it has {', '.join(arms)}.")
+        baseline = min(arms)
+    margin = options.margin if options.margin is not None else section.get("margin")
+    return Declared(
+        metric=_settle_metric(study, options.metric or section.get("metric")),
+        baseline=baseline,
+        margin=None if margin is None else float(margin),
+        pairing=section.get("pairing") or "none",
+        allow=tuple(section.get("allow") or ()),
+        price_per_hour=section.get("price_per_hour"),
+        expected_memory_gb={arm: (low, high) for arm, (low, high) in (section.get("expected_memory_gb") or {}).items()},
+    )
+
+
+def _settle_metric(study: Study, asked: str | None) -> str:
+    """The metric asked for; else true quality where it is known, else accuracy, else the reward."""
+    finished = [run for run in study.runs if run.status == "finished"]
+    measured = (name for name in DEFAULTS if any(name in run.metrics for run in finished))
+    name = asked or next(measured, DEFAULTS[-1] if finished else metric_names.FINAL_ACCURACY)
+    if finished and not any(name in run.metrics for run in finished):
+        there = sorted({metric for run in finished for metric in run.metrics if metric.startswith("final/")})
+        raise UserError(
+            f"metric={name}: no finished run of study {study.name} has it. "
+            f"Choose one with metric=NAME or analysis.metric; there are {', '.join(there) or 'none'}."
+        )
+    return name

@@ -1,0 +1,250 @@
+"""What limits the result: warnings computed from the runs, the most serious first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+from ..comparison.compare import Comparison
+from ..study.load import Study
+from ..study.methods import Arm
+from ..study.metrics import Metric, counted, is_share, listed, method_label, signed
+from .fairness import Fairness
+
+Level = Literal["stops the verdict", "limits the verdict", "note"]
+LEVELS: tuple[Level, ...] = ("stops the verdict", "limits the verdict", "note")
+UNEQUAL_SPREAD = 5.0
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One warning; `brief` is what a narrow screen has room for."""
+
+    level: Level
+    text: str
+    brief: str = ""
+
+
+def cautions(
+    study: Study,
+    metric: Metric,
+    arms: Sequence[Arm],
+    pairs: Sequence[Comparison],
+    exploratory: Sequence[Comparison],
+    fairness: Fairness,
+    unfinished: Sequence[str],
+    prompts: int | None,
+    gamed: Sequence[Caution] = (),
+) -> list[Caution]:
+    """All warnings of a study, worst first; `gamed` are the signs that the reward was gamed."""
+    found = [
+        *(Caution("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
+        *gamed,
+        *_few_seeds(pairs),
+        *_no_spread(arms),
+        *_unequal_spread(pairs),
+        *_fresh_prompts(metric, arms, prompts),
+        *_below_start(metric, arms),
+        *_side_effects(exploratory),
+        *(
+            Caution(
+                "limits the verdict",
+                f"Not met: {check.name.lower()} ({check.evidence}).",
+                f"not met: {check.name.lower()}",
+            )
+            for check in fairness.checks
+            if check.outcome == "warning"
+        ),
+        *_unknown_checks(fairness),
+        *(Caution("note", text) for text in [*study.notes, *_odd_runs(study)]),
+        *_no_margin(pairs),
+    ]
+    return sorted(found, key=lambda caution: LEVELS.index(caution.level))
+
+
+def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
+    if not pairs:
+        return []
+    pair = min(pairs, key=lambda pair: min(pair.n))
+    n, test = min(pair.n), pair.permutation
+    if n < 2:
+        return [
+            Caution(
+                "limits the verdict",
+                f"{counted(n, 'usable seed')} for a method: no interval can be given.",
+                f"{counted(n, 'usable seed')}: no interval",
+            )
+        ]
+    if test.smallest is not None and test.smallest >= 0.05:
+        ours = f" (ours: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
+        return [
+            Caution(
+                "limits the verdict",
+                f"{n} seeds per method. The smallest p-value an exact test can give here "
+                f"is {test.smallest:.2f}{ours}, so that test can call no result of this design significant.",
+                f"{n} seeds: exact p cannot go below {test.smallest:.2f}",
+            )
+        ]
+    if n < 10 and pair.detectable is not None:
+        return [
+            Caution(
+                "limits the verdict",
+                f"{n} seeds per method: a true difference under about "
+                f"{pair.metric.size(pair.detectable)} would usually be missed.",
+                f"{n} seeds: under {pair.metric.size(pair.detectable)} is missed",
+            )
+        ]
+    return []
+
+
+def _no_spread(arms: Sequence[Arm]) -> list[Caution]:
+    same = [arm.label for arm in arms if arm.level.reason == "zero_pooled_variance"]
+    return (
+        [
+            Caution(
+                "limits the verdict",
+                f"All seeds of {listed(same)} ended with the same number: check that seeds "
+                "are really applied, or that the task is not at its floor or ceiling.",
+                f"identical across seeds: {listed(same)}",
+            )
+        ]
+        if same
+        else []
+    )
+
+
+def _unequal_spread(pairs: Sequence[Comparison]) -> list[Caution]:
+    found = []
+    for pair in pairs:
+        x, y = (_spread(scores) for scores in pair.scores)
+        if x and y and max(x, y) / min(x, y) > UNEQUAL_SPREAD:
+            found.append(
+                Caution(
+                    "limits the verdict",
+                    f"The seeds of {method_label(pair.treatment)} and "
+                    f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
+                    f"times); d and g, which pool the two, say little.{_in_spreads_of_baseline(pair)}",
+                    "seeds spread unequally",
+                )
+            )
+    return found
+
+
+def _in_spreads_of_baseline(pair: Comparison) -> str:
+    delta = pair.glass_delta
+    if delta.value is None or delta.low is None or delta.high is None:
+        return ""
+    interval = f"{signed(delta.value, 2)} ({signed(delta.low, 2)} to {signed(delta.high, 2)})"
+    return f" In units of the spread of {method_label(pair.baseline)} alone the difference is {interval}."
+
+
+def _spread(scores: Sequence[float]) -> float:
+    center = sum(scores) / len(scores) if scores else 0.0
+    return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
+
+
+def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> list[Caution]:
+    levels = [arm.level.value for arm in arms if arm.level.value is not None]
+    if not prompts or not levels or not is_share(metric.name):
+        return []
+    level = min(levels, key=lambda share: abs(share - 0.5))
+    error = 1.96 * sqrt(max(0.0, level * (1 - level)) / prompts)
+    return [
+        Caution(
+            "limits the verdict",
+            f"The interval is about new seeds on these {prompts:,} prompts, not about "
+            f"new prompts: on fresh prompts each single {metric.label.removeprefix('held-out ')} could move by "
+            f"about \N{PLUS-MINUS SIGN}{metric.size(error)}.",
+            f"new prompts: \N{PLUS-MINUS SIGN}{metric.size(error)} for each",
+        )
+    ]
+
+
+def _below_start(metric: Metric, arms: Sequence[Arm]) -> list[Caution]:
+    sign = -1 if metric.better == "less" else 1
+    worse = [
+        arm
+        for arm in arms
+        if arm.start is not None and arm.level.value is not None and sign * (arm.level.value - arm.start) < 0
+    ]
+    return [
+        Caution(
+            "limits the verdict",
+            f"{arm.label} ended below the SFT model it started from "
+            f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).",
+            f"{arm.label} ended below its SFT start",
+        )
+        for arm in worse
+    ]
+
+
+SIDE_EFFECTS: dict[str, tuple[Level, str, str]] = {
+    "final/kl": (
+        "limits the verdict",
+        "End KL differs ({}): compare the methods along the frontier, not only at the end.",
+        "end KL differs",
+    ),
+    "final/avg_response_length": (
+        "note",
+        "Answer length differs ({}). Judges tend to like length.",
+        "answer length differs",
+    ),
+    "final/truncated_fraction": (
+        "note",
+        "Answers are cut at the length limit unequally often ({}).",
+        "cut answers differ",
+    ),
+}
+
+
+def _side_effects(exploratory: Sequence[Comparison]) -> list[Caution]:
+    """KL and length that differ beyond chance: the methods then bought their score at different prices."""
+    found = []
+    for name, (level, text, brief) in SIDE_EFFECTS.items():
+        pairs = [pair for pair in exploratory if pair.metric.name == name and _excludes_zero(pair)]
+        if pairs:
+            metric = pairs[0].metric
+            unit = "" if metric.level_suffix else f" {metric.unit}"
+            levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
+            shown = [f"{method_label(arm)} {metric.level(sum(row) / len(row))}" for arm, row in levels.items()]
+            found.append(Caution(level, text.format(", ".join(shown) + unit), brief))
+    return found
+
+
+def _excludes_zero(pair: Comparison) -> bool:
+    low, high = pair.difference.low, pair.difference.high
+    return low is not None and high is not None and not low <= 0 <= high
+
+
+def _unknown_checks(fairness: Fairness) -> list[Caution]:
+    unknown = [check.name for check in fairness.checks if check.outcome == "unknown"]
+    return (
+        [
+            Caution(
+                "note",
+                f"{counted(len(unknown), 'fairness check')} could not be made: {listed(unknown)}.",
+                f"{counted(len(unknown), 'check')} not made",
+            )
+        ]
+        if (unknown)
+        else []
+    )
+
+
+def _odd_runs(study: Study) -> list[str]:
+    notes = [f"{run.name} was resumed {counted(run.resumed, 'time')}." for run in study.runs if run.resumed]
+    if study.planned:
+        notes += [f"{run.name} ({run.folder}) was not part of the plan." for run in study.runs if not run.planned]
+    return notes
+
+
+def _no_margin(pairs: Sequence[Comparison]) -> list[Caution]:
+    if not pairs or pairs[0].margin is not None:
+        return []
+    return [
+        Caution(
+            "note",
+            "No margin was declared (analysis.margin), so this report can never conclude that methods are equivalent.",
+            "no margin declared",
+        )
+    ]

@@ -1,8 +1,0 @@
-"""The process that tells MLflow has the fuse of the run that it belongs to: Python imports this when it starts."""
-
-import sys
-
-if "alignbench.store.teller" in sys.orig_argv:
-    from benchmarks.fuse import follow
-
-    follow()

@@ -1,0 +1,62 @@
+"""Our side of the contest with TRL: the engine as a run has it, without journal and tracker."""
+
+import sys
+from itertools import islice
+from time import perf_counter
+
+from alignbench.algorithms.grpo import GRPO
+from alignbench.algorithms.kl import FixedKL
+from alignbench.engine.checks import Invariants
+from alignbench.engine.optimizer import AdamW
+from alignbench.engine.run_state import RunState
+from alignbench.kernels.hardware import Hardware
+from alignbench.models.policy import CausalPolicy
+from alignbench.rewards.exact_match import ExactMatch
+from alignbench.stages.online import RL
+from benchmarks.trl_setting import BETA1, BETA2, CLIP, KL, LEARNING_RATE, WARMUP, Clock, command_line, load, stream
+
+
+def main() -> None:
+    """Make the steps of a setting and print what they took; the third word says where old log-probabilities are from.
+
+    `rescored` is as TRL does, which has none from its sampler, in microbatches of as many rows; `auto` is what a run
+    does unless it is told otherwise.
+    """
+    started, (setting, folder) = perf_counter(), command_line()
+    hardware, rescored = Hardware(device="cpu", threads=setting.threads), sys.argv[3] == "rescored"
+    hardware.prepare()
+    policy = CausalPolicy(*load(folder))
+    policy.freeze_reference()
+    algorithm = GRPO(group_size=setting.group_size, clip_low=CLIP, clip_high=CLIP, kl=FixedKL(coef=KL))
+    optimizer = AdamW(learning_rate=LEARNING_RATE, beta1=BETA1, beta2=BETA2, warmup_steps=WARMUP)
+    rl = RL(
+        steps=setting.steps + 1,
+        rollouts_per_step=setting.rollouts,
+        max_new_tokens=setting.new_tokens,
+        minibatches=setting.minibatches,
+        optimizer=optimizer,
+        old_logprobs="rescored" if rescored else "auto",
+    )
+    engine = rl.engine(
+        policy,
+        ExactMatch(),
+        algorithm,
+        0,
+        setting.microbatch,
+        Invariants(),
+        None if rescored else hardware.tokens_at_once,
+    )
+    clock, before = Clock(setting, policy.model.state_dict), 0
+    start = perf_counter()
+    for report in islice(rl.run(engine, stream(setting, policy.text), RunState.at_start(algorithm)), rl.steps):
+        whole, shown = perf_counter() - start, report.metrics
+        rollout, score = shown["cost/rollout_seconds"], shown["cost/score_seconds"]
+        clock.step(
+            rollout=rollout, score=score, update=whole - rollout - score, tokens=report.state.tokens_written - before
+        )
+        before, start = report.state.tokens_written, perf_counter()
+    clock.tell(policy, started)
+
+
+if __name__ == "__main__":
+    main()

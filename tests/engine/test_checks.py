@@ -1,0 +1,200 @@
+"""Each check fires on a run that is broken in its way: it stops the run, warns, or is silent, as it was told."""
+
+from itertools import islice
+
+import pytest
+import torch
+from bigram import METHODS, Bigram, Fickle, Given, Liar, Stream, engine, start, weights
+from test_update import imitate
+
+from alignbench.core.errors import InvariantBroken
+from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.run_state import RunState
+
+GRPO = METHODS["GRPO"]
+TOO_LITTLE = 1e-12
+BROKEN = {
+    "trainable": lambda: {"policy": Bigram(frozen=True)},
+    "reference_kl": lambda: {"policy": Liar()},
+    "first_ratio": lambda: {"policy": Fickle()},
+    "weights_moved": lambda: {"rate": TOO_LITTLE},
+    "no_signal": lambda: {"scorer": Given(1.0)},
+}
+every_break = pytest.mark.parametrize("name", BROKEN)
+
+
+def run(name, level, count=1, algorithm=None, **options):
+    algorithm = algorithm or GRPO()
+    checks = Invariants(**{name: level}, no_signal_patience=1)
+    running = engine(algorithm, invariants=checks, **options)
+    return list(islice(running.run(Stream(), start(algorithm)), count))
+
+
+@every_break
+def test_a_broken_run_is_stopped(name):
+    with pytest.raises(InvariantBroken, match=rf"\(invariants\.{name}=warn goes on"):
+        run(name, "error", **BROKEN[name]())
+
+
+@every_break
+def test_a_broken_run_goes_on_with_a_warning_when_told_to(name):
+    reports = run(name, "warn", count=2, **BROKEN[name]())
+    assert any(f"(invariants.{name})" in warning for warning in reports[0].warnings)
+
+
+@every_break
+def test_a_broken_run_is_silent_when_told_to(name):
+    reports = run(name, "off", **BROKEN[name]())
+    assert not any(f"invariants.{name}" in warning for warning in reports[0].warnings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sound_run_has_nothing_to_say(method):
+    reports = run("no_signal", "error", count=5, algorithm=METHODS[method]())
+    assert [r.warnings for r in reports] == [()] * 5
+
+
+def test_a_learning_critic_does_not_hide_a_frozen_policy():
+    algorithm = METHODS["PPO"]()
+    policy = Bigram(critic=True, frozen=True)
+    with pytest.raises(InvariantBroken, match="trainable"):
+        run("trainable", "error", algorithm=algorithm, policy=policy)
+    assert len(run("trainable", "warn", algorithm=algorithm, policy=policy)) == 1
+
+
+def test_a_sampler_at_another_temperature_is_noticed():
+    with pytest.raises(InvariantBroken, match="sampler and the scoring pass"):
+        run("first_ratio", "error", temperature=1.3)
+
+
+def test_a_sampler_that_is_weighed_must_still_tell_of_the_policy():
+    near = Invariants().check_importance(0.5)
+    assert near == []
+    tight = Invariants(least_effective_share=0.99)
+    assert engine_shares(tight, temperature=1.0) == pytest.approx([1.0])
+    with pytest.raises(InvariantBroken, match=r"tell as much of the policy as .*\(invariants\.importance=warn"):
+        engine_shares(tight, temperature=3.0)
+
+
+def engine_shares(checks, temperature):
+    running = engine(GRPO(), invariants=checks, temperature=temperature, importance_cap=2.0)
+    return [
+        report.metrics["rollout/effective_share"]
+        for report in islice(running.run(Stream(), start(running.algorithm)), 1)
+    ]
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_never_reaches_the_weights(score):
+    running = engine(GRPO(), scorer=Given(score))
+    before = weights(running.policy)
+    with pytest.raises(InvariantBroken, match="a reward is"):
+        next(running.run(Stream(), start(running.algorithm)))
+    assert torch.equal(weights(running.policy)[0], before[0])
+
+
+class Exploding(Bigram):
+    """Its log-probabilities are fine until a gradient is taken of them."""
+
+    def __call__(self, batch):
+        now = super().__call__(batch)
+        if torch.is_grad_enabled() and now.logprobs.requires_grad:
+            now.logprobs.register_hook(lambda gradient: gradient * float("nan"))
+        return now
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights():
+    policy = Exploding()
+    before = weights(policy)
+    with pytest.raises(InvariantBroken, match="grad norm is nan"):
+        run("finite", "error", policy=policy)
+    assert torch.equal(weights(policy)[0], before[0])
+
+
+def test_a_gradient_that_is_no_number_is_reported_or_not_as_told():
+    assert "grad norm is nan" in " ".join(run("finite", "warn", policy=Exploding())[0].warnings)
+    assert not run("finite", "off", policy=Exploding())[0].warnings
+
+
+@pytest.mark.parametrize("level", ["warn", "off"])
+def test_a_step_that_is_not_a_number_is_skipped(level):
+    policy = Exploding()
+    before = {name: weight.clone() for name, weight in policy.trainable()}
+    report = run("finite", level, policy=policy)[0]
+    assert all(torch.equal(before[name], weight) for name, weight in policy.trainable())
+    assert report.state.optimizer_steps == 0
+
+
+def test_steps_without_signal_are_counted_up_to_the_patience():
+    checks = Invariants(no_signal_patience=3)
+    assert [bool(checks.check_signal(n)) for n in range(8)] == [False, False, False, True, False, False, True, False]
+
+
+def test_the_drift_is_told_each_time_it_passes_what_is_allowed():
+    checks, kls = Invariants(most_kl=0.5), [0.0, 0.4, 0.6, 0.9, 0.5, 0.7]
+    told = [checks.check_drift(kl, before) for before, kl in zip([0.0, *kls], kls, strict=False)]
+    assert [bool(warning) for warning in told] == [False, False, True, False, False, True]
+    assert "0.6 nats a response" in told[2][0]
+    assert not Invariants().check_drift(99.0, 0.0)
+    with pytest.raises(InvariantBroken, match="invariants.drift=warn goes on"):
+        Invariants(most_kl=0.5, drift="error").check_drift(0.6, 0.0)
+
+
+def test_a_run_that_drifts_says_so():
+    running = engine(GRPO(), invariants=Invariants(most_kl=1e-9), rate=0.1)
+    first, *others = islice(running.run(Stream(), start(running.algorithm)), 5)
+    assert first.warnings == ()
+    assert any("(invariants.drift)" in warning for report in others for warning in report.warnings)
+
+
+def test_a_resumed_run_tells_of_the_drift_at_the_same_steps():
+    """A run that stands above the limit when it stops is told nothing again when it goes on."""
+
+    def warned(state, policy, count):
+        running = engine(GRPO(), policy=policy, invariants=Invariants(most_kl=1e-9), rate=0.1)
+        reports = list(islice(running.run(Stream(), state or start(running.algorithm)), count))
+        return [bool(report.warnings) for report in reports], RunState.from_dict(reports[-1].state.as_dict())
+
+    whole, _ = warned(None, Bigram(), 4)
+    assert whole == [False, True, False, False]
+    policy = Bigram()
+    first, state = warned(None, policy, 3)
+    assert first + warned(state, policy, 1)[0] == whole
+
+
+def test_only_the_first_step_compares_with_the_reference():
+    policy = Liar()
+    running = engine(GRPO(), policy=policy)
+    state = start(running.algorithm).after()
+    assert next(running.run(Stream(), state)).warnings == ()
+
+
+def test_the_tolerance_of_the_first_pass_can_be_wider():
+    checks = Invariants(ratio_tolerance=0.5)
+    assert checks.check_first_pass(0.4, "two passes") == []
+    with pytest.raises(InvariantBroken):
+        checks.check_first_pass(0.6, "two passes")
+    with pytest.raises(InvariantBroken):
+        checks.check_first_pass(float("nan"), "two passes")
+
+
+def test_a_fingerprint_sees_every_parameter():
+    policy = Bigram(critic=True)
+    before = fingerprint(policy.trainable())
+    with torch.no_grad():
+        policy.value[3] += 1e-6
+    assert not torch.equal(before, fingerprint(policy.trainable()))
+    assert fingerprint([]).shape == (0, 2)
+
+
+def test_imitation_is_checked_too():
+    with pytest.raises(InvariantBroken, match="trainable"):
+        imitate(policy=Bigram(frozen=True))
+    assert "invariants.trainable" in imitate(policy=Bigram(frozen=True), trainable="warn")[0][0].warnings[0]
+    with pytest.raises(InvariantBroken, match="weights_moved"):
+        imitate(rate=TOO_LITTLE)
+    policy = Exploding()
+    before = weights(policy)
+    with pytest.raises(InvariantBroken, match="grad norm is nan"):
+        imitate(policy=policy)
+    assert torch.equal(weights(policy)[0], before[0])

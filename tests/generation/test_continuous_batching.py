@@ -1,0 +1,220 @@
+"""Answers that come into the batch while others are written are the answers that all at once would have been."""
+
+import pytest
+import torch
+from small_models import PAD, PROMPTS, make_model, prompts_of
+from small_runs import SMALL, config, numbers, run_small
+from torch.testing import assert_close
+
+from alignbench.core.errors import UserError
+from alignbench.generation.continuous_batching import Batch, Waiting
+from alignbench.generation.decoding import Plain
+from alignbench.generation.kv_cache import ROOM
+from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.sampler import Sampler
+from alignbench.generation.shared_prefix_decoding import Grouped
+from alignbench.kernels.hardware import Hardware
+from alignbench.models.loading import Lora
+from alignbench.models.policy import CausalPolicy
+from alignbench.planning.run_plan import Plan
+from alignbench.run.settings import resolve
+
+MANY, GROUP, LIMIT = PROMPTS * 3, 3, ROOM + 8
+WIDE = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64}, "gemma2": {"sliding_window": 64}}
+"""Rotary and absolute positions, shared keys, capped scores, all of them remembered."""
+
+
+def draw(policy, at_once, *, group=GROUP, temperature=1.0, truncation=None):
+    sampler = Sampler(
+        policy=policy, max_new_tokens=LIMIT, temperature=temperature, truncation=truncation, rollouts_at_once=at_once
+    )
+    return sampler(prompts_of(MANY), group, 5)
+
+
+def assert_same(found, expected):
+    for name in ("prompts", "prompt_lengths", "responses", "mask", "group", "truncated"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert (found.texts, found.rows) == (expected.texts, expected.rows)
+    assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """How many rows each step had, and how many prompts came in the middle."""
+    steps, came = [], []
+    for way in (Grouped, Plain):
+        monkeypatch.setattr(
+            way, "step", lambda self, tokens, step=way.step: steps.append(len(tokens)) or step(self, tokens)
+        )
+    monkeypatch.setattr(
+        Grouped, "admit", lambda self, prompts, admit=Grouped.admit: came.append(len(prompts)) or admit(self, prompts)
+    )
+    return steps, came
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_those_that_come_later_write_the_same(name, text, watched):
+    policy, (steps, came) = CausalPolicy(make_model(name, **WIDE[name]), text), watched
+    expected = draw(policy, None)
+    assert expected.mask.sum(1).max() > ROOM, "some need more than the first columns"
+    assert not came
+    for at_once in (7, 8, 20):
+        steps.clear()
+        came.clear()
+        assert_same(draw(policy, at_once), expected)
+        assert max(steps) <= at_once
+        assert sum(came) > 1
+
+
+@pytest.mark.parametrize(
+    "rules", [{"temperature": 0.0}, {"temperature": 1.3, "truncation": Truncation(top_k=6, top_p=0.9)}]
+)
+def test_so_do_the_greedy_and_the_truncated(llama, rules, watched):
+    expected = draw(llama, None, **rules)
+    assert_same(draw(llama, 8, **rules), expected)
+    assert sum(watched[1]) > 1
+
+
+def test_the_update_agrees_with_them(llama):
+    rollouts = draw(llama, 8)
+    with torch.no_grad():
+        assert_close(llama(rollouts).logprobs, rollouts.logprobs, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_writes_the_same(text, watched):
+    from peft import get_peft_model
+
+    model = make_model("llama").requires_grad_(False)
+    adapted = get_peft_model(model, Lora(rank=4).config(task_type="CAUSAL_LM"), adapter_name="default")
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / 8)
+    policy = CausalPolicy(adapted, text)
+    expected = draw(policy, None)
+    assert_same(draw(policy, 8), expected)
+    assert sum(watched[1]) > 1
+    with adapted.disable_adapter():
+        assert not torch.equal(draw(policy, 8).responses, expected.responses)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_where_layers_forget_one_batch_is_written_after_the_other(name, text, watched):
+    policy, (steps, came) = CausalPolicy(make_model(name), text), watched
+    expected = draw(policy, None)
+    steps.clear()
+    assert_same(draw(policy, 8), expected)
+    assert (max(steps), came) == (6, [])
+
+
+@pytest.mark.parametrize("at_once", [len(MANY) * GROUP, 1000])
+def test_where_all_fit_nothing_changes_by_a_bit(llama, at_once):
+    found, expected = draw(llama, at_once), draw(llama, None)
+    assert torch.equal(found.responses, expected.responses)
+    assert torch.equal(found.logprobs, expected.logprobs)
+
+
+def test_a_group_larger_than_that_is_written_whole(llama, watched):
+    expected, (steps, came) = draw(llama, None, group=8), watched
+    steps.clear()
+    assert_same(draw(llama, 5, group=8), expected)
+    assert (max(steps), came) == (8, [])
+
+
+def test_no_more_is_kept_than_they_need(llama, monkeypatch):
+    """Rows of the cache as many as are written at once, and no more columns than the longest answer takes."""
+    sizes, step = [], Grouped.step
+
+    def measured(self, tokens):
+        logits = step(self, tokens)
+        sizes.append((*self.cache.layers[0].own[0].shape[::2], self.cache.layers[0].written))
+        return logits
+
+    monkeypatch.setattr(Grouped, "step", measured)
+    draw(llama, 11)
+    rows, columns, written = map(max, zip(*sizes, strict=True))
+    assert (rows, columns) == (11, 2 * ROOM)
+    assert written > 2 * ROOM, "columns must have been written again"
+
+
+def test_memory_that_was_never_written_hides_nothing(llama, monkeypatch):
+    """A row that comes sees nothing of what its place held, which may not even be numbers."""
+    expected, empty = draw(llama, 8), torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **kw: empty(self, *size, **kw).fill_(torch.nan))
+    assert_same(draw(llama, 8), expected)
+
+
+# --- who waits, and who is written ------------------------------------------------------------------------------------
+
+
+def test_prompts_are_handed_out_in_order_as_wide_as_they_are():
+    given = prompts_of([[5, 6, 7], [3], [4, 5], [6]])
+    waiting = Waiting(given, 2, 5)
+    (first, rows), (second, more), (last, rest) = waiting.take(0), waiting.take(3), waiting.take(2)
+    assert first.tokens.tolist() == [[5, 6, 7], [PAD, PAD, 3]]
+    assert second.tokens.tolist() == [[4, 5]]
+    assert last.tokens.tolist() == [[6]]
+    assert [rows.tolist(), more.tolist(), rest.tolist()] == [[0, 1, 2, 3], [4, 5], [6, 7]]
+    assert [row["id"] for part in (first, second, last) for row in part.rows] == [row["id"] for row in given.rows]
+    assert not waiting
+
+
+@pytest.mark.parametrize(("to_be_filled", "going"), [(False, [1, 3, 4, 6]), (True, [4, 1, 6, 3])])
+def test_the_last_move_up_where_others_are_to_come(to_be_filled, going):
+    batch = Batch(torch.arange(10, 17), limit=9)
+    batch.wrote(torch.tensor([True, False, True, False, False, True, False]))
+    assert batch.is_to_close_up()
+    assert batch.close_up(to_be_filled).tolist() == going
+    assert batch.rows.tolist() == [10 + row for row in going]
+    batch.admit(torch.tensor([30, 31]))
+    assert (len(batch), batch.depth.tolist()) == (6, [1, 1, 1, 1, 0, 0])
+
+
+def test_a_row_at_the_limit_leaves_at_once():
+    """Were it to go on, its place in the text would pass what the model knows."""
+    batch = Batch(torch.tensor([0]), limit=3)
+    batch.wrote(torch.tensor([False]))
+    batch.admit(torch.arange(1, 10))
+    batch.wrote(torch.zeros(10, dtype=torch.bool))
+    assert not batch.is_to_close_up()
+    batch.wrote(torch.zeros(10, dtype=torch.bool))
+    assert batch.is_to_close_up(), "though nine of ten go on"
+    assert batch.close_up(to_be_filled=False).tolist() == list(range(1, 10))
+
+
+def test_vllm_lets_in_by_itself():
+    with pytest.raises(UserError, match=r"hardware\.rollouts_at_once=null, or hardware\.sampler=own"):
+        Hardware(sampler="vllm", rollouts_at_once=64)
+
+
+def test_a_run_writes_its_rollouts_so_and_its_plan_counts_less(tmp_path, monkeypatch):
+    """The embedded model, eight prompts with four answers each at every step, eight answers at once."""
+    words = (
+        "algo=grpo",
+        "algo.group_size=4",
+        "rl.rollouts_per_step=32",
+        "rl.steps=1",
+        "sft.enabled=false",
+        "data.validation_rows=1",
+        "data.test_rows=1",
+        f"output_dir={tmp_path}",
+    )
+    asked, draw = [], Sampler.__call__
+    monkeypatch.setattr(
+        Sampler,
+        "__call__",
+        lambda self, prompts, group_size, seed: (
+            asked.append((self.rollouts_at_once, len(prompts) * group_size)) or draw(self, prompts, group_size, seed)
+        ),
+    )
+    folder = run_small(tmp_path, *words, "hardware.rollouts_at_once=8")
+    assert numbers(folder)
+    assert set(asked) == {(8, 32), (None, 1)}
+    caches = [
+        Plan(resolve(config(*SMALL, *words, f"hardware.rollouts_at_once={at_once}")))
+        .expected.memory()[-1]
+        .moments["sampling"]["KV cache"]
+        for at_once in ("null", 8, 1)
+    ]
+    assert caches == sorted(caches, reverse=True)
+    assert caches[2] < caches[1] < caches[0] / 2

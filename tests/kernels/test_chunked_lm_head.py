@@ -1,0 +1,185 @@
+"""A head in tiles gives what the whole gives, gradient included, and holds no more than its tiles."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from alignbench.kernels import chunked_lm_head, logprobs
+from alignbench.kernels.chunked_lm_head import ModelHead
+from alignbench.kernels.logprobs import token_logprobs
+from alignbench.kernels.onednn import by_onednn
+from alignbench.planning.memory import Alive
+
+TOKENS, WIDTH, VOCABULARY = 50, 64, 640
+NEVER = (0, 200)
+SIZES = [100, 1000, 3000, 20_000]
+"""Of tiles: some words of one token, of some tokens, and of all."""
+
+
+def drawn(vocabulary=VOCABULARY, tokens=TOKENS, *, bias=False, onednn=False, dtype=torch.float32):
+    """Hidden states, the head and the tokens, of which none is one that is never drawn."""
+    torch.manual_seed(0)
+    layer = nn.Linear(WIDTH, vocabulary, bias=bias).to(dtype)
+    nn.init.normal_(layer.weight, std=0.3)
+    wanted = torch.randint(1, vocabulary, (tokens,))
+    hidden = torch.randn(tokens, WIDTH, dtype=dtype, requires_grad=True)
+    return hidden, by_onednn(nn.Sequential(layer))[0] if onednn else layer, wanted + (wanted == NEVER[1])
+
+
+def whole(hidden, head, tokens, never, temperature):
+    """As it is written in a book, in float64."""
+    logits = functional.linear(
+        hidden.double(), head.layer.weight.double(), None if head.layer.bias is None else head.layer.bias.double()
+    )
+    logits = logits if head.cap is None else head.cap * torch.tanh(logits / head.cap)
+    logp = (logits / temperature).index_fill(1, torch.tensor(never, dtype=torch.long), -1e9).log_softmax(-1)
+    return logp.gather(1, tokens[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+
+def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0, 0.5), close=1e-5):
+    """Values and gradients, with so much of the loss hanging on the log-probabilities and on the entropy."""
+    with torch.no_grad():
+        before = token_logprobs(
+            hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never, tile=tile
+        )
+    ours = token_logprobs(hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never, tile=tile)
+    assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
+    inputs = [tensor for tensor in (hidden, *head.layer.parameters()) if tensor.requires_grad]
+    found = list(ours)
+    expected = list(whole(hidden, head, tokens, never, temperature))
+    for results in (found, expected):
+        by_token = torch.linspace(-1, 1, len(tokens))
+        loss = sum(weight * (by_token * part).sum() for weight, part in zip(weights, results, strict=True) if weight)
+        results += torch.autograd.grad(loss, inputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other.double(), atol=close, rtol=close)
+    assert [part.dtype for part in found[2:]] == [part.dtype for part in inputs]
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+@pytest.mark.parametrize("tile", SIZES)
+def test_any_tile_gives_the_numbers_and_gradients_of_the_whole(tile, onednn, monkeypatch):
+    monkeypatch.setattr(chunked_lm_head, "NARROW", 48)  # so that tokens are parted too
+    hidden, layer, tokens = drawn(onednn=onednn)
+    check(hidden, ModelHead(layer), tokens, tile=tile, never=NEVER, temperature=0.7)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, -0.5)])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_bias_cap_temperature_and_entropy_have_their_gradients(bias, cap, temperature, weights):
+    hidden, layer, tokens = drawn(bias=bias)
+    check(hidden, ModelHead(layer, cap), tokens, tile=3000, never=NEVER, temperature=temperature, weights=weights)
+
+
+@pytest.mark.parametrize("learns", ["hidden", "weight", "bias"])
+def test_each_part_may_learn_alone(learns):
+    hidden, layer, tokens = drawn(bias=True)
+    hidden.requires_grad_(learns == "hidden")
+    layer.weight.requires_grad_(learns == "weight")
+    layer.bias.requires_grad_(learns == "bias")
+    check(hidden, ModelHead(layer), tokens, tile=3000)
+
+
+def test_weights_of_16_bits_get_gradients_of_16_bits(monkeypatch):
+    monkeypatch.setattr(chunked_lm_head, "NARROW", 150)
+    hidden, layer, tokens = drawn(dtype=torch.bfloat16)
+    check(hidden, ModelHead(layer), tokens, tile=3000, close=0.05)
+
+
+def test_logits_far_apart_neither_overflow_nor_vanish():
+    hidden, layer, tokens = drawn()
+    check(hidden * 30, ModelHead(layer), tokens, tile=1000, close=2e-4)
+
+
+def test_a_tile_of_nothing_but_tokens_that_are_never_drawn():
+    hidden, layer, tokens = drawn()
+    check(hidden, ModelHead(layer), tokens.clamp(min=64), tile=64 * TOKENS, never=tuple(range(64)))
+
+
+def test_only_a_linear_layer_and_nothing_that_derives_from_it_is_taken_apart(monkeypatch):
+    class Adapted(nn.Linear):
+        def forward(self, input):
+            return super().forward(input) * 2
+
+    layer, asked = Adapted(WIDTH, VOCABULARY), []
+    monkeypatch.setattr(logprobs, "tiled_logprobs", lambda *given, **options: asked.append(given) or (0, 0))
+    options = {"vocabulary": VOCABULARY, "temperature": 1.0, "never": (), "tile": 3000}
+    hidden, plain, tokens = drawn()
+    logp, _ = token_logprobs(hidden, tokens, ModelHead(layer), **options)
+    expected = layer(hidden).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(logp, expected, atol=1e-5, rtol=1e-5)
+    assert not asked
+    token_logprobs(hidden, tokens, ModelHead(plain), **options)
+    assert asked
+
+
+def test_a_narrow_vocabulary_stays_whole(monkeypatch):
+    hidden, layer, tokens = drawn()
+    assert chunked_lm_head.needs_tiles(ModelHead(layer), TOKENS, 3000)
+    assert not chunked_lm_head.needs_tiles(ModelHead(layer), TOKENS, TOKENS * VOCABULARY)
+    monkeypatch.setattr(chunked_lm_head, "NARROW", VOCABULARY)
+    assert not chunked_lm_head.needs_tiles(ModelHead(layer), TOKENS, 3000)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(("tokens", "vocabulary"), [(100, 4000), (400, 4000), (100, 16_000)])
+def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabulary, learned):
+    tile = 1 << 14
+    hidden, layer, wanted = drawn(vocabulary, tokens)
+    layer.requires_grad_(learned)
+    with Alive([hidden, wanted, layer.weight]) as alive:
+        logp, entropy = token_logprobs(
+            hidden, wanted, ModelHead(layer), vocabulary=vocabulary, temperature=1.0, never=(0,), tile=tile
+        )
+        (logp + entropy).sum().backward()
+    of_hidden, of_weight = 3 * hidden.nbytes, 2 * layer.weight.nbytes * learned
+    assert alive.peak < 3.5 * 4 * tile + of_hidden + of_weight
+    assert 2 * 4 * tile < alive.peak
+
+
+def test_backward_adds_to_the_gradient_and_leaves_it_to_the_engine_where_somebody_looks_on():
+    hidden, layer, tokens = drawn()
+    head, options = ModelHead(layer), {"vocabulary": VOCABULARY, "temperature": 1.0, "never": (), "tile": 3000}
+
+    def loss():
+        return token_logprobs(hidden, tokens, head, **options)[0].sum()
+
+    (found,) = torch.autograd.grad(loss(), [layer.weight])
+    assert layer.weight.grad is None
+    loss().backward(inputs=[hidden])
+    assert layer.weight.grad is None
+    loss().backward()
+    torch.testing.assert_close(layer.weight.grad, found, atol=1e-6, rtol=1e-6)
+    loss().backward(inputs=[layer.weight])
+    torch.testing.assert_close(layer.weight.grad, 2 * found, atol=1e-6, rtol=1e-6)
+    layer.weight.register_hook(lambda gradient: gradient * 0)
+    loss().backward()
+    torch.testing.assert_close(layer.weight.grad, 2 * found, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_head_that_is_also_the_embedding_has_one_matrix_more_than_its_gradient(before):
+    tile, vocabulary = 1 << 14, 16_000
+    _, layer, tokens = drawn(vocabulary, 100)
+    table = layer.weight
+
+    def learn():
+        logp, entropy = token_logprobs(
+            functional.embedding(tokens, table) * 2,
+            tokens,
+            ModelHead(layer),
+            vocabulary=vocabulary,
+            temperature=1.0,
+            never=(0,),
+            tile=tile,
+        )
+        (logp + entropy).sum().backward()
+
+    if before:
+        learn()
+    with Alive([table, tokens, *([table.grad] if before else [])]) as alive:
+        learn()
+    assert alive.peak < (1 if before else 2) * table.nbytes + 4 * 4 * tile

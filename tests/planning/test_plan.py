@@ -1,0 +1,263 @@
+"""The plan of a run or of a study: its counts are the run's, its memory is near it, and nothing is left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_runs import ROOT, SMALL, config, lines, run_small, type_in
+
+from alignbench.commands.train import one_plan
+from alignbench.core.errors import UserError
+from alignbench.generation.sampler import Sampler
+from alignbench.planning.readiness import require_room, require_tracking
+from alignbench.planning.run_plan import Plan, shortened
+from alignbench.run import analysis_process
+from alignbench.run.pipeline import run
+from alignbench.run.settings import build, resolve
+
+PREFERENCES = (
+    "data=preferences_toy",
+    "reward=bradley_terry",
+    "reward_model.steps=2",
+    "reward_model.batch_size=8",
+    "reward_model.gate=off",
+    "data.comparison_rows=40",
+)
+
+
+def told(*words: str) -> Plan:
+    return Plan(resolve(config(*SMALL, *words)))
+
+
+@pytest.mark.parametrize("words", [["plan=true"], ["plan.probe=true"], ["plan.enabled=true"]])
+def test_a_plan_is_asked_for_in_two_spellings(words: list[str]) -> None:
+    assert build(resolve(config(*words))).plan.wanted
+    assert one_plan(["algo=ppo", "plan=true", *words][1:]) in (["plan=true", "plan=true"], words)
+    assert not build(resolve(config("plan=false"))).plan.wanted
+
+
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_what_a_plan_counts_is_what_the_run_spends(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (f"algo={method}", f"output_dir={tmp_path}", "rl.epochs=2", "rl.steps=3", "eval.samples=4")
+    expected = {phase.name: phase for phase in told(*words).expected.phases()}
+    drawn, draw = list[int](), Sampler.__call__
+
+    def counted(sampler: Sampler, prompts: object, group_size: int, seed: int) -> object:
+        drawn.append(len(prompts) * group_size)  # type: ignore[arg-type]
+        return draw(sampler, prompts, group_size, seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sampler, "__call__", counted)
+    folder = run_small(tmp_path, *words)
+    ledger = json.loads((folder / "manifest.json").read_text())["ledger"]
+    rl = expected["rl"]
+    assert (rl.prompts, rl.completions) == (ledger["prompts"], ledger["completions"])
+    assert ledger["optimizer_steps"] <= rl.optimizer_steps == 12
+    assert 0 < ledger["tokens"] <= rl.tokens
+    assert expected["evaluation"].completions == sum(drawn) - rl.completions
+    (artifact,) = [path for path in (tmp_path / "artifacts").glob("sft-????????????") if path.is_dir()]
+    assert json.loads((artifact / "cost.json").read_text())["tokens"] == expected["sft"].tokens
+    assert [phase.name for phase in told(*words).expected.phases()] == ["rl", "evaluation"], "the SFT model is there"
+
+
+def test_what_a_reward_model_reads_is_counted(tmp_path: Path) -> None:
+    words = (*PREFERENCES, f"output_dir={tmp_path}")
+    plan = told(*words)
+    expected = {phase.name: phase for phase in plan.expected.phases()}
+    assert {need.phase for need in plan.expected.memory()} == {"sft", "reward model", "rl"}
+    assert "reward model" in plan.expected.memory()[-1].standing
+    run_small(tmp_path, *words)
+    (artifact,) = [path for path in (tmp_path / "artifacts").glob("reward_model-????????????") if path.is_dir()]
+    assert json.loads((artifact / "cost.json").read_text())["tokens"] == expected["reward model"].tokens
+
+
+def test_a_plan_says_how_much_will_stay_on_disk(tmp_path: Path) -> None:
+    words = (f"output_dir={tmp_path}", "rl.checkpoint_every=1")
+    plan = told(*words)
+    plan.expected.missing  # noqa: B018  asked before the run makes it
+    sizes = plan.expected.disk()
+    folder = run_small(tmp_path, *words)
+    weights = [file for part in ("checkpoints", "final") for file in (folder / part).rglob("*.safetensors")]
+    kept = sum(file.stat().st_size for file in weights)
+    assert sizes["checkpoints"] + sizes["the final model"] == pytest.approx(kept, rel=0.25)
+    with pytest.raises(UserError, match=r"make room.*rl\.checkpoint_every=0"):
+        require_room(tmp_path / "deep" / "in", 1 << 60)
+
+
+def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "in_the_way").write_text("")
+    words = [
+        f"model.path={tmp_path}/nowhere",
+        "data=gsm8k",
+        f"data.path={tmp_path}/none.jsonl",
+        "judge=gpt4o_mini",
+        "reward=custom",
+        "reward.function=no.such:function",
+        "tracking.uri=http://127.0.0.1:9",
+        f"output_dir={tmp_path}/in_the_way/out",
+        "plan=true",
+    ]
+    with pytest.raises(UserError) as refused:
+        run(config("hardware=cpu", *words))
+    problems = [line for line in str(refused.value).splitlines() if line.startswith("- ")]
+    for named in ("model.path=", "none.jsonl", "OPENAI_API_KEY", "reward.function=", "tracking.uri=", "output_dir="):
+        assert sum(named in problem for problem in problems) == 1, named
+    assert str(refused.value).startswith("6 things are missing")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "rl.truncation={top_p: 0.9}",
+        "eval.truncation={top_p: 0.9}",
+        "algo.clip_low=7",
+        "sft.steps=-1",
+        "hardware.threads=0",
+        "reward_model.batch_size=0",
+        "data.train_rows=-1",
+    ],
+)
+def test_one_wrong_setting_is_told_and_nothing_else_breaks(word: str) -> None:
+    with pytest.raises(UserError, match=r"^one thing is missing or wrong:\n- .*" + word.split(".")[0]):
+        run(config("hardware=cpu", word, "plan=true"))
+
+
+@pytest.mark.parametrize("uri", [None, "sqlite:////tmp/mlflow.db", "file:///tmp/mlruns", "databricks"])
+def test_a_place_to_track_that_can_be_made_is_no_problem(uri: str | None) -> None:
+    require_tracking(uri)
+
+
+def test_a_probe_times_two_steps_and_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    run(config(*SMALL, "sft.steps=300", "rl.steps=7000", f"output_dir={tmp_path}/outputs", "plan.probe=true"))
+    page = capsys.readouterr().out
+    hours = next(line for line in page.splitlines() if line.startswith("  time "))
+    assert "sft" in hours
+    assert "h" in hours.split(":")[0] or "min" in hours.split(":")[0]
+    assert "groups without signal" in page
+    assert "after two steps of sft" in page
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_probe_is_the_run_itself_but_shorter(tmp_path: Path) -> None:
+    whole = resolve(config("algo=ppo", "plan.probe=true"))
+    short = shortened(whole, tmp_path, ("sft",))
+    assert (short["rl"]["steps"], short["sft"]["steps"]) == (2, 2)
+    assert short["algo"] == whole["algo"]
+    assert shortened(whole, tmp_path, ())["sft"] == whole["sft"]
+    build(short)
+
+
+def test_the_plan_of_a_study_tells_what_its_seeds_can_find_and_what_its_judge_costs(tmp_path: Path) -> None:
+    done = type_in(
+        "--multirun",
+        "algo=ppo,grpo",
+        "seed=1,2,3",
+        *SMALL,
+        "judge=gpt4o_mini",
+        "plan=true",
+        "study=s",
+        f"output_dir={tmp_path}",
+        OPENAI_API_KEY="k",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "plan of study s: 6 runs" in done.stdout
+    assert "d >= 3.07" in done.stdout
+    assert "gpt-4o-mini-2024-07-18: 36 calls, about $0.0" in done.stdout  # 6 prompts, 3 seeds, 2 orders
+    assert "algo.critic.trunk (ppo: shared, grpo: not used)" in done.stdout
+    assert not any(tmp_path.rglob("*"))
+
+
+def test_a_study_whose_judge_has_no_key_is_refused_before_it_starts(tmp_path: Path) -> None:
+    done = type_in(
+        "--multirun", "algo=ppo,grpo", "seed=1", *SMALL, "judge=gpt4o_mini", f"output_dir={tmp_path}", OPENAI_API_KEY=""
+    )
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY" in done.stderr
+    assert done.stdout == ""
+    assert not any(tmp_path.rglob("*.json"))
+
+
+def test_the_analysis_forecasts_with_what_it_will_report_with() -> None:
+    judge = resolve(config("judge=openai_compatible", "judge.model=m"))["judge"]
+    rows = [{"id": str(i), "prompt": "p", "reference": ""} for i in range(5)]
+    ahead = analysis_process.forecast(
+        {
+            "seeds": {"a": [1, 2], "b": [2, 3, 4], "c": [2]},
+            "paired": False,
+            "judge": judge,
+            "prompts": rows,
+            "answer_tokens": 10,
+        }
+    )
+    assert [found["seeds"] for found in ahead["effects"]] == [[2, 3], [2, 1], [3, 1]]
+    assert ahead["effects"][1]["smallest"] is None
+    assert ahead["judges"][0]["calls"] == 3 * 5 * 2
+    assert ahead["judges"][0]["dollars"] == 0
+    assert ahead["problems"] == []
+
+
+MEASURED = """
+import json, sys
+from pathlib import Path
+from small_runs import config
+from alignbench.planning.expected import interpreter
+from alignbench.run.pipeline import run
+from alignbench.planning.run_plan import Plan
+from alignbench.run.settings import identify, resolve
+cfg = config(*sys.argv[1:])
+plan = Plan(resolve(cfg))
+need = max(plan.expected.memory(), key=lambda need: need.peak)
+run(cfg)
+ledger = json.loads((plan.identity.run_dir / "manifest.json").read_text())["ledger"]
+print(json.dumps([need.peak - interpreter(), ledger["peak_memory_bytes"] - interpreter()]))
+"""
+
+
+def test_the_memory_of_a_plan_is_within_a_quarter_of_what_a_run_takes(tmp_path: Path) -> None:
+    """Thirty million weights, all of them trained, so that they and not the interpreter are what is measured."""
+    words = [
+        "hardware=cpu",
+        "model.hidden=640",
+        "model.layers=6",
+        "model.heads=8",
+        "model.intermediate=1600",
+        "data.demonstration_rows=60",
+        "data.train_rows=8",
+        "data.validation_rows=2",
+        "data.test_rows=2",
+        "sft.enabled=false",
+        "rl.steps=2",
+        "rl.rollouts_per_step=8",
+        "rl.max_new_tokens=8",
+        "rl.minibatches=1",
+        "rl.checkpoint_every=0",
+        "eval.every=9",
+        "eval.perplexity_rows=0",
+        "tracking.enabled=false",
+        f"output_dir={tmp_path}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    estimated, measured = json.loads(done.stdout.splitlines()[-1])
+    print(f"estimated {estimated / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB")  # noqa: T201  told when it fails
+    assert measured > 400e6
+    assert estimated == pytest.approx(measured, rel=0.25)
+    assert lines(next(tmp_path.rglob("metrics.jsonl")))

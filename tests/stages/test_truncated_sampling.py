@@ -1,0 +1,22 @@
+"""Whoever leaves unlikely tokens out has to weigh the others, and is told so."""
+
+import pytest
+
+from alignbench.core.errors import UserError
+from alignbench.generation.logits_filters import Truncation
+from alignbench.stages.evaluate import Evaluate
+from alignbench.stages.online import RL
+
+TOP = Truncation(top_p=0.6)
+
+
+def test_learning_from_fewer_tokens_needs_their_weights():
+    with pytest.raises(UserError, match=r"rl\.truncation .* rl\.importance_cap=1\.0"):
+        RL(truncation=TOP)
+    RL(truncation=TOP, importance_cap=1.0)
+
+
+def test_a_truncation_that_nothing_reads_is_refused():
+    with pytest.raises(UserError, match=r"eval\.truncation .* eval\.decoding=sampled"):
+        Evaluate(truncation=TOP)
+    Evaluate(truncation=TOP, decoding="sampled")
