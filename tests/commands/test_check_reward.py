@@ -38,7 +38,7 @@ def file(tmp_path):
 
 
 def told(capsys, *words):
-    door.main(["check", *map(str, words)])
+    door.main([*map(str, words)])
     return capsys.readouterr().out
 
 
@@ -100,7 +100,7 @@ def test_a_sum_put_together_on_the_command_line_is_scored(file, capsys):
 )
 def test_a_mistake_is_told_in_one_message(file, capsys, words, message):
     with pytest.raises(SystemExit) as left:
-        door.main(["check", *(word.format(file()) for word in words)])
+        door.main([word.format(file()) for word in words])
     assert message in capsys.readouterr().err
     assert left.value.code in (1, 2)
 

@@ -1,7 +1,7 @@
 """Runs alignbench as it is typed, and kills it at a moment named beforehand.
 
-    python -m validation.faults.kill_switch '{"path": "checkpoints/unfinished", "event": "open", "skip": 1}' algo=grpo ...
-    python -m validation.faults.kill_switch '{"trace": "events.jsonl"}' algo=grpo ...                      writes all moments down
+    python -m validation.faults.kill_switch '{"path": "checkpoints/unfinished", "event": "open", "skip": 1}' algo=grpo
+    python -m validation.faults.kill_switch '{"trace": "events.jsonl"}' algo=grpo      writes all moments down
 
 A moment is a file event, as Python's own audit hook tells it: the (skip + 1)-th time that a path whose end matches
 `path` is opened, renamed or removed, or a folder made. The process gets its signal before that happens, or `seconds`
