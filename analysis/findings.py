@@ -17,7 +17,7 @@ from .judge.judgement import Judgement
 from .judge.resolve import judgement_of
 from .judge.session import Say
 from .judge.text import warnings
-from .study.answers import Change, changes
+from .study.answers import AnswerChange, changes
 from .study.load import Study, load_study
 from .study.methods import Arm, arm_of, no_number
 from .study.metrics import Metric, listed, metric_named
@@ -28,7 +28,7 @@ from .validity.overoptimization import OverOptimization, over_optimization
 from .validity.reward_hacking import signs
 from .validity.reward_model import RewardModel, reward_models
 from .validity.scope import pairing_cautions, prompt_cautions
-from .validity.warnings import Caution, cautions
+from .validity.warnings import ReportWarning, cautions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Findings:
     pairing: Pairing
     by_prompt: tuple[ByPrompt, ...]
     no_prompts: str | None
-    changes: tuple[Change, ...]
+    changes: tuple[AnswerChange, ...]
     strata: tuple[Stratum, ...]
     over_optimization: tuple[OverOptimization, ...]
     reward_models: tuple[RewardModel, ...]
@@ -56,7 +56,7 @@ class Findings:
     troubled: frozenset[str]
     what_if: tuple[WhatIf, ...]
     verdict: Verdict
-    cautions: tuple[Caution, ...]
+    cautions: tuple[ReportWarning, ...]
     samples: Samples
     task: str
     prompts: int | None
@@ -128,7 +128,7 @@ def find(options: Options, say: Say = lambda text: None) -> Findings:
     limits = [*pairing_cautions(pairing), *prompt_cautions(() if problems else each)]
     fresh = None if each else _prompts(study)
     judgement = judgement_of(study, order, options.judge, say)
-    limits += [Caution(*told) for told in (warnings(judgement) if judgement else [])]
+    limits += [ReportWarning(*told) for told in (warnings(judgement) if judgement else [])]
     warned = cautions(study, metric, arms, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
     return Findings(
         study=study,

@@ -22,7 +22,7 @@ from .judge.pairs import Pair, place
 from .judge.panel import Panel, declared, with_second
 from .judge.prompt import ORDERS, Template
 from .judge.spending_limit import CHARACTERS_PER_TOKEN, expected_price
-from .judge.trial import Game
+from .judge.trial import Trial
 from .statistics.power import minimum_detectable_d, minimum_detectable_d_z
 
 SAMPLED = 100
@@ -91,7 +91,7 @@ def cost(judge: Judge, question: Question) -> dict[str, Any]:
     text = "x" * round(question.answer_tokens * CHARACTERS_PER_TOKEN)
     some = chosen[:: max(len(chosen) // SAMPLED, 1)]
     pairs = [Pair("one", "other", 0, row["id"], row["prompt"], row["reference"], (text, text)) for row in some]
-    each = sum(expected_price(Game(template, pair, 0).request, judge) for pair in pairs) / max(len(pairs), 1)
+    each = sum(expected_price(Trial(template, pair, 0).request, judge) for pair in pairs) / max(len(pairs), 1)
     return {
         "model": judge.model,
         "calls": calls,

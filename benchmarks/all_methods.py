@@ -18,8 +18,8 @@ HEAD = """\
 
 Made by `python -m benchmarks.all_methods{given}`; do not edit. One run of each method, seed 42, from the same SFT model
 and with the same prompts, in the same order. One seed says that a method learns, not which is better: see the study
-of the README for that. KL is in nats for a whole answer; tokens are all that were drawn, also those that dynamic sampling left
-out; seconds are those of the RL loop, on a machine that did other things too: they compare nothing.
+of the README for that. KL is in nats for a whole answer; tokens are all that were drawn, also those that dynamic
+sampling left out; seconds are those of the RL loop, on a machine that did other things too: they compare nothing.
 
 | method | accuracy before | after | KL | answers | tokens | optimizer steps | seconds |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -89,22 +89,22 @@ def watch(clock: Clock) -> None:
     clock.mark("import transformers")
     from alignbench.engine.collect_rollouts import Draw
     from alignbench.run import pipeline
-    from alignbench.run.shared_models import Foundations
+    from alignbench.run.shared_models import SharedModels
     from alignbench.store.checkpoints import Checkpoints
-    from alignbench.store.run_logger import Logbook
-    from alignbench.store.run_status import Diary
+    from alignbench.store.run_logger import RunLogger
+    from alignbench.store.run_status import RunStatus
     from alignbench.store.tracker import Tracker
 
     clock.mark("import the rest")
     clock.at_call(pipeline.Pipeline, "check", "settings checked")
     clock.at_call(pipeline.Pipeline, "run", "data and tokenizer made, and checked")
     clock.at_call(pipeline.Pipeline, "prompts", "model loaded")
-    clock.at_call(Foundations, "tracker", "prompts read, what it is made of written down")
+    clock.at_call(SharedModels, "tracker", "prompts read, what it is made of written down")
     clock.at_call(pipeline.Pipeline, "train", "tracker opened")
     clock.at_call(Draw, "__call__", "first marks on validation prompts")
     for what, owner, names in (
-        ("numbers, and what was used", Logbook, ("record", "mark", "artifact", "dataset")),
-        ("pictures and tables", Logbook, ("histogram", "table")),
+        ("numbers, and what was used", RunLogger, ("record", "mark", "artifact", "dataset")),
+        ("pictures and tables", RunLogger, ("histogram", "table")),
         ("opening and closing the tracker", Tracker, ("open", "close")),
         ("checkpoints", Checkpoints, ("save",)),
         ("checkpoints", pipeline, ("snapshot",)),
@@ -112,7 +112,7 @@ def watch(clock: Clock) -> None:
         ("final model and its card", pipeline, ("write_card",)),
         ("status, config, manifest, answers", pipeline, ("write_whole",)),
         ("status, config, manifest, answers", pipeline.Pipeline, ("describe",)),
-        ("status, config, manifest, answers", Diary, ("__enter__", "__exit__")),
+        ("status, config, manifest, answers", RunStatus, ("__enter__", "__exit__")),
     ):
         for name in names:
             inner = clock.timed(getattr(owner, name), what)

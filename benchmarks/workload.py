@@ -13,7 +13,7 @@ from alignbench.core.batches import Experience
 from alignbench.data.prompt_stream import PromptStream
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
-from alignbench.engine.rl_loop import Engine
+from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, siblings
 from alignbench.engine.update import Update, Updated
@@ -179,7 +179,7 @@ class Step:
 class Loop:
     """A run of the engine, without journal and tracker."""
 
-    engine: Engine
+    engine: RLLoop
     stream: PromptStream
     state: RunState
 

@@ -11,7 +11,7 @@ from small_runs import ROOT, config
 
 from alignbench.core.errors import UserError
 from alignbench.run.settings import (
-    Job,
+    RunSettings,
     _dataclass_in,
     _dataclass_of_each,
     _locate,
@@ -78,8 +78,8 @@ def test_an_option_lists_exactly_the_knobs_of_its_class(path: Path) -> None:
 def test_the_root_lists_exactly_the_knobs_of_a_job() -> None:
     groups = {"model", "algo", "reward", "data", "hardware", "judge"}
     node = load_root()
-    assert set(node) == {field.name for field in dataclasses.fields(Job)} - groups
-    hints = typing.get_type_hints(Job)
+    assert set(node) == {field.name for field in dataclasses.fields(RunSettings)} - groups
+    hints = typing.get_type_hints(RunSettings)
     for section in [name for name, value in node.items() if isinstance(value, dict)]:
         assert_same_keys(node[section], hints[section], section)
 

@@ -10,7 +10,7 @@ from small_runs import ROOT, config, lines, numbers, status
 
 from alignbench.data.ultrafeedback import UltraFeedback
 from alignbench.run.pipeline import run
-from alignbench.run.run_data import Material
+from alignbench.run.run_data import RunData
 from alignbench.run.settings import build, identify, resolve
 
 SAMPLE = ROOT.parent / "shared" / "data" / "ultrafeedback_sample"
@@ -88,7 +88,7 @@ def test_the_verdicts_can_be_imitated_in_place_of_the_answers(tmp_path: Path) ->
     tiny = ("model=tiny", "model.context=4096", "reward_model.lora=null", "hardware=cpu", f"output_dir={tmp_path}")
     cfg = config("preset=gemma_ultrafeedback", f"data.path={SAMPLE}", "sft.format=genrm", "plan=true", *tiny)
     run(cfg)
-    rows = Material(build(resolve(cfg))).demonstrations
+    rows = RunData(build(resolve(cfg))).demonstrations
     assert len(rows) == 840
     assert all(
         re.fullmatch(r"Score: \d+\.\d/10\. The response is helpful, harmless, and honest\.", row["completion"])

@@ -18,7 +18,7 @@ from alignbench.data.genrm import parse_score
 from alignbench.kernels.sequence_packing import alone
 from alignbench.rewards.extract import flexible, gold, number, strict
 from alignbench.run.pipeline import run
-from alignbench.store.jsonl import Journal, finite, numbers, read
+from alignbench.store.jsonl import JsonLines, finite, numbers, read
 from alignbench.store.state_serialization import pack, unpack
 
 SLOW = settings(max_examples=60, deadline=None)
@@ -142,7 +142,7 @@ def test_a_journal_gives_back_names_and_numbers_of_any_kind(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "journal.jsonl"
     path.unlink(missing_ok=True)
-    journal = Journal(path)
+    journal = JsonLines(path)
     journal.append({"phase": "rl", "step": 1, **finite(metrics)})
     journal.close()
     (record,) = read(path)

@@ -10,7 +10,7 @@ import torch
 from alignbench.core.batches import Experience, Forward, PerToken, Scored
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import AboveOne, BelowOne, Count, NonNegative, Positive
-from alignbench.core.protocols import Drift, Steering
+from alignbench.core.protocols import KLControlState, KLStats
 from alignbench.equations.divergences import Estimator, estimate, with_exact_gradient
 
 Unit = Literal["per_sequence", "per_token"]
@@ -41,11 +41,11 @@ class Penalty(ABC):
 
     @property
     @abstractmethod
-    def start(self) -> Steering:
+    def start(self) -> KLControlState:
         """What is in force at step 0."""
 
     @abstractmethod
-    def next(self, now: Steering, drift: Drift) -> Steering:
+    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
         """What is in force after a step that drifted this far under `now`."""
 
     def in_reward(self, batch: Scored) -> PerToken:
@@ -72,10 +72,10 @@ class FixedKL(Penalty):
     """The coefficient beta."""
 
     @property
-    def start(self) -> Steering:
-        return Steering(coef=self.coef)
+    def start(self) -> KLControlState:
+        return KLControlState(coef=self.coef)
 
-    def next(self, now: Steering, drift: Drift) -> Steering:
+    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
         return now
 
 
@@ -101,10 +101,10 @@ class AdaptiveKL(Penalty):
     """The largest relative error that counts."""
 
     @property
-    def start(self) -> Steering:
-        return Steering(coef=self.coef)
+    def start(self) -> KLControlState:
+        return KLControlState(coef=self.coef)
 
-    def next(self, now: Steering, drift: Drift) -> Steering:
+    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
         error = min(max(measured(drift, self.unit) / self.target - 1, -self.clip), self.clip)
         return replace(now, coef=now.coef * (1 + error * drift.episodes / self.horizon))
 
@@ -131,10 +131,10 @@ class BandKL(Penalty):
     """What the coefficient is multiplied or divided by."""
 
     @property
-    def start(self) -> Steering:
-        return Steering(coef=self.coef)
+    def start(self) -> KLControlState:
+        return KLControlState(coef=self.coef)
 
-    def next(self, now: Steering, drift: Drift) -> Steering:
+    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
         kl = measured(drift, self.unit)
         if kl > self.target * self.band:
             return replace(now, coef=now.coef * self.factor)
@@ -177,10 +177,10 @@ class PhasedKL(Penalty):
         super().__post_init__()
 
     @property
-    def start(self) -> Steering:
-        return Steering(coef=self.values[0] if self.coef is None else self.coef)
+    def start(self) -> KLControlState:
+        return KLControlState(coef=self.values[0] if self.coef is None else self.coef)
 
-    def next(self, now: Steering, drift: Drift) -> Steering:
+    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
         value = self.values[bisect_right(self.boundaries, drift.progress)]
         if self.action == "coef":
             return replace(now, coef=value)
@@ -191,6 +191,6 @@ class PhasedKL(Penalty):
         return replace(now, learning_rate_scale=min(max(scale, self.floor), 1.0))
 
 
-def measured(drift: Drift, unit: Unit) -> float:
+def measured(drift: KLStats, unit: Unit) -> float:
     """The KL of a step in that unit, in nats."""
     return drift.per_sequence if unit == "per_sequence" else drift.per_token

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from alignbench.core.batches import PerRollout
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Fraction, Positive
-from alignbench.core.protocols import Moments
+from alignbench.core.protocols import RunningStats
 
 SMALLEST_STD = 1e-6
 
@@ -40,16 +40,16 @@ class EMA:
             raise UserError(f"low={self.low:g} is not below high={self.high:g}: every score would become the same")
 
     @property
-    def start(self) -> Moments | None:
+    def start(self) -> RunningStats | None:
         """The moments given, or None."""
-        return None if self.mean is None or self.std is None else Moments(mean=self.mean, std=self.std)
+        return None if self.mean is None or self.std is None else RunningStats(mean=self.mean, std=self.std)
 
-    def __call__(self, scores: PerRollout, moments: Moments | None) -> tuple[PerRollout, Moments]:
+    def __call__(self, scores: PerRollout, moments: RunningStats | None) -> tuple[PerRollout, RunningStats]:
         """The scores [n] on the new scale, and the moments after this batch."""
-        batch = Moments(mean=float(scores.double().mean()), std=float(scores.double().std(correction=0)))
+        batch = RunningStats(mean=float(scores.double().mean()), std=float(scores.double().std(correction=0)))
         now = moments or batch
         out = self.center + self.scale * (scores - now.mean) / max(now.std, SMALLEST_STD)
         if self.low is not None or self.high is not None:
             out = out.clamp(self.low, self.high)
         keep, new = self.alpha, 1 - self.alpha
-        return out, Moments(mean=keep * now.mean + new * batch.mean, std=keep * now.std + new * batch.std)
+        return out, RunningStats(mean=keep * now.mean + new * batch.mean, std=keep * now.std + new * batch.std)

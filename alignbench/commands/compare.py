@@ -59,13 +59,13 @@ def main(words: Sequence[str] | None = None) -> None:
 def compare(given: Sequence[str]) -> Path:
     """Write both models' answers. Returns the folder they are in."""
     own, changes = _read(given)
-    from alignbench.run.completed_run import Finished
-    from alignbench.run.paired_generation import Contest  # brings torch: not needed for a mistyped word
+    from alignbench.run.completed_run import CompletedRun
+    from alignbench.run.paired_generation import PairedGeneration  # brings torch: not needed for a mistyped word
     from alignbench.store.disk import make_folder, write_whole
 
-    run, prompts, samples = Finished.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
+    run, prompts, samples = CompletedRun.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
     before, after = run.weights(own.get("before", "start")), run.final
-    contest = Contest.of(replace(run, config=_changed(run.config, changes)), prompts, samples)
+    contest = PairedGeneration.of(replace(run, config=_changed(run.config, changes)), prompts, samples)
     folder = make_folder(Path(own.get("to", run.folder / "before_after")))
     for side, weights in (("before", before), ("after", after)):
         sys.stdout.write(f"{side}: {weights.name}, {len(contest.rows)} prompts x {samples}\n")

@@ -46,11 +46,11 @@ def _read(words: Sequence[str]) -> dict[str, str]:
 def merge(words: dict[str, str]) -> Path:
     """The folder of the merged model, made whole or not at all."""
     from alignbench.core.adapters import TRAINED
-    from alignbench.run.completed_run import Finished  # brings torch: not needed for a mistyped word
+    from alignbench.run.completed_run import CompletedRun  # brings torch: not needed for a mistyped word
     from alignbench.store.disk import made_whole
     from alignbench.store.model_card import write_card
 
-    run = Finished.open(words["run"])
+    run = CompletedRun.open(words["run"])
     folder = Path(words.get("to", run.folder / "merged"))
     if run.job.model.lora is None:
         raise UserError(f"{run.folder} trained all weights: its final/ is the whole model, there is nothing to merge")

@@ -25,7 +25,7 @@ from alignbench.core.field_types import Positive, Size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steering:
+class KLControlState:
     """What a KL controller holds in its hands; the RunState remembers it from step to step."""
 
     coef: float = 0.0
@@ -37,7 +37,7 @@ class Steering:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drift:
+class KLStats:
     """How far the policy was from its reference in a step, in nats."""
 
     per_sequence: float
@@ -55,17 +55,17 @@ class KLController(Protocol):
     """Steers by the KL to the reference. Stateless: what it sets is remembered by the RunState."""
 
     @property
-    def start(self) -> Steering:
+    def start(self) -> KLControlState:
         """What is in force at step 0."""
         ...
 
-    def next(self, now: Steering, drift: Drift) -> Steering:
+    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
         """What is in force after a step that drifted this far under `now`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
+class RunningStats:
     """Running mean and standard deviation of the scores so far; the RunState remembers them."""
 
     mean: float
@@ -77,11 +77,11 @@ class Normalizer(Protocol):
     """Brings scores to a known scale before they are trained on. Stateless, like a KL controller."""
 
     @property
-    def start(self) -> Moments | None:
+    def start(self) -> RunningStats | None:
         """What is in force at step 0; None takes the first batch's."""
         ...
 
-    def __call__(self, scores: PerRollout, moments: Moments | None) -> tuple[PerRollout, Moments]:
+    def __call__(self, scores: PerRollout, moments: RunningStats | None) -> tuple[PerRollout, RunningStats]:
         """The scores [n] on that scale, and the moments after this batch."""
         ...
 

@@ -13,7 +13,7 @@ from alignbench.engine.score import score
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class CollectedRollouts:
     """What a step drew, and what of it is trained on."""
 
     everything: Scored
@@ -26,7 +26,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class RolloutCollector:
     """How prompts become rollouts, and rollouts are scored."""
 
     policy: Policy
@@ -39,7 +39,7 @@ class Draw:
     rescored: bool = True
     """Whether the policy reads rollouts once more for their old log-probabilities; at step 0 it always does."""
 
-    def __call__(self, stream: Iterator[Prompts], step: int, kl_coef: float) -> Drawn:
+    def __call__(self, stream: Iterator[Prompts], step: int, kl_coef: float) -> CollectedRollouts:
         """Draw once; with dynamic sampling again, until there are as many wanted groups as prompts in one draw."""
         selection, parts, kept, rollout, scoring = self.algorithm.dynamic_sampling, list[Scored](), 0, 0.0, 0.0
         prompts, wanted = 0, 0
@@ -65,7 +65,7 @@ class Draw:
                 kept += len(scored.group[selection(scored)].unique())
         everything = parts[0] if len(parts) == 1 else joined(parts)
         chosen = everything if selection is None else first(everything, selection(everything), wanted)
-        return Drawn(
+        return CollectedRollouts(
             everything=everything, kept=chosen, prompts=prompts, rollout_seconds=rollout, score_seconds=scoring
         )
 

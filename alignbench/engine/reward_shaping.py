@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 
 from alignbench.core.batches import Scored
-from alignbench.core.protocols import Moments, Normalizer
+from alignbench.core.protocols import Normalizer, RunningStats
 
 
 def shape(
-    scored: Scored, normalizer: Normalizer | None, moments: Moments | None, missing_eos_penalty: float
-) -> tuple[Scored, Moments | None]:
+    scored: Scored, normalizer: Normalizer | None, moments: RunningStats | None, missing_eos_penalty: float
+) -> tuple[Scored, RunningStats | None]:
     """Normalize the scores, then take the penalty off those of rollouts that did not end; and the moments after it.
 
     The penalty is subtracted, on the scale that is trained on: it orders rollouts of equal score and hides none. It is

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from alignbench.core.batches import Scored
-from alignbench.core.protocols import Algorithm, Drift, Policy, PromptStream, Sampler, Scorer
+from alignbench.core.protocols import Algorithm, KLStats, Policy, PromptStream, Sampler, Scorer
 from alignbench.core.seeds import address
 from alignbench.engine import step_metrics
-from alignbench.engine.collect_rollouts import Draw
+from alignbench.engine.collect_rollouts import RolloutCollector
 from alignbench.engine.reward_shaping import shape
 from alignbench.engine.run_state import RunState, StepReport
 from alignbench.engine.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class RLLoop:
     """Everything a run needs to learn."""
 
     policy: Policy
@@ -39,7 +39,7 @@ class Engine:
         """Steps without end, starting after `state`."""
         checks, stream = self.update.invariants, prompts.after(state.prompts_seen)
         pending = checks.check_trainable(self.update.optimizer.groups)
-        draw = Draw(
+        draw = RolloutCollector(
             policy=self.policy,
             sampler=self.sampler,
             scorer=self.scorer,
@@ -76,7 +76,7 @@ class Engine:
 
             silent = state.steps_without_signal + 1 if step_metrics.all_equal(shaped) else 0
             warnings += checks.check_signal(silent)
-            drift = Drift(
+            drift = KLStats(
                 per_sequence=shown["rollout/kl_sequence"],
                 per_token=shown["rollout/kl_token"],
                 episodes=len(scored),

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from alignbench.core.batches import Scored
-from alignbench.core.protocols import Algorithm, Moments, Steering
+from alignbench.core.protocols import Algorithm, KLControlState, RunningStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +21,9 @@ class RunState:
     """Estimated from parameters and tokens: 2 for each in a forward pass, 6 in a training pass."""
     seconds: float = 0.0
     """Time in the loop, over all the sessions of a run."""
-    steering: Steering = Steering()
+    steering: KLControlState = KLControlState()
     """What the KL controller has set."""
-    moments: Moments | None = None
+    moments: RunningStats | None = None
     """What the normalizer of the scores remembers."""
     steps_without_signal: int = 0
     """How many steps in a row gave every rollout the same score."""
@@ -48,7 +48,10 @@ class RunState:
     def from_dict(cls, saved: Mapping[str, Any]) -> "RunState":
         """The state that `as_dict` saved."""
         moments = saved["moments"]
-        parts = {"steering": Steering(**saved["steering"]), "moments": Moments(**moments) if moments else None}
+        parts = {
+            "steering": KLControlState(**saved["steering"]),
+            "moments": RunningStats(**moments) if moments else None,
+        }
         return cls(**{**saved, **parts})
 
 

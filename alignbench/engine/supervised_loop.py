@@ -39,7 +39,7 @@ class Objective(Protocol[Given]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supervised(Generic[Batch]):
+class SupervisedLoop(Generic[Batch]):
     """Everything that is needed to learn from given answers."""
 
     model: Learner
@@ -97,7 +97,7 @@ class Supervised(Generic[Batch]):
 
 
 @dataclass(frozen=True)
-class Imitation:
+class SFTObjective:
     """Supervised fine-tuning: -mean log pi(token) over the response tokens of a batch."""
 
     policy: Policy

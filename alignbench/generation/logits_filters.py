@@ -14,7 +14,7 @@ Share = Annotated[float, Interval(gt=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truncation:
+class LogitsFilter:
     """One rule after the other, as in transformers; what is left is a distribution after each.
 
     Answers sampled so come from mu = pi / Z on the tokens that are left, where Z is their chance under pi, and log mu

@@ -12,7 +12,7 @@ from torch.nn import functional
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
 from alignbench.generation.continuous_batching import Batch, Waiting
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.kernels.logprobs import distribution
 from alignbench.kernels.onednn import unchanging
 from alignbench.models.policy import CausalPolicy
@@ -31,7 +31,7 @@ class Sampler:
     """Where a response is cut."""
     temperature: float
     """0 takes the most likely token each time."""
-    truncation: Truncation | None = None
+    truncation: LogitsFilter | None = None
     """Which tokens may be sampled; None lets all. Log-probabilities are of what was sampled from."""
     rollouts_at_once: int | None = None
     """The most that are written at a time; None is all of them. Beyond rounding it changes nothing."""

@@ -43,7 +43,7 @@ def check(model: Pretrained) -> None:
         )
 
 
-class Engine:
+class VLLMEngine:
     """One for the whole of a run, in this process. An adapter is swapped, all weights are loaded in place."""
 
     def __init__(self, policy: CausalPolicy, *, longest: int, cache_gib: float, fingerprint: Fingerprint) -> None:

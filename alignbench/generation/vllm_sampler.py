@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.errors import UserError
 from alignbench.core.seeds import address
-from alignbench.generation.logits_filters import Truncation
-from alignbench.generation.vllm_engine import Engine, Fingerprint
+from alignbench.generation.logits_filters import LogitsFilter
+from alignbench.generation.vllm_engine import Fingerprint, VLLMEngine
 from alignbench.models.policy import CausalPolicy
 
 FORBIDDEN = -100.0
@@ -35,7 +35,7 @@ class VLLMSampler:
         max_prompt_tokens: int,
         max_new_tokens: int,
         temperature: float,
-        truncation: Truncation | None,
+        truncation: LogitsFilter | None,
         cache_gib: float,
         fingerprint: Fingerprint,
     ) -> None:
@@ -46,16 +46,16 @@ class VLLMSampler:
                 "one of the two, or hardware.sampler=own"
             )
         self.policy, self.max_new_tokens, self.temperature = policy, max_new_tokens, temperature
-        self.truncation = truncation or Truncation()
+        self.truncation = truncation or LogitsFilter()
         self._longest, self._cache_gib = max_prompt_tokens + max_new_tokens, cache_gib
         self._fingerprint = fingerprint
-        self._engine: Engine | None = None
+        self._engine: VLLMEngine | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
         """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
         if self._engine is None:
-            self._engine = Engine(
+            self._engine = VLLMEngine(
                 self.policy, longest=self._longest, cache_gib=self._cache_gib, fingerprint=self._fingerprint
             )
         asked = [row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)]

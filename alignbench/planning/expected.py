@@ -11,9 +11,9 @@ from alignbench.kernels import hardware
 from alignbench.models.reward_model import is_adapter
 from alignbench.planning import memory
 from alignbench.planning.memory import Skeleton
-from alignbench.run.run_data import Material
-from alignbench.run.settings import Job
-from alignbench.run.shared_models import Foundations
+from alignbench.run.run_data import RunData
+from alignbench.run.settings import RunSettings
+from alignbench.run.shared_models import SharedModels
 from alignbench.store.checkpoints import KEEP
 
 ADAM = 2
@@ -57,9 +57,9 @@ class Need:
 class Expected:
     """What one run will take, read off its parts."""
 
-    job: Job
-    material: Material
-    base: Foundations
+    job: RunSettings
+    material: RunData
+    base: SharedModels
 
     def phases(self) -> list[Phase]:
         """What each phase will spend, in their order; those whose result is there already are left out."""

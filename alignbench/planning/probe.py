@@ -16,7 +16,7 @@ import yaml
 from alignbench.core import metric_names
 from alignbench.core.batches import Row
 from alignbench.run.pipeline import Pipeline
-from alignbench.run.run_data import Material
+from alignbench.run.run_data import RunData
 from alignbench.run.settings import build, identify
 from alignbench.stages.progress import Display
 from alignbench.store.artifacts import Artifact, ArtifactStore
@@ -25,20 +25,20 @@ from alignbench.store.checkpoints import Checkpoints
 QUESTION, ANSWER = "probe.yaml", "probe.json"
 
 
-class Sample(Material):
+class Sample(RunData):
     """All there is to train on, and one batch of what is measured."""
 
     @cached_property
     def prompts(self) -> dict[str, Sequence[Row]]:
         """The rows to answer, of each split."""
         most = min(self.job.hardware.eval_batch_size, self.job.rl.rollouts_per_step)
-        return {split: rows if split == "train" else rows[:most] for split, rows in Material(self.job).prompts.items()}
+        return {split: rows if split == "train" else rows[:most] for split, rows in RunData(self.job).prompts.items()}
 
     @cached_property
     def comparisons(self) -> dict[str, Sequence[Row]]:
         """The pairs to prefer by, of each split."""
         most = 4 * self.job.hardware.rows_at_once
-        found = Material(self.job).comparisons
+        found = RunData(self.job).comparisons
         return {split: rows if split == "train" else rows[:most] for split, rows in found.items()}
 
 
@@ -46,7 +46,7 @@ class Probe(Pipeline):
     """A run as it will be, on that sample."""
 
     @cached_property
-    def material(self) -> Material:
+    def material(self) -> RunData:
         """What it reads."""
         return Sample(self.job)
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from alignbench.core.errors import UserError
 from alignbench.core.hub import PATIENCE
 from alignbench.planning.text import gib
-from alignbench.run.run_data import Material
-from alignbench.run.settings import Job
-from alignbench.run.shared_models import Foundations
+from alignbench.run.run_data import RunData
+from alignbench.run.settings import RunSettings
+from alignbench.run.shared_models import SharedModels
 
 Found = TypeVar("Found")
 WEB = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
@@ -40,7 +40,7 @@ class Readiness:
             self.broken.add(breaks)
             return None
 
-    def check(self, job: Job, material: Material, base: Foundations) -> None:
+    def check(self, job: RunSettings, material: RunData, base: SharedModels) -> None:
         """Everything that can be asked before anything is trained."""
         self.attempt(lambda: job.rl.prompts_per_step(job.algo), "rl", "algo", breaks="rl")
         self.attempt(lambda: job.hardware.require(), "hardware", breaks="hardware")

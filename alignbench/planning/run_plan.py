@@ -19,9 +19,9 @@ from alignbench.planning.expected import Expected, Need
 from alignbench.planning.readiness import Readiness, require_room
 from alignbench.planning.text import Told, duration, gib, judges, listed, page, typed
 from alignbench.run import analysis_process
-from alignbench.run.run_data import Material
+from alignbench.run.run_data import RunData
 from alignbench.run.settings import Identity, build_what_can_be, flatten, identify, resolve
-from alignbench.run.shared_models import Foundations
+from alignbench.run.shared_models import SharedModels
 from alignbench.stages.progress import Display
 
 HOUR = 3600.0
@@ -30,7 +30,7 @@ STANDS_ON = ("base", "rows", "model", "data", "algo", "reward", "reward_model", 
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """The plan of one run."""
 
     config: dict[str, Any]
@@ -52,9 +52,9 @@ class Plan:
     @cached_property
     def expected(self) -> Expected:
         """What it will take."""
-        material = Material(self.job)
+        material = RunData(self.job)
         return Expected(
-            job=self.job, material=material, base=Foundations(self.job, self.config, self.identity, material)
+            job=self.job, material=material, base=SharedModels(self.job, self.config, self.identity, material)
         )
 
     @property
@@ -234,7 +234,7 @@ class Plan:
 
 def show(config: dict[str, Any]) -> None:
     """Tell the plan of one run. Raises UserError that lists everything that is missing."""
-    plan = Plan(config)
+    plan = RunPlan(config)
     told = {"settings": settings(config), **plan.told()}
     if "disk" in told:
         plan.ready.attempt(
@@ -279,7 +279,7 @@ BESIDE = ("hydra/", "preset", "sweeps")
 """Groups whose options only set other keys."""
 
 
-def forecast(plans: Sequence[Plan], seeds: Mapping[str, Sequence[int]], problems: list[str]) -> dict[str, Any]:
+def forecast(plans: Sequence[RunPlan], seeds: Mapping[str, Sequence[int]], problems: list[str]) -> dict[str, Any]:
     """What the analysis says of a study before it is run; what it lacks joins the problems."""
     first = plans[0]
     rows = first.ready.attempt(lambda: first.expected.material.prompts["test"], "rows", "model", "data", breaks="data")

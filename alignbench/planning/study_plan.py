@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.planning.readiness import require_room
-from alignbench.planning.run_plan import Plan, forecast, refuse
+from alignbench.planning.run_plan import RunPlan, forecast, refuse
 from alignbench.planning.text import Told, counted, duration, gib, judges, listed, page
 from alignbench.run.settings import identify
 from alignbench.stages.progress import Display
@@ -18,16 +18,16 @@ SHARED = ("the SFT model", "the reward model", "sft", "reward model")
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyPlan:
     """The runs of a study by what they are called in its report: method, and settings where these tell them apart."""
 
     runs: Mapping[str, Sequence[dict[str, Any]]]
     n_jobs: int
 
     @cached_property
-    def plans(self) -> dict[str, Plan]:
+    def plans(self) -> dict[str, RunPlan]:
         """Of each arm the plan of its first run; the others differ by their seed."""
-        return {arm: Plan(configs[0]) for arm, configs in self.runs.items()}
+        return {arm: RunPlan(configs[0]) for arm, configs in self.runs.items()}
 
     @cached_property
     def left(self) -> dict[str, int]:

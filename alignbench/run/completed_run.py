@@ -13,8 +13,8 @@ from alignbench.core.errors import UserError
 from alignbench.core.hub import require_hub
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.text import Text
-from alignbench.run.run_data import Material
-from alignbench.run.settings import Job, build
+from alignbench.run.run_data import RunData
+from alignbench.run.settings import RunSettings, build
 from alignbench.store.artifacts import Artifact, ArtifactStore
 
 FINAL, MODEL = "final", "model"
@@ -27,7 +27,7 @@ class Weights:
 
     name: str
     """What it is called in tables."""
-    job: Job
+    job: RunSettings
     """The job it belongs to: an embedded base is made from its data."""
     model: Pretrained
     start: Path | None
@@ -36,12 +36,12 @@ class Weights:
     def load(self, device: str) -> tuple[Any, Text]:
         """The model on its device; no data is read where the base stands somewhere."""
         whole = self.start is not None and (self.start / WHOLE).is_file()
-        texts = Material(self.job).texts if self.model.embedded and not whole else ()
+        texts = RunData(self.job).texts if self.model.embedded and not whole else ()
         return self.model.load(texts=texts, start=self.start, device=device, seed=self.job.seed)
 
 
 @dataclass(frozen=True)
-class Finished:
+class CompletedRun:
     """A run on disk, whose `final/` is there."""
 
     folder: Path
@@ -49,7 +49,7 @@ class Finished:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def open(cls, where: str) -> "Finished":
+    def open(cls, where: str) -> "CompletedRun":
         """The run in that folder, or of that `final/`. Raises UserError when it is none, or not finished."""
         place = Path(where)
         folder = place.parent if place.name == FINAL else place
@@ -62,7 +62,7 @@ class Finished:
         return cls(folder, config, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
 
     @cached_property
-    def job(self) -> Job:
+    def job(self) -> RunSettings:
         """Every object of the run."""
         return build(self.config)
 
@@ -104,7 +104,7 @@ class Finished:
             return self.start if where == "start" else self.base
         place, model = Path(where), self.job.model
         if place.name == FINAL or (place / FINAL).is_dir():
-            return Finished.open(where).final
+            return CompletedRun.open(where).final
         if (place / ADAPTER).is_file():
             return self._weights(where, place, replace(model, lora=model.lora or Lora()))
         if (place / WHOLE).is_file():

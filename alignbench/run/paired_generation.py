@@ -11,33 +11,33 @@ from alignbench.data.source import files, read
 from alignbench.data.splits import SPLITS
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
-from alignbench.run.completed_run import Finished, Weights
-from alignbench.run.run_data import Material
+from alignbench.run.completed_run import CompletedRun, Weights
+from alignbench.run.run_data import RunData
 from alignbench.run.settings import identify
-from alignbench.run.shared_models import Foundations
-from alignbench.stages.evaluate import Answers, Examiner, Quality
+from alignbench.run.shared_models import SharedModels
+from alignbench.stages.evaluate import Answers, Evaluator, Quality
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class PairedGeneration:
     """Answers depend on the model alone: everything else is the same for all that are asked."""
 
-    run: Finished
+    run: CompletedRun
     """Its config says how answers are drawn and scored."""
-    base: Foundations
+    base: SharedModels
     rows: Sequence[Row]
     quality: Quality
     samples: int
     judge: RewardModel | None
 
     @classmethod
-    def of(cls, run: Finished, prompts: str, samples: int) -> "Contest":
+    def of(cls, run: CompletedRun, prompts: str, samples: int) -> "PairedGeneration":
         """Everything checked, the reward model loaded. Raises UserError for rows that the reward cannot score."""
-        job, material = run.job, Material(run.job)
+        job, material = run.job, RunData(run.job)
         job.hardware.prepare()
         rows, quality = _prompts(material, prompts)
         job.reward.check(rows)
-        base = Foundations(job, dict(run.config), identify(run.config), material)
+        base = SharedModels(job, dict(run.config), identify(run.config), material)
         made = run.artifact("reward_model") if material.trains_reward_model else None
         if material.trains_reward_model and made is None:
             raise UserError(
@@ -69,7 +69,7 @@ class Contest:
         model, text = weights.load(job.hardware.resolved())
         job.hardware.hasten(model)
         policy = CausalPolicy(model, text)
-        examiner = Examiner(
+        examiner = Evaluator(
             policy=policy,
             scorer=self.base.scorer(self.judge, policy.text),
             quality=self.quality,
@@ -85,7 +85,7 @@ class Contest:
         return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
 
 
-def _prompts(material: Material, where: str) -> tuple[Sequence[Row], Quality]:
+def _prompts(material: RunData, where: str) -> tuple[Sequence[Row], Quality]:
     """The rows to answer, and their true quality where the data knows it."""
     if where in SPLITS:
         return material.prompts[where], material.job.data.quality

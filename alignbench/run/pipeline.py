@@ -21,10 +21,10 @@ from alignbench.kernels.hardware import within_memory
 from alignbench.models import loading
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
-from alignbench.run.run_data import Material
-from alignbench.run.settings import Identity, Job, build, conditions, identify, own_code, resolve
-from alignbench.run.shared_models import Foundations, card, cost
-from alignbench.stages.evaluate import Examiner
+from alignbench.run.run_data import RunData
+from alignbench.run.settings import Identity, RunSettings, build, conditions, identify, own_code, resolve
+from alignbench.run.shared_models import SharedModels, card, cost
+from alignbench.stages.evaluate import Evaluator
 from alignbench.stages.failure_dump import Witness, watched
 from alignbench.stages.online import CONDITIONS, RECORDS, is_recorded, restore, snapshot
 from alignbench.stages.progress import Display, keep_samples, ledger, write_down
@@ -34,7 +34,7 @@ from alignbench.store.checkpoints import Checkpoints
 from alignbench.store.disk import made_whole, write_whole
 from alignbench.store.model_card import write_card
 from alignbench.store.provenance import git_state, versions
-from alignbench.store.run_status import Diary, is_finished
+from alignbench.store.run_status import RunStatus, is_finished
 from alignbench.store.sync import tell_what_it_missed
 from alignbench.store.tracker import Tracker
 
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> None:
         tell_what_it_missed(folder)
         return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
-    with Diary(folder, who, job.hardware.determinism) as diary, Display() as display, within_memory():
+    with RunStatus(folder, who, job.hardware.determinism) as diary, Display() as display, within_memory():
         pipeline.run(diary, display)
 
 
@@ -69,7 +69,7 @@ def run(cfg: DictConfig) -> None:
 class Pipeline:
     """One run: its parts, its config, its name."""
 
-    job: Job
+    job: RunSettings
     config: dict[str, Any]
     identity: Identity
 
@@ -79,14 +79,14 @@ class Pipeline:
         return self.identity.run_dir.name
 
     @cached_property
-    def material(self) -> Material:
+    def material(self) -> RunData:
         """What it reads."""
-        return Material(self.job)
+        return RunData(self.job)
 
     @cached_property
-    def base(self) -> Foundations:
+    def base(self) -> SharedModels:
         """What it shares with the other runs of its study."""
-        return Foundations(self.job, self.config, self.identity, self.material)
+        return SharedModels(self.job, self.config, self.identity, self.material)
 
     def check(self) -> None:
         """Everything that can be refused before anything is trained."""
@@ -96,7 +96,7 @@ class Pipeline:
         self.material.check()
         self.base.check()
 
-    def run(self, diary: Diary, display: Display) -> None:
+    def run(self, diary: RunStatus, display: Display) -> None:
         """Every phase, in order."""
         import transformers.modeling_utils  # noqa: F401  what every model stands on, while the collector rests
 
@@ -159,7 +159,7 @@ class Pipeline:
 
     def train(
         self,
-        examiner: Examiner,
+        examiner: Evaluator,
         stream: PromptStream,
         checkpoints: Checkpoints,
         saved: tuple[int, Any] | None,
@@ -198,7 +198,7 @@ class Pipeline:
                 checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
         return state, best
 
-    def _measured(self, reports: Iterator[StepReport], examiner: Examiner, tracker: Tracker) -> Iterator[StepReport]:
+    def _measured(self, reports: Iterator[StepReport], examiner: Evaluator, tracker: Tracker) -> Iterator[StepReport]:
         """The reports, with the measures of the evaluation in those where one is due."""
         for report in reports:
             if not self.job.eval.is_due(report.state.step, self.job.rl.is_over(report.state)):
@@ -218,10 +218,10 @@ class Pipeline:
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
-    def examiner(self, policy: CausalPolicy, scorer: Scorer) -> Examiner:
+    def examiner(self, policy: CausalPolicy, scorer: Scorer) -> Evaluator:
         """Measures this policy the same way every time."""
         job = self.job
-        return Examiner(
+        return Evaluator(
             policy=policy,
             scorer=scorer,
             quality=job.data.quality,
@@ -234,12 +234,12 @@ class Pipeline:
             held_out=self.material.held_out,
         )
 
-    def validate(self, examiner: Examiner) -> dict[str, float]:
+    def validate(self, examiner: Evaluator) -> dict[str, float]:
         """The marks on validation prompts, while training."""
         rows = self.material.prompts["validation"]
         return examiner.measure(rows, "eval/")[1] | examiner.distance(rows, "eval/")
 
-    def evaluate(self, examiner: Examiner, diary: Diary, tracker: Tracker, state: RunState) -> dict[str, float]:
+    def evaluate(self, examiner: Evaluator, diary: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
         rows, began = self.material.prompts["test"], perf_counter()
         answers, numbers = examiner.measure(rows, "final/")
@@ -278,7 +278,7 @@ class Pipeline:
             "ledger": None,
         }
 
-    def _say_what_became_of_it(self, best: Best, numbers: dict[str, float], diary: Diary, display: Display) -> None:
+    def _say_what_became_of_it(self, best: Best, numbers: dict[str, float], diary: RunStatus, display: Display) -> None:
         if best.step is not None:
             bound = "" if best.within_bound else f"; none had a KL within eval.max_kl={self.job.eval.max_kl:g}"
             display.say(f"{self.name} ends with the weights of step {best.step}{bound}")

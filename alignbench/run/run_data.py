@@ -12,15 +12,15 @@ from alignbench.data.genrm import as_scoring
 from alignbench.data.prompt_stream import tokenise
 from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
 from alignbench.models.text import Text
-from alignbench.run.settings import Job
+from alignbench.run.settings import RunSettings
 from alignbench.stages.sft import Demonstrations
 
 
 @dataclass(frozen=True)
-class Material:
+class RunData:
     """Everything a run reads, once; too long rows are left out here, where that is asked for."""
 
-    job: Job
+    job: RunSettings
 
     @cached_property
     def prompts(self) -> dict[str, Sequence[Row]]:

@@ -101,7 +101,7 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RunSettings:
     """One run, every part of it built and checked."""
 
     seed: Size
@@ -153,9 +153,9 @@ def check(cfg: DictConfig) -> None:
     build(resolve(cfg))
 
 
-def build(config: Mapping[str, Any]) -> Job:
+def build(config: Mapping[str, Any]) -> RunSettings:
     """Every object of a run, from a resolved config."""
-    return _construct(Job, config, "")
+    return _construct(RunSettings, config, "")
 
 
 def wants_plan(config: Mapping[str, Any]) -> bool:
@@ -163,16 +163,20 @@ def wants_plan(config: Mapping[str, Any]) -> bool:
     return bool(_value(Planning, config["plan"], "plan").wanted)
 
 
-def build_what_can_be(config: Mapping[str, Any]) -> tuple[Job, dict[str, UserError]]:
+def build_what_can_be(config: Mapping[str, Any]) -> tuple[RunSettings, dict[str, UserError]]:
     """The job with None in place of each section that is wrong, and what is wrong with these."""
-    hints, parts, wrong = typing.get_type_hints(Job, include_extras=True), dict[str, Any](), dict[str, UserError]()
-    _refuse_unknown(config, {knob.name: knob for knob in fields(Job)}, "")
+    hints, parts, wrong = (
+        typing.get_type_hints(RunSettings, include_extras=True),
+        dict[str, Any](),
+        dict[str, UserError](),
+    )
+    _refuse_unknown(config, {knob.name: knob for knob in fields(RunSettings)}, "")
     for name, hint in hints.items():
         try:
             parts[name] = _value(hint, config[name], name)
         except UserError as error:
             parts[name], wrong[name] = None, error
-    return Job(**parts), wrong
+    return RunSettings(**parts), wrong
 
 
 def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:

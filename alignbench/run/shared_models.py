@@ -20,8 +20,8 @@ from alignbench.models.critic import ValueFunction
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
-from alignbench.run.run_data import Material
-from alignbench.run.settings import Identity, Job, flatten
+from alignbench.run.run_data import RunData
+from alignbench.run.settings import Identity, RunSettings, flatten
 from alignbench.stages import reward_model as preferring
 from alignbench.stages import sft
 from alignbench.stages.progress import Display, ledger, write_down
@@ -35,13 +35,13 @@ SHOWN_REWARD_MODEL = {"reward_model/loss": "loss", "reward_model/accuracy": "acc
 
 
 @dataclass(frozen=True)
-class Foundations:
+class SharedModels:
     """The shared artifacts of one run's study."""
 
-    job: Job
+    job: RunSettings
     config: dict[str, Any]
     identity: Identity
-    material: Material
+    material: RunData
 
     @property
     def store(self) -> ArtifactStore:

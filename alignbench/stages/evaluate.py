@@ -14,7 +14,7 @@ from alignbench.core.protocols import Scorer
 from alignbench.data.prompt_stream import once
 from alignbench.engine.score import read
 from alignbench.engine.supervised_loop import negative_log_likelihood
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
 from alignbench.models.policy import CausalPolicy
 from alignbench.stages.degenerate_responses import is_empty, is_repeated
@@ -45,7 +45,7 @@ class Evaluate:
     """The k of pass@k, each at most `samples`."""
     temperature: Positive = 1.0
     """Temperature of the answers that are drawn."""
-    truncation: Truncation | None = None
+    truncation: LogitsFilter | None = None
     """Which tokens may be drawn, such as {top_p: 0.95}; null lets all. The distance to the reference is of all."""
     seed: Size = 0
     """Seed of what is drawn, the same for all runs."""
@@ -84,7 +84,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examiner:
+class Evaluator:
     """Everything needed to measure one policy again and again."""
 
     policy: CausalPolicy
@@ -157,7 +157,7 @@ class Examiner:
         }
 
     def _answers(
-        self, rows: Sequence[Row], samples: int, temperature: float, truncation: Truncation | None = None
+        self, rows: Sequence[Row], samples: int, temperature: float, truncation: LogitsFilter | None = None
     ) -> Iterator[Rollouts]:
         sampler = Sampler(
             policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature, truncation=truncation

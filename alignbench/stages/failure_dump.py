@@ -10,7 +10,7 @@ from alignbench.core.protocols import Scorer
 from alignbench.engine.run_state import StepReport
 from alignbench.models.text import Text
 from alignbench.store.disk import write_whole
-from alignbench.store.run_logger import Logbook
+from alignbench.store.run_logger import RunLogger
 
 Rows = list[dict[str, Any]]
 
@@ -80,7 +80,7 @@ def given(batch: Sequences | Pairs, text: Text) -> Rows:
     ]
 
 
-def placed(broken: InvariantBroken, logbook: Logbook, phase: str) -> InvariantBroken:
+def placed(broken: InvariantBroken, logbook: RunLogger, phase: str) -> InvariantBroken:
     """The same with its place: the phase, the step, and the file that its batch is now in."""
     if broken.step is None:
         return broken

@@ -10,10 +10,10 @@ from alignbench.core.field_types import Count, NonNegative, Positive, Size
 from alignbench.core.protocols import Algorithm, PromptStream, Scorer
 from alignbench.engine.checks import Invariants, fingerprint
 from alignbench.engine.optimizer import AdamW, Optimizer
-from alignbench.engine.rl_loop import Engine
+from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState, StepReport
 from alignbench.engine.update import Update
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
 from alignbench.generation.vllm_sampler import VLLMSampler
 from alignbench.models.policy import CausalPolicy
@@ -40,7 +40,7 @@ class RL:
     """Where an answer is cut."""
     temperature: Positive = 1.0
     """Of the sampling, and of the log-probabilities that are trained on."""
-    truncation: Truncation | None = None
+    truncation: LogitsFilter | None = None
     """Which tokens may be sampled, such as {top_p: 0.95}; needs importance_cap, since all tokens are trained on."""
     epochs: Count = 1
     """Passes over the rollouts of a step."""
@@ -101,7 +101,7 @@ class RL:
         invariants: Invariants,
         tokens_per_microbatch: int | None = None,
         rollouts_at_once: int | None = None,
-    ) -> Engine:
+    ) -> RLLoop:
         """The engine of this run, its optimizer new."""
         groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
         if algorithm.critic is not None:
@@ -125,7 +125,7 @@ class RL:
             truncation=self.truncation,
             rollouts_at_once=rollouts_at_once,
         )
-        return Engine(
+        return RLLoop(
             policy=policy,
             sampler=sampler,
             scorer=scorer,
@@ -155,7 +155,7 @@ class RL:
             return True
         return self.old_logprobs == "auto" and not invariants.is_strict
 
-    def run(self, engine: Engine, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
+    def run(self, engine: RLLoop, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
         """The steps that are left after `state`; fewer when the KL controller ends the run."""
         if self.is_over(state):
             return

@@ -13,7 +13,7 @@ from alignbench.core.errors import InvariantBroken
 from alignbench.core.metric_names import BUDGET, PEAK_MEMORY, SECONDS, TRACKING_SECONDS
 from alignbench.engine.run_state import RunState, StepReport
 from alignbench.stages.failure_dump import placed
-from alignbench.store.run_logger import Logbook
+from alignbench.store.run_logger import RunLogger
 
 logger = logging.getLogger(__name__)
 LINES_PER_PHASE = 10
@@ -73,7 +73,7 @@ class Display:
             yield report
 
 
-def write_down(reports: Iterable[StepReport], logbook: Logbook, phase: str) -> Iterator[StepReport]:
+def write_down(reports: Iterable[StepReport], logbook: RunLogger, phase: str) -> Iterator[StepReport]:
     """Record the metrics of each report, with the budget spent so far and what it cost; or what broke it, and where."""
     try:
         for report in reports:
@@ -84,7 +84,7 @@ def write_down(reports: Iterable[StepReport], logbook: Logbook, phase: str) -> I
         raise placed(broken, logbook, phase) from broken
 
 
-def keep_samples(report: StepReport, logbook: Logbook, count: int) -> None:
+def keep_samples(report: StepReport, logbook: RunLogger, count: int) -> None:
     """Keep the distribution of a step's rewards, and its first rollouts as a table."""
     scored, step = report.scored, report.state.step
     assert scored is not None, "only a step of reinforcement learning has samples"

@@ -16,7 +16,7 @@ from alignbench.engine.checks import Invariants, Level
 from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.run_state import RunState, StepReport
 from alignbench.engine.score import judge
-from alignbench.engine.supervised_loop import Supervised
+from alignbench.engine.supervised_loop import SupervisedLoop
 from alignbench.equations.pairs import bradley_terry
 from alignbench.models.loading import Lora
 from alignbench.models.reward_model import RewardModel
@@ -28,7 +28,7 @@ VERSION = 1
 """Raised when this phase computes something else from the same settings, so that old artifacts are not reused."""
 LENGTH_EDGES = (None, 0, 1, None)
 """Of tokens of the chosen answer minus tokens of the rejected one: shorter, as long, longer."""
-Card = dict[str, Any]
+RewardModelCard = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class RewardModelTraining:
         """Train the model; one report for each step. `microbatch_size` counts answers, two for each pair."""
         pairs = self.comparisons(rows, model.text)
         weights = [parameter for _, parameter in model.trainable()]
-        learning = Supervised(
+        learning = SupervisedLoop(
             model=model,
             objective=Preference(model),
             batch_at=lambda step: pairs.batch(self.seed, step, self.batch_size).to(model.device),
@@ -93,7 +93,9 @@ class RewardModelTraining:
             reports = islice(learning.run(RunState()), self.steps)
             yield from watched(reports, 0, lambda step: given(learning.batch_at(step), model.text))
 
-    def examine(self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int) -> Card:
+    def examine(
+        self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int
+    ) -> RewardModelCard:
         """How good the model is, for its card: temperature and scale from validation pairs, accuracy on test pairs."""
         held_out = Verdicts.of(model, self.comparisons(validation, model.text), microbatch_size)
         before = calibration.calibration_error(held_out.leads)

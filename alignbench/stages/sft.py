@@ -14,7 +14,7 @@ from alignbench.core.seeds import in_epochs
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.run_state import RunState, StepReport
-from alignbench.engine.supervised_loop import Imitation, Supervised
+from alignbench.engine.supervised_loop import SFTObjective, SupervisedLoop
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
 from alignbench.stages.failure_dump import given, watched
@@ -59,9 +59,9 @@ class SFT:
         """Train the policy; one report for each step."""
         examples = self.examples(rows, policy.text)
         weights = [parameter for _, parameter in policy.policy_parameters()]
-        learning = Supervised(
+        learning = SupervisedLoop(
             model=policy,
-            objective=Imitation(policy),
+            objective=SFTObjective(policy),
             batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
             optimizer=Optimizer([(weights, self.optimizer.learning_rate)], self.optimizer, self.steps),
             microbatch_size=microbatch_size,

@@ -17,7 +17,7 @@ Mark = dict[str, Any]
 """How much was written at a time: {"bytes": ..., "sha256": ...}."""
 
 
-class Journal:
+class JsonLines:
     """A file of JSON lines that is only ever added to; a line that a crash cut short or damaged is dropped."""
 
     def __init__(self, path: Path) -> None:

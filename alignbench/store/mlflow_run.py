@@ -27,7 +27,7 @@ TABLES_SHOWN = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class MLflowRunInfo:
     """What MLflow must know to begin a run; kept in `tracking.json`, so that it can be told later too."""
 
     uri: str
@@ -41,7 +41,7 @@ class Card:
 class MLflowRun:
     """The MLflow run of a run folder: the one whose id is remembered there, or a new one."""
 
-    def __init__(self, card: Card, run_dir: Path) -> None:
+    def __init__(self, card: MLflowRunInfo, run_dir: Path) -> None:
         self._client, experiment_id = connect(card.uri, Path(card.output_dir), card.experiment, card.tags.get(STUDY))
         note = run_dir / RUN_ID
         self.run_id = self._remembered(note, experiment_id) or self._new(experiment_id, card, note)
@@ -83,7 +83,7 @@ class MLflowRun:
     def _asked_for(self, ticket: str, experiment_id: str) -> Any:
         return next(iter(self._client.search_runs([experiment_id], f"tags.{TICKET} = '{ticket}'")), None)
 
-    def _new(self, experiment_id: str, card: Card, note: Path) -> str:
+    def _new(self, experiment_id: str, card: MLflowRunInfo, note: Path) -> str:
         ticket = uuid4().hex
         write_whole(note, f"{TICKET} {ticket}\n")
         run = self._client.create_run(experiment_id, tags={**card.tags, TICKET: ticket}, run_name=card.run_name)

@@ -11,12 +11,12 @@ from typing import Any
 
 from alignbench.store.disk import make_folder, write_whole
 from alignbench.store.histogram import histogram_svg
-from alignbench.store.jsonl import Journal, Mark, begins_as, finite, read
+from alignbench.store.jsonl import JsonLines, Mark, begins_as, finite, read
 
 METRICS, KEEPSAKES = "metrics.jsonl", "keepsakes.jsonl"
 
 
-class Logbook:
+class RunLogger:
     """A run's numbers in `metrics.jsonl`, its other files named in `keepsakes.jsonl`, each written at once."""
 
     seconds: float
@@ -25,8 +25,8 @@ class Logbook:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.seconds = 0.0
-        self._metrics = Journal(run_dir / METRICS)
-        self._keepsakes = Journal(run_dir / KEEPSAKES)
+        self._metrics = JsonLines(run_dir / METRICS)
+        self._keepsakes = JsonLines(run_dir / KEEPSAKES)
 
     def record(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
         """Write down the numbers of a step. A NaN or an infinity is null in the file, and named in "not_finite"."""
@@ -69,7 +69,7 @@ class Logbook:
         self._metrics.close()
         self._keepsakes.close()
 
-    def _write(self, journal: Journal, item: dict[str, Any]) -> None:
+    def _write(self, journal: JsonLines, item: dict[str, Any]) -> None:
         journal.append(item)
 
     @contextmanager

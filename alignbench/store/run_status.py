@@ -17,7 +17,7 @@ STATUS, LOG, LOCK = "status.json", "run.log", ".lock"
 logger = logging.getLogger(__name__)
 
 
-class Diary:
+class RunStatus:
     """How a run is doing, kept in its folder; used in a `with` statement, whose ending is the run's."""
 
     def __init__(self, folder: Path, who: Mapping[str, Any], determinism: str) -> None:

@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from alignbench.core import gc_pause
-from alignbench.store.mlflow_run import Card, MLflowRun
+from alignbench.store.mlflow_run import MLflowRun, MLflowRunInfo
 from alignbench.store.sender import Item
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Teller:
 class FarRun:
     """The MLflow run of a run folder, told from afar."""
 
-    def __init__(self, card: Card, run_dir: Path) -> None:
+    def __init__(self, card: MLflowRunInfo, run_dir: Path) -> None:
         settings = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
         self._number = TELLER.ask(do="connect", card=asdict(card), run_dir=str(run_dir), environment=settings)
 
@@ -115,7 +115,7 @@ class Told:
     def _do(self, do: str, **given: Any) -> int | None:
         if do == "connect":
             os.environ.update(given["environment"])
-            self._runs.append(MLflowRun(Card(**given["card"]), Path(given["run_dir"])))
+            self._runs.append(MLflowRun(MLflowRunInfo(**given["card"]), Path(given["run_dir"])))
             return len(self._runs) - 1
         run = self._runs[given["run"]]
         return run.tell(given["items"]) if do == "tell" else run.end(given["status"])

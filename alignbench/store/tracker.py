@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from alignbench.core.metric_names import METHOD, PHASE
 from alignbench.store.disk import make_folder, write_whole
-from alignbench.store.jsonl import Journal
+from alignbench.store.jsonl import JsonLines
 from alignbench.store.mlflow_dashboard import SERIES
-from alignbench.store.mlflow_run import Card, MLflowRun, as_params
-from alignbench.store.run_logger import Logbook, start_anew, written
+from alignbench.store.mlflow_run import MLflowRun, MLflowRunInfo, as_params
+from alignbench.store.run_logger import RunLogger, start_anew, written
 from alignbench.store.sender import Item, Sender
 from alignbench.store.teller import FarRun
 
@@ -20,7 +20,7 @@ CARD = "tracking.json"
 ENDINGS = ("FINISHED", "FAILED", "KILLED")
 
 
-class Tracker(Logbook):
+class Tracker(RunLogger):
     """A logbook that tells MLflow soon after it was written in; training never waits for that.
 
     MLflow may fail or be out of reach: one warning says so, nothing is lost, and `sync` tells it later.
@@ -28,7 +28,7 @@ class Tracker(Logbook):
     interruption KILLED, otherwise FINISHED.
     """
 
-    def __init__(self, run_dir: Path, card: Card, batch: int, enabled: bool) -> None:
+    def __init__(self, run_dir: Path, card: MLflowRunInfo, batch: int, enabled: bool) -> None:
         super().__init__(run_dir)
         self._card = card
         self._closed = False
@@ -60,7 +60,7 @@ class Tracker(Logbook):
         written.
         """
         run_dir, output_dir = make_folder(Path(run_dir)).resolve(), make_folder(Path(output_dir)).resolve()
-        card = Card(
+        card = MLflowRunInfo(
             uri=uri or f"sqlite:///{output_dir}/mlflow.db",
             output_dir=str(output_dir),
             experiment=experiment,
@@ -95,7 +95,7 @@ class Tracker(Logbook):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
 
-    def _write(self, journal: Journal, item: Item) -> None:
+    def _write(self, journal: JsonLines, item: Item) -> None:
         super()._write(journal, item)
         if self._sender:
             self._sender.put(item)
@@ -105,7 +105,7 @@ def sync(run_dir: Path) -> None:
     """Tell MLflow what it lacks of a run that ended, each point once. Raises what MLflow raises."""
     kept = json.loads((Path(run_dir) / CARD).read_text(encoding="utf-8"))
     told, status = kept.pop("told", None), kept.pop("status", "KILLED")
-    card = Card(**kept)
+    card = MLflowRunInfo(**kept)
     run = MLflowRun(card, Path(run_dir))
     run.tell(list(written(Path(run_dir))))
     run.end(status)
@@ -118,6 +118,6 @@ def lacks(run_dir: Path) -> bool:
     return card.exists() and json.loads(card.read_text(encoding="utf-8")).get("told") is False
 
 
-def _keep(card: Card, run_dir: Path, **more: Any) -> None:
+def _keep(card: MLflowRunInfo, run_dir: Path, **more: Any) -> None:
     """Write down what MLflow must know of a run; `told` says whether it knows all, null that it was not asked for."""
     write_whole(run_dir / CARD, json.dumps({**asdict(card), **more}, indent=2))

@@ -65,7 +65,7 @@ class Failure:
         return f"{self.job.label} (exit {self.code}): {self.reason}" + (f"; see {log}" if log.exists() else "")
 
 
-class Crew:
+class JobRunner:
     """Runs jobs, `n_jobs` at a time; what is finished is skipped."""
 
     def __init__(self, n_jobs: int) -> None:

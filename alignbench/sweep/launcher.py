@@ -26,7 +26,7 @@ from alignbench.core.errors import NotComparable, UserError
 from alignbench.run import analysis_process
 from alignbench.run.compose import without_hydra
 from alignbench.store.disk import make_folder, write_whole
-from alignbench.sweep.jobs import Crew, Job, say, settle, summarise
+from alignbench.sweep.jobs import Job, JobRunner, say, settle, summarise
 
 NAMELESS = {"seed", "study", "output_dir", "plan"}
 """Keys that never enter a study's name: more seeds of the same question belong to the same study."""
@@ -81,7 +81,7 @@ class IsolatedLauncher(Launcher):
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
     def _run(self, jobs: Sequence[Job], output_dir: str) -> None:
-        failures = Crew(self.n_jobs).run(jobs)
+        failures = JobRunner(self.n_jobs).run(jobs)
         settle(jobs[0].identity.run_dir.parent)
         summarise(jobs, failures)
         study = jobs[0].identity.study
@@ -92,13 +92,13 @@ class IsolatedLauncher(Launcher):
 
     def _plan(self, jobs: Sequence[Job], configs: Sequence[DictConfig], conditions: Sequence[str]) -> None:
         """Tell what all of it would take."""
-        from alignbench.planning.study_plan import Study
+        from alignbench.planning.study_plan import StudyPlan
         from alignbench.run.settings import resolve  # here, because only a sweep needs them
 
         arms: dict[str, list[dict[str, Any]]] = {}
         for arm, config in zip(arm_labels([job.describe() for job in jobs]), configs, strict=True):
             arms.setdefault(arm, []).append(resolve(config))
-        Study(arms, self.n_jobs).show(conditions)
+        StudyPlan(arms, self.n_jobs).show(conditions)
 
     def _clear(self) -> None:
         """Remove what Hydra has put down: study.json says it better, and a plan leaves nothing."""

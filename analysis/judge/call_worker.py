@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .endpoint import Endpoint, EndpointRefuses, EndpointSilent
 from .prompt import Order, Request
-from .spending_limit import Purse, highest_price, price
+from .spending_limit import SpendingLimit, highest_price, price
 from .verdicts import Reply
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ PATIENCE = 3  # calls in a row without any answer after which the endpoint is ta
 TENTH = 0.1  # of the calls, between two lines about how far it is
 
 
-class Buyer:
+class CallWorker:
     """What the workers of a session share; `failed` says that the endpoint, not the money, stopped them.
 
     `calls` is how many there are to make, if each gets its verdict at once.
     """
 
-    def __init__(self, session: "Session", endpoint: Endpoint, purse: Purse, calls: int) -> None:
+    def __init__(self, session: "Session", endpoint: Endpoint, purse: SpendingLimit, calls: int) -> None:
         self.failed = False
         self._session, self._endpoint, self._purse = session, endpoint, purse
         self._under_way: dict[str, asyncio.Future[Reply | None]] = {}

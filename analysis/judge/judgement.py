@@ -18,7 +18,7 @@ from .human_agreement import Label, People, ask_people, read_labels
 from .pairs import Pair, Pairing, make_pairs
 from .panel import Panel
 from .session import Say, Session, Verdicts
-from .tally import Games, Tally, ranking, shares, strict, tally
+from .tally import Tally, Trials, ranking, shares, strict, tally
 from .trial import INVALID, UNASKED
 
 Where = tuple[str, str, int, str]
@@ -184,9 +184,9 @@ def _places(pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
 
 def _games(
     pairs: Sequence[Pair], prompts: np.ndarray, rows: np.ndarray, name: tuple[str, str], verdicts: Verdicts
-) -> Games:
+) -> Trials:
     chosen = [pairs[i] for i in rows]
-    return Games(
+    return Trials(
         treatment=name[0],
         baseline=name[1],
         games=verdicts.games[rows],
@@ -198,14 +198,14 @@ def _games(
     )
 
 
-def _second(games: Games, others: Games) -> SecondOpinion:
+def _second(games: Trials, others: Trials) -> SecondOpinion:
     one, other = strict(games.games), strict(others.games)
     both = ~np.isin(one, (INVALID, UNASKED)) & ~np.isin(other, (INVALID, UNASKED)) & ~games.identical
     agreement, kappa = winrate.kappa(one[both], other[both])
     return SecondOpinion(tally=tally(others), agreement=agreement, kappa=kappa)
 
 
-def _people(labels: dict[Label, str], pairs: Sequence[Pair], rows: np.ndarray, games: Games) -> People:
+def _people(labels: dict[Label, str], pairs: Sequence[Pair], rows: np.ndarray, games: Trials) -> People:
     results = strict(games.games)
     valid = ~np.isin(results, (INVALID, UNASKED))
     return ask_people(labels, [pairs[i] for i in rows[valid]], shares(results[valid]))

@@ -12,12 +12,12 @@ from alignbench.core.judge_settings import Judge
 
 from ..study.metrics import counted
 from .cache import Cache
-from .call_worker import Buyer
+from .call_worker import CallWorker
 from .endpoint import Endpoint
 from .pairs import Pair
 from .prompt import ORDERS, Order, Request, Template
-from .spending_limit import Purse, expected_price, price
-from .trial import INVALID, TIE, UNASKED, Game
+from .spending_limit import SpendingLimit, expected_price, price
+from .trial import INVALID, TIE, UNASKED, Trial
 from .verdicts import Reply
 
 Say = Callable[[str], None]
@@ -78,10 +78,10 @@ class Session:
             stopped=self.stopped,
         )
 
-    def game(self, place: Place) -> Game:
+    def game(self, place: Place) -> Trial:
         """A pair in one order, from its beginning."""
         i, order = place
-        return Game(self._template, self._pairs[i], order)
+        return Trial(self._template, self._pairs[i], order)
 
     def count(self, place: Place, request: Request, reply: Reply) -> None:
         """A call is counted once, however many pairs it serves."""
@@ -91,7 +91,7 @@ class Session:
             self._calls[place[0]] += 1
             self._dollars[place[0]] += price(reply, self.judge.prices)
 
-    def settle(self, place: Place, game: Game) -> None:
+    def settle(self, place: Place, game: Trial) -> None:
         """Write down how a game ended."""
         i, order = place
         self._games[i, order] = game.result
@@ -120,7 +120,9 @@ class Session:
             date = await endpoint.shutdown_date()
             check_date(date)
             self.cache.keep_shutdown_date(self.judge.base_url, self.judge.model, date)
-            buyer = Buyer(self, endpoint, Purse(self.judge.max_dollars, float(self._dollars.sum())), len(places))
+            buyer = CallWorker(
+                self, endpoint, SpendingLimit(self.judge.max_dollars, float(self._dollars.sum())), len(places)
+            )
             queue = iter(sorted(places, key=lambda place: (place[0], place[1] != self._starts_with(place[0]))))
             await asyncio.gather(*(buyer.work(queue) for _ in range(self.judge.concurrency)))
         finally:

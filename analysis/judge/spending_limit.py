@@ -36,7 +36,7 @@ def highest_price(request: Request, judge: Judge) -> float:
 
 
 @dataclass
-class Purse:
+class SpendingLimit:
     """Money for one judge. Each call first sets aside the most it can cost, so that the limit is never passed.
 
     A call that does not fit waits for those under way, which mostly cost less than was set aside; only when none is

@@ -16,7 +16,7 @@ SCORE = {WIN: 1.0, TIE: 0.5, LOSS: 0.0}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Games:
+class Trials:
     """All pairs of two methods, one row each.
 
     `games` [n, 2]: WIN, TIE, LOSS of the treatment, INVALID or UNASKED, with the treatment shown first and second;
@@ -97,7 +97,7 @@ def shares(results: np.ndarray) -> np.ndarray:
     return (results.astype(float) + 1) / 2
 
 
-def tally(played: Games) -> Tally:
+def tally(played: Trials) -> Tally:
     """Count one pair of methods."""
     results = strict(played.games)
     valid = (results != INVALID) & (results != UNASKED)
@@ -163,7 +163,7 @@ def _consistency(games: np.ndarray) -> Estimate:
     return statistics.wilson(int((games[:, 0] == games[:, 1]).sum()), len(games))
 
 
-def ranking(played: Sequence[Games], methods: Sequence[str]) -> dict[tuple[str, str], Estimate]:
+def ranking(played: Sequence[Trials], methods: Sequence[str]) -> dict[tuple[str, str], Estimate]:
     """P(the first method beats the second) by Bradley and Terry over all pairs together; for three methods or more."""
     if len(methods) < 3:
         return {}

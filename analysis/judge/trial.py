@@ -8,7 +8,7 @@ WIN, TIE, LOSS, INVALID, UNASKED = 1, 0, -1, 2, 3
 """What a game says of the treatment."""
 
 
-class Game:
+class Trial:
     """Asks, hears, and is over when there is a verdict or when it asked often enough."""
 
     def __init__(self, template: Template, pair: Pair, order: Order) -> None:

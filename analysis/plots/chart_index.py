@@ -10,11 +10,11 @@ from . import effect, overoptimization, reward_model, seeds
 from .charts import Chart
 from .judge import judge_charts
 
-Gallery = dict[str, list[Chart]]
+ChartIndex = dict[str, list[Chart]]
 SMALL_MULTIPLES_FROM = 3  # methods; more than two in one panel of seeds cannot be told apart
 
 
-def draw(findings: Findings) -> Gallery:
+def draw(findings: Findings) -> ChartIndex:
     """All charts by section; a section without data has an empty list."""
     return {
         "verdict": _present(effect.difference_chart(findings)),

@@ -5,7 +5,7 @@ from math import isfinite
 from ..comparison.compare import Comparison
 from ..comparison.verdict import interval
 from ..findings import Findings
-from ..plots.chart_index import Gallery
+from ..plots.chart_index import ChartIndex
 from ..statistics import Estimate
 from ..study.metrics import counted, listed, method_label
 from ..validity.reward_hacking import over_optimization_sentence
@@ -54,7 +54,7 @@ def seeds_lede(findings: Findings) -> str:
     )
 
 
-def learning_lede(findings: Findings, gallery: Gallery) -> str:
+def learning_lede(findings: Findings, gallery: ChartIndex) -> str:
     """Under 'How did they learn?'."""
     if not gallery["learning"]:
         return "n/a: no learning curves were recorded by every method."

@@ -14,7 +14,7 @@ from ..comparison.verdict import subtraction, toward
 from ..findings import Findings
 from ..plots import inline_svg
 from ..statistics import Estimate
-from ..study.answers import Change
+from ..study.answers import AnswerChange
 from ..study.curves import learning_lines, x_axis
 from ..study.load import Run
 from ..study.methods import Arm
@@ -181,7 +181,7 @@ def run_costs(run: Run) -> list[str]:
     ]
 
 
-def changed(change: Change, arm: Arm) -> str:
+def changed(change: AnswerChange, arm: Arm) -> str:
     """46.0 to 106.2: a trait of the answers before RL and at the end."""
     start, end = change.start[arm.name], change.end[arm.name]
     if end is None:

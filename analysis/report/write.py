@@ -12,7 +12,7 @@ from ..comparison.verdict import SYMBOLS, subtraction
 from ..findings import Findings
 from ..judge import text
 from ..plots import inline_svg
-from ..plots.chart_index import Gallery, draw
+from ..plots.chart_index import ChartIndex, draw
 from ..plots.svg import standalone
 from ..plots.theme import method_color, stylesheet
 from ..study.curves import FROM_SEEDS
@@ -78,7 +78,7 @@ def absent(findings: Findings) -> set[str]:
     return {anchor for anchor, found in there.items() if not found}
 
 
-def _words(findings: Findings, gallery: Gallery) -> dict[str, Any]:
+def _words(findings: Findings, gallery: ChartIndex) -> dict[str, Any]:
     """All that the templates may speak of."""
     several = len(findings.arms) > 2
     others = [arm for arm in findings.arms if arm is not findings.baseline]

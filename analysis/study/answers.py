@@ -14,7 +14,7 @@ ROWS = (LENGTH, EMPTY, REPEATED, "final/truncated_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class AnswerChange:
     """One trait of the answers by method: its mean over seeds before RL and at the end, None where not measured."""
 
     metric: Metric
@@ -22,7 +22,7 @@ class Change:
     end: dict[str, float | None]
 
 
-def changes(study: Study) -> tuple[Change, ...]:
+def changes(study: Study) -> tuple[AnswerChange, ...]:
     """The traits that at least one finished run measured."""
     rows = []
     for name in ROWS:
@@ -30,7 +30,7 @@ def changes(study: Study) -> tuple[Change, ...]:
             {arm: statistics.mean(known(study.of(arm), n)) for arm in study.arms} for n in (start_name(name), name)
         )
         if any(value is not None for value in end.values()):
-            rows.append(Change(metric=metric_named(name), start=start, end=end))
+            rows.append(AnswerChange(metric=metric_named(name), start=start, end=end))
     return tuple(rows)
 
 

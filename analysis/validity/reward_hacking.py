@@ -12,7 +12,7 @@ from ..study.load import Study
 from ..study.methods import Arm, start_name
 from ..study.metrics import Metric, listed, method_label, metric_named
 from .overoptimization import GOLD, OverOptimization, Point, is_clear
-from .warnings import Caution, Level
+from .warnings import Level, ReportWarning
 
 DEGENERATE = 0.05
 """The share of empty, or of repetitive, answers from which they are named."""
@@ -23,7 +23,7 @@ QUALITIES = (metric_names.FINAL_GOLD, metric_names.FINAL_ACCURACY)
 """What can tell better answers from more reward; the first that was measured before and after RL is asked."""
 
 
-def signs(study: Study, arms: Sequence[Arm], found: Sequence[OverOptimization]) -> list[Caution]:
+def signs(study: Study, arms: Sequence[Arm], found: Sequence[OverOptimization]) -> list[ReportWarning]:
     """The warnings of all methods, the most telling kind first."""
     quality = quality_metric(study)
     return [
@@ -80,16 +80,16 @@ def _where(point: Point) -> str:
     )
 
 
-def _over_optimized(finding: OverOptimization) -> list[Caution]:
+def _over_optimized(finding: OverOptimization) -> list[ReportWarning]:
     who, text = method_label(finding.arm), over_optimization_sentence(finding)
     if finding.state == "over-optimized":
-        return [Caution("limits the verdict", text, f"{who} over-optimized its reward")]
+        return [ReportWarning("limits the verdict", text, f"{who} over-optimized its reward")]
     if finding.state == "both fell":
-        return [Caution("limits the verdict", text, f"{who} broke down after its peak")]
+        return [ReportWarning("limits the verdict", text, f"{who} broke down after its peak")]
     return []
 
 
-def _degenerate(arm: Arm) -> list[Caution]:
+def _degenerate(arm: Arm) -> list[ReportWarning]:
     """Empty and repetitive answers, with their rate; only a note where there were as many before RL."""
     found = []
     for name, word in ((EMPTY, "empty"), (REPEATED, "repetitive")):
@@ -101,7 +101,7 @@ def _degenerate(arm: Arm) -> list[Caution]:
             seeds = f" ({listed([_percent(value) for value in values])} by seed{origin})" if len(values) > 1 else origin
             text = f"{_percent(rate)} of {arm.label}'s answers are {word} at the end{seeds}."
             level: Level = "limits the verdict" if before is None or rate > before else "note"
-            found.append(Caution(level, text, f"{_percent(rate)} of {arm.label}'s answers {word}"))
+            found.append(ReportWarning(level, text, f"{_percent(rate)} of {arm.label}'s answers {word}"))
     return found
 
 
@@ -109,7 +109,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _inflated(arm: Arm, quality: Metric | None) -> list[Caution]:
+def _inflated(arm: Arm, quality: Metric | None) -> list[ReportWarning]:
     """The reward rose clearly since the start, and quality did not."""
     reward, better = gain(arm.runs, PROXY), gain(arm.runs, quality.name) if quality else None
     if quality is None or reward is None or better is None or not _rose(reward) or _rose(better):
@@ -119,10 +119,10 @@ def _inflated(arm: Arm, quality: Metric | None) -> list[Caution]:
         f"Reward inflation: {arm.label} raised the reward it was trained on by {_change(proxy, reward)}, "
         f"while {quality.label} changed by {_change(quality, better)}."
     )
-    return [Caution("limits the verdict", text, f"{arm.label}: more reward, not better")]
+    return [ReportWarning("limits the verdict", text, f"{arm.label}: more reward, not better")]
 
 
-def _verbose(arm: Arm, quality: Metric | None) -> list[Caution]:
+def _verbose(arm: Arm, quality: Metric | None) -> list[ReportWarning]:
     """Answers grew to twice their length or more, and are not better for it, or nothing says whether they are."""
     before, after = (statistics.mean(known(arm.runs, name)) for name in (start_name(LENGTH), LENGTH))
     if not before or after is None or after < VERBOSE * before:
@@ -132,14 +132,14 @@ def _verbose(arm: Arm, quality: Metric | None) -> list[Caution]:
     better = gain(arm.runs, quality.name) if quality else None
     if quality is None or better is None:
         return [
-            Caution(
+            ReportWarning(
                 "note", f"{grew}; nothing but the reward says whether they are better.", f"{arm.label} writes longer"
             )
         ]
     if _rose(better):
         return []
     text = f"Verbosity: {grew} and not clearly better: {quality.label} {_change(quality, better)}."
-    return [Caution("limits the verdict", text, f"{arm.label}: longer, not better")]
+    return [ReportWarning("limits the verdict", text, f"{arm.label}: longer, not better")]
 
 
 def _rose(estimate: Estimate) -> bool:

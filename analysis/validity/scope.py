@@ -7,10 +7,10 @@ from ..comparison.paired_design import Pairing
 from ..comparison.variance import ByPrompt
 from ..comparison.verdict import interval, subtraction
 from ..study.metrics import signed
-from .warnings import Caution
+from .warnings import ReportWarning
 
 
-def prompt_cautions(rows: Sequence[ByPrompt]) -> list[Caution]:
+def prompt_cautions(rows: Sequence[ByPrompt]) -> list[ReportWarning]:
     """The interval that decides speaks of these prompts; this is how far it would be from one for all prompts."""
     known = [row for row in rows if row.crossed.new_both.low is not None]
     if not known:
@@ -22,7 +22,7 @@ def prompt_cautions(rows: Sequence[ByPrompt]) -> list[Caution]:
     which = f" for {subtraction(row.pair)}" if len(rows) > 1 else ""
     text = f"The interval is about new seeds on these {row.prompts:,} prompts; for new prompts too it is {shown}{which}"
     ending = ", which includes zero: the verdict holds for these prompts only." if lost else "."
-    return [Caution("limits the verdict", text + ending, f"new prompts too: {shown}")]
+    return [ReportWarning("limits the verdict", text + ending, f"new prompts too: {shown}")]
 
 
 def _excludes_zero(row: ByPrompt) -> bool:
@@ -34,12 +34,12 @@ def _width(row: ByPrompt) -> float:
     return (row.crossed.new_both.high or 0.0) - (row.crossed.new_both.low or 0.0)
 
 
-def pairing_cautions(pairing: Pairing) -> list[Caution]:
+def pairing_cautions(pairing: Pairing) -> list[ReportWarning]:
     """Pairs that were declared and are refused, so that nobody takes the report for one of pairs."""
     if pairing.refusal is None:
         return []
     text = f"analysis.pairing=seed was declared and is refused: {pairing.refusal}. The seeds are compared as groups."
-    return [Caution("limits the verdict", text, "pairing by seed is refused")]
+    return [ReportWarning("limits the verdict", text, "pairing by seed is refused")]
 
 
 def pairing_note(pairing: Pairing, pairs: Sequence[Comparison]) -> str:

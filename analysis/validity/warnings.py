@@ -17,7 +17,7 @@ UNEQUAL_SPREAD = 5.0
 
 
 @dataclass(frozen=True)
-class Caution:
+class ReportWarning:
     """One warning; `brief` is what a narrow screen has room for."""
 
     level: Level
@@ -34,11 +34,11 @@ def cautions(
     fairness: Fairness,
     unfinished: Sequence[str],
     prompts: int | None,
-    gamed: Sequence[Caution] = (),
-) -> list[Caution]:
+    gamed: Sequence[ReportWarning] = (),
+) -> list[ReportWarning]:
     """All warnings of a study, worst first; `gamed` are the signs that the reward was gamed."""
     found = [
-        *(Caution("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
+        *(ReportWarning("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
         *gamed,
         *_few_seeds(pairs),
         *_no_spread(arms),
@@ -47,7 +47,7 @@ def cautions(
         *_below_start(metric, arms),
         *_side_effects(exploratory),
         *(
-            Caution(
+            ReportWarning(
                 "limits the verdict",
                 f"Not met: {check.name.lower()} ({check.evidence}).",
                 f"not met: {check.name.lower()}",
@@ -56,20 +56,20 @@ def cautions(
             if check.outcome == "warning"
         ),
         *_unknown_checks(fairness),
-        *(Caution("note", text) for text in [*study.notes, *_odd_runs(study)]),
+        *(ReportWarning("note", text) for text in [*study.notes, *_odd_runs(study)]),
         *_no_margin(pairs),
     ]
     return sorted(found, key=lambda caution: LEVELS.index(caution.level))
 
 
-def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
+def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:
     if not pairs:
         return []
     pair = min(pairs, key=lambda pair: min(pair.n))
     n, test = min(pair.n), pair.permutation
     if n < 2:
         return [
-            Caution(
+            ReportWarning(
                 "limits the verdict",
                 f"{counted(n, 'usable seed')} for a method: no interval can be given.",
                 f"{counted(n, 'usable seed')}: no interval",
@@ -78,7 +78,7 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
     if test.smallest is not None and test.smallest >= 0.05:
         ours = f" (ours: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
         return [
-            Caution(
+            ReportWarning(
                 "limits the verdict",
                 f"{n} seeds per method. The smallest p-value an exact test can give here "
                 f"is {test.smallest:.2f}{ours}, so that test can call no result of this design significant.",
@@ -87,7 +87,7 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
         ]
     if n < 10 and pair.detectable is not None:
         return [
-            Caution(
+            ReportWarning(
                 "limits the verdict",
                 f"{n} seeds per method: a true difference under about "
                 f"{pair.metric.size(pair.detectable)} would usually be missed.",
@@ -97,11 +97,11 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[Caution]:
     return []
 
 
-def _no_spread(arms: Sequence[Arm]) -> list[Caution]:
+def _no_spread(arms: Sequence[Arm]) -> list[ReportWarning]:
     same = [arm.label for arm in arms if arm.level.reason == "zero_pooled_variance"]
     return (
         [
-            Caution(
+            ReportWarning(
                 "limits the verdict",
                 f"All seeds of {listed(same)} ended with the same number: check that seeds "
                 "are really applied, or that the task is not at its floor or ceiling.",
@@ -113,13 +113,13 @@ def _no_spread(arms: Sequence[Arm]) -> list[Caution]:
     )
 
 
-def _unequal_spread(pairs: Sequence[Comparison]) -> list[Caution]:
+def _unequal_spread(pairs: Sequence[Comparison]) -> list[ReportWarning]:
     found = []
     for pair in pairs:
         x, y = (_spread(scores) for scores in pair.scores)
         if x and y and max(x, y) / min(x, y) > UNEQUAL_SPREAD:
             found.append(
-                Caution(
+                ReportWarning(
                     "limits the verdict",
                     f"The seeds of {method_label(pair.treatment)} and "
                     f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
@@ -143,14 +143,14 @@ def _spread(scores: Sequence[float]) -> float:
     return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
 
 
-def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> list[Caution]:
+def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> list[ReportWarning]:
     levels = [arm.level.value for arm in arms if arm.level.value is not None]
     if not prompts or not levels or not is_share(metric.name):
         return []
     level = min(levels, key=lambda share: abs(share - 0.5))
     error = 1.96 * sqrt(max(0.0, level * (1 - level)) / prompts)
     return [
-        Caution(
+        ReportWarning(
             "limits the verdict",
             f"The interval is about new seeds on these {prompts:,} prompts, not about "
             f"new prompts: on fresh prompts each single {metric.label.removeprefix('held-out ')} could move by "
@@ -160,7 +160,7 @@ def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> 
     ]
 
 
-def _below_start(metric: Metric, arms: Sequence[Arm]) -> list[Caution]:
+def _below_start(metric: Metric, arms: Sequence[Arm]) -> list[ReportWarning]:
     sign = -1 if metric.better == "less" else 1
     worse = [
         arm
@@ -168,7 +168,7 @@ def _below_start(metric: Metric, arms: Sequence[Arm]) -> list[Caution]:
         if arm.start is not None and arm.level.value is not None and sign * (arm.level.value - arm.start) < 0
     ]
     return [
-        Caution(
+        ReportWarning(
             "limits the verdict",
             f"{arm.label} ended below the SFT model it started from "
             f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).",
@@ -197,7 +197,7 @@ SIDE_EFFECTS: dict[str, tuple[Level, str, str]] = {
 }
 
 
-def _side_effects(exploratory: Sequence[Comparison]) -> list[Caution]:
+def _side_effects(exploratory: Sequence[Comparison]) -> list[ReportWarning]:
     """KL and length that differ beyond chance: the methods then bought their score at different prices."""
     found = []
     for name, (level, text, brief) in SIDE_EFFECTS.items():
@@ -207,7 +207,7 @@ def _side_effects(exploratory: Sequence[Comparison]) -> list[Caution]:
             unit = "" if metric.level_suffix else f" {metric.unit}"
             levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
             shown = [f"{method_label(arm)} {metric.level(sum(row) / len(row))}" for arm, row in levels.items()]
-            found.append(Caution(level, text.format(", ".join(shown) + unit), brief))
+            found.append(ReportWarning(level, text.format(", ".join(shown) + unit), brief))
     return found
 
 
@@ -216,11 +216,11 @@ def _excludes_zero(pair: Comparison) -> bool:
     return low is not None and high is not None and not low <= 0 <= high
 
 
-def _unknown_checks(fairness: Fairness) -> list[Caution]:
+def _unknown_checks(fairness: Fairness) -> list[ReportWarning]:
     unknown = [check.name for check in fairness.checks if check.outcome == "unknown"]
     return (
         [
-            Caution(
+            ReportWarning(
                 "note",
                 f"{counted(len(unknown), 'fairness check')} could not be made: {listed(unknown)}.",
                 f"{counted(len(unknown), 'check')} not made",
@@ -238,11 +238,11 @@ def _odd_runs(study: Study) -> list[str]:
     return notes
 
 
-def _no_margin(pairs: Sequence[Comparison]) -> list[Caution]:
+def _no_margin(pairs: Sequence[Comparison]) -> list[ReportWarning]:
     if not pairs or pairs[0].margin is not None:
         return []
     return [
-        Caution(
+        ReportWarning(
             "note",
             "No margin was declared (analysis.margin), so this report can never conclude that methods are equivalent.",
             "no margin declared",

@@ -10,7 +10,7 @@ from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.kl import AdaptiveKL, BandKL, FixedKL, PhasedKL
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.batches import Forward
-from alignbench.core.protocols import Drift, Steering
+from alignbench.core.protocols import KLControlState, KLStats
 
 COUNTS = tensor([1, 2, 3, 4])
 POLICY = (COUNTS / 10).log()
@@ -99,13 +99,13 @@ def test_the_coefficient_is_that_of_the_batch_and_not_of_the_start(method):
 
 
 def drift(per_sequence=0.0, per_token=0.0, episodes=256, progress=0.5):
-    return Drift(per_sequence=per_sequence, per_token=per_token, episodes=episodes, progress=progress)
+    return KLStats(per_sequence=per_sequence, per_token=per_token, episodes=episodes, progress=progress)
 
 
 def test_fixed_stays():
-    held = Steering(coef=0.5, learning_rate_scale=0.25)
+    held = KLControlState(coef=0.5, learning_rate_scale=0.25)
     assert FixedKL(coef=0.02).next(held, drift(99.0, 9.0)) == held
-    assert FixedKL(coef=0.02).start == Steering(coef=0.02)
+    assert FixedKL(coef=0.02).start == KLControlState(coef=0.02)
 
 
 # 256 episodes of 10,000: a relative error e changes the coefficient by the factor 1 + 0.0256 e
@@ -123,18 +123,18 @@ def test_fixed_stays():
 )
 def test_adaptive_by_hand(kl, factor):
     controller = AdaptiveKL(target=6.0, horizon=10_000)
-    assert controller.next(Steering(coef=0.3), drift(kl, 99.0)).coef == pytest.approx(0.3 * factor)
+    assert controller.next(KLControlState(coef=0.3), drift(kl, 99.0)).coef == pytest.approx(0.3 * factor)
 
 
 def test_adaptive_per_token_looks_at_the_kl_of_a_token():
     controller = AdaptiveKL(target=0.05, unit="per_token", horizon=1000)
-    assert controller.next(Steering(coef=0.3), drift(99.0, 0.055, episodes=100)).coef == pytest.approx(0.3 * 1.01)
+    assert controller.next(KLControlState(coef=0.3), drift(99.0, 0.055, episodes=100)).coef == pytest.approx(0.3 * 1.01)
 
 
 @pytest.mark.parametrize("start", [0.02, 5.0])
 def test_adaptive_settles_where_the_kl_is_the_target(start):
     """For a policy whose KL is 1.2 / beta, a target of 6 is met at beta = 0.2."""
-    controller, now = AdaptiveKL(target=6.0), Steering(coef=start)
+    controller, now = AdaptiveKL(target=6.0), KLControlState(coef=start)
     for _ in range(500):
         now = controller.next(now, drift(1.2 / now.coef, episodes=1000))
     assert now.coef == pytest.approx(0.2, rel=1e-2)
@@ -146,17 +146,17 @@ def test_adaptive_settles_where_the_kl_is_the_target(start):
 )
 def test_the_band_by_hand(kl, factor):
     controller = BandKL(target=6.0, band=1.5, factor=3.0)
-    assert controller.next(Steering(coef=0.2), drift(kl, 99.0)).coef == pytest.approx(0.2 * factor)
+    assert controller.next(KLControlState(coef=0.2), drift(kl, 99.0)).coef == pytest.approx(0.2 * factor)
     of_a_token = BandKL(target=6.0, band=1.5, factor=3.0, unit="per_token")
-    assert of_a_token.next(Steering(coef=0.2), drift(99.0, kl)).coef == pytest.approx(0.2 * factor)
+    assert of_a_token.next(KLControlState(coef=0.2), drift(99.0, kl)).coef == pytest.approx(0.2 * factor)
 
 
 def test_the_band_as_published_doubles_and_halves():
-    now = Steering(coef=1.0, learning_rate_scale=0.5)
+    now = KLControlState(coef=1.0, learning_rate_scale=0.5)
     high, low = (BandKL(target=0.01, unit="per_token").next(now, drift(0.0, kl)) for kl in (0.02, 0.005))
     assert (high.coef, low.coef) == (2.0, 0.5)
     assert high.learning_rate_scale == 0.5
-    assert BandKL(coef=0.3).start == Steering(coef=0.3)
+    assert BandKL(coef=0.3).start == KLControlState(coef=0.3)
 
 
 def run(controller, kls):
@@ -183,15 +183,15 @@ def test_phases_lower_the_learning_rate_while_the_kl_is_above_and_give_it_back()
 def test_phases_end_the_run_above_the_value_of_their_phase():
     kl = PhasedKL(values=(0.05, 0.02), boundaries=(0.5,), action="stop", coef=0.1)
     assert [held.stop for held in run(kl, [0.04, 0.04, 0.01, 0.01])] == [False, False, True, False, False]
-    assert kl.start == Steering(coef=0.1)
+    assert kl.start == KLControlState(coef=0.1)
 
 
 @pytest.mark.parametrize("action", ["lr", "stop"])
 def test_phases_can_look_at_the_kl_of_a_whole_response(action):
     kl = PhasedKL(values=(5.0,), boundaries=(), action=action, unit="per_sequence", coef=0.0)
     calm, alarmed = (kl.next(kl.start, drift(per_sequence=x, per_token=99.0)) for x in (4.9, 5.1))
-    assert calm == Steering(coef=0.0)
-    assert alarmed in (Steering(learning_rate_scale=0.5), Steering(stop=True))
+    assert calm == KLControlState(coef=0.0)
+    assert alarmed in (KLControlState(learning_rate_scale=0.5), KLControlState(stop=True))
 
 
 def test_nowhere_it_is_neither_in_the_loss_nor_in_the_reward():

@@ -8,18 +8,18 @@ import statsmodels.api as sm
 from scipy import stats
 
 from analysis.judge import winrate
-from analysis.judge.tally import Games, ranking, strict, tally
+from analysis.judge.tally import Trials, ranking, strict, tally
 from analysis.judge.trial import INVALID, LOSS, TIE, UNASKED, WIN
 from validation.simulations.simulated_judge import Contest, Taste, simulate
 
 KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNASKED}
 
 
-def played(words: str, prompts=None, lengths=None, names=("grpo", "ppo")) -> Games:
+def played(words: str, prompts=None, lengths=None, names=("grpo", "ppo")) -> Trials:
     """Games written as `wl tt`: with the treatment shown first, and second."""
     games = np.array([[KINDS[letter] for letter in word] for word in words.split()], dtype=np.int8).reshape(-1, 2)
     n = len(games)
-    return Games(
+    return Trials(
         treatment=names[0],
         baseline=names[1],
         games=games,

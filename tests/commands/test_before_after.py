@@ -8,7 +8,7 @@ from small_runs import lines, run_small
 
 from alignbench.commands.compare import _changed, _read, compare
 from alignbench.core.errors import UserError
-from alignbench.run.completed_run import Finished
+from alignbench.run.completed_run import CompletedRun
 from analysis.before_after.__main__ import main
 
 REWARD = "def variety(prompts, completions):\n    return [float(len(set(text))) for text in completions]\n"
@@ -90,7 +90,7 @@ def test_a_model_is_not_better_than_itself(trained: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_compared_is_named_in_many_ways(trained: Path, tmp_path: Path) -> None:
-    run = Finished.open(str(trained))
+    run = CompletedRun.open(str(trained))
     assert run.weights("base").start is None
     start = run.weights("start").start
     assert start is not None
@@ -102,7 +102,7 @@ def test_what_is_compared_is_named_in_many_ways(trained: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="before=start, before=base"):
         run.weights("no such model")
     with pytest.raises(UserError, match="finished run"):
-        Finished.open(str(tmp_path))
+        CompletedRun.open(str(tmp_path))
 
 
 @pytest.mark.parametrize("words", [["after=x", "rl.steps=3"], ["after=x", "model=tiny"], ["before=x"], ["after"]])
@@ -112,9 +112,9 @@ def test_what_would_not_be_read_is_refused(words: list[str]) -> None:
 
 
 def test_a_mistake_in_a_changed_key_is_named(trained: Path) -> None:
-    config = _changed(Finished.open(str(trained)).config, ["reward=exact_match", "reward.moode=flexible"])
+    config = _changed(CompletedRun.open(str(trained)).config, ["reward=exact_match", "reward.moode=flexible"])
     with pytest.raises(UserError, match=r"reward\.moode; did you mean reward\.mode"):
-        _ = Finished(trained, config, {}).job
+        _ = CompletedRun(trained, config, {}).job
     with pytest.raises(UserError, match="samples=none"):
         compare([f"after={trained}", "samples=none"])
 

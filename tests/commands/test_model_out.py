@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from alignbench.commands.merge import _read, merge
 from alignbench.core.errors import UserError
 from alignbench.models.tiny import tiny_tokenizer
-from alignbench.run.completed_run import Finished
+from alignbench.run.completed_run import CompletedRun
 from alignbench.run.pipeline import run
 from alignbench.run.settings import identify
 from analysis.__main__ import main as analysis
@@ -105,7 +105,7 @@ def logits(model: Any, tokenizer: Any) -> torch.Tensor:
 
 def ours(folder: Path) -> torch.Tensor:
     """The logits of the run's final model as this package loads it."""
-    model, text = Finished.open(str(folder)).final.load("cpu")
+    model, text = CompletedRun.open(str(folder)).final.load("cpu")
     return logits(model, text.tokenizer)
 
 
@@ -125,7 +125,7 @@ def test_plain_transformers_load_what_the_run_trained(runs: dict[str, Path], kin
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
 def test_what_was_trained_is_not_where_it_began(runs: dict[str, Path], base: Path, kind: str) -> None:
-    start, text = Finished.open(str(runs[kind])).start.load("cpu")
+    start, text = CompletedRun.open(str(runs[kind])).start.load("cpu")
     assert (ours(runs[kind]) - logits(start, text.tokenizer)).abs().max() > 1e-3
     untrained = AutoModelForCausalLM.from_pretrained(base)
     assert (ours(runs[kind]) - logits(untrained, text.tokenizer)).abs().max() > 1e-3
@@ -157,7 +157,7 @@ def test_a_merged_model_differs_from_the_one_trained_in_four_bits_as_the_base_do
     merged = merge({"run": str(runs["four_bits"]), "to": str(tmp_path / "merged")})
     (trained, text), (untrained, _) = (
         weights.load("cpu")
-        for weights in (Finished.open(str(runs["four_bits"])).final, Finished.open(str(runs["four_bits"])).base)
+        for weights in (CompletedRun.open(str(runs["four_bits"])).final, CompletedRun.open(str(runs["four_bits"])).base)
     )
     by_merging = divergence(trained, AutoModelForCausalLM.from_pretrained(merged), text.tokenizer)
     by_rounding = divergence(untrained, AutoModelForCausalLM.from_pretrained(base), text.tokenizer)

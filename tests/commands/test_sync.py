@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from alignbench.commands import sync
 from alignbench.store.mlflow_run import RUN_ID
-from alignbench.store.run_status import Diary, in_use, reap
+from alignbench.store.run_status import RunStatus, in_use, reap
 from alignbench.store.tracker import CARD, Tracker, lacks
 
 WHO = {"key": "k", "study": "s", "method": "ppo", "model": "tiny", "seed": 1}
@@ -37,7 +37,7 @@ def opened(run_dir: Path, outputs: Path, **others: object) -> Tracker:
 
 
 def test_a_run_that_died_is_marked_interrupted_and_one_that_lives_is_left_alone(tmp_path: Path) -> None:
-    with Diary(tmp_path / "alive", WHO, "bitwise"):
+    with RunStatus(tmp_path / "alive", WHO, "bitwise"):
         (tmp_path / "dead").mkdir()
         (tmp_path / "dead" / "status.json").write_text((tmp_path / "alive" / "status.json").read_text())
         alive = "from alignbench.commands import sync; import sys; sys.exit(sync.main(sys.argv[1:]))"

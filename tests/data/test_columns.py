@@ -10,7 +10,7 @@ from small_runs import config
 from alignbench.core.errors import UserError
 from alignbench.data.custom import Custom
 from alignbench.data.preference_pairs import BLANK, IDENTICAL
-from alignbench.run.run_data import Material
+from alignbench.run.run_data import RunData
 from alignbench.run.settings import build, resolve
 
 SPLITS = ("train", "validation", "test")
@@ -156,4 +156,4 @@ def test_a_question_to_train_on_and_to_test_on_stops_the_run(tmp_path):
     test = write(tmp_path / "test.jsonl", [{"question": " what is  8? ", "answer": "8"}])
     typed = ("data=qa_json", f"data.path={train}", f"data.test_path={test}", "data.validation_rows=2")
     with pytest.raises(UserError, match=r"test row test-0 has the same prompt as (train|validation) row"):
-        Material(build(resolve(config("hardware=cpu", *typed)))).check()
+        RunData(build(resolve(config("hardware=cpu", *typed)))).check()

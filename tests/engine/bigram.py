@@ -26,7 +26,7 @@ from alignbench.core.batches import Forward, Prompts, Rollouts, Scores, Sequence
 from alignbench.core.seeds import derive
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW, Optimizer
-from alignbench.engine.rl_loop import Engine
+from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState
 from alignbench.engine.update import Update
 
@@ -89,7 +89,7 @@ class Fickle(Bigram):
         return 0.5 * super().logits() if torch.is_grad_enabled() else super().logits()
 
 
-class Draw:
+class RolloutCollector:
     """Samples from the policy's table until the end token or the limit."""
 
     def __init__(self, policy: Bigram, temperature: float = 1.0) -> None:
@@ -225,7 +225,7 @@ def engine(
     importance_cap=None,
     rescored=True,
     **adamw,
-) -> Engine:
+) -> RLLoop:
     """A whole engine around a bigram policy."""
     policy = policy or Bigram(critic=algorithm.critic is not None)
     groups = [([policy.table] if policy.table.requires_grad else [], rate)]
@@ -243,9 +243,9 @@ def engine(
         invariants=invariants or Invariants(),
         importance_cap=importance_cap,
     )
-    return Engine(
+    return RLLoop(
         policy=policy,
-        sampler=Draw(policy, temperature),
+        sampler=RolloutCollector(policy, temperature),
         scorer=scorer or Wanted(),
         algorithm=algorithm,
         update=update,

@@ -8,12 +8,12 @@ from bigram import METHODS, Stream, engine, start
 
 from alignbench.algorithms.kl import PhasedKL
 from alignbench.algorithms.normalizer import EMA
-from alignbench.core.protocols import Moments
+from alignbench.core.protocols import RunningStats
 from alignbench.engine.reward_shaping import shape
-from alignbench.engine.rl_loop import Engine
+from alignbench.engine.rl_loop import RLLoop
 
 
-def steps(running: Engine, count: int, state=None) -> list:
+def steps(running: RLLoop, count: int, state=None) -> list:
     reports = running.run(Stream(), state or start(running.algorithm))
     return [next(reports) for _ in range(count)]
 
@@ -34,10 +34,10 @@ def test_the_penalty_is_taken_off_those_that_did_not_end_and_off_no_other(drawn)
 
 
 def test_the_penalty_stands_on_the_normalized_scale(drawn):
-    out, moments = shape(drawn, EMA(), Moments(mean=1.0, std=4.0), 0.5)
+    out, moments = shape(drawn, EMA(), RunningStats(mean=1.0, std=4.0), 0.5)
     expected = (drawn.scores - 1) / 4 - 0.5 * drawn.truncated
     torch.testing.assert_close(out.scores, expected.float())
-    assert moments == EMA()(drawn.scores, Moments(mean=1.0, std=4.0))[1]
+    assert moments == EMA()(drawn.scores, RunningStats(mean=1.0, std=4.0))[1]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,7 +9,7 @@ from bigram import LIMIT, METHODS, PROMPTS, Given, Stream, engine, start, weight
 
 from alignbench.core import metric_names
 from alignbench.core.errors import InvariantBroken
-from alignbench.core.protocols import Steering
+from alignbench.core.protocols import KLControlState
 from alignbench.engine.checks import Invariants
 from alignbench.engine.run_state import RunState
 
@@ -205,5 +205,5 @@ def test_without_a_signal_and_without_a_penalty_nothing_is_learned():
 
 def test_a_signal_ends_the_count_of_steps_without():
     running = engine(METHODS["GRPO"]())
-    state = steps(running, 1, RunState(steering=Steering(coef=0.02), steps_without_signal=3))[0].state
+    state = steps(running, 1, RunState(steering=KLControlState(coef=0.02), steps_without_signal=3))[0].state
     assert state.steps_without_signal == 0

@@ -11,7 +11,7 @@ from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, read, score, siblings
-from alignbench.engine.supervised_loop import Imitation, Supervised
+from alignbench.engine.supervised_loop import SFTObjective, SupervisedLoop
 from alignbench.engine.update import TokenMeans
 
 REDUCTIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_length")
@@ -232,9 +232,9 @@ EXAMPLES = sequences([[2, 1], [2, 3], [2, 5], [2, 4]], [[5, 0], [4, 4, 4, 0], [1
 def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, tokens=None, **invariants):
     policy = policy or Bigram()
     optimizer = Optimizer([([p for _, p in policy.trainable()], rate)], AdamW(warmup_steps=0), 100)
-    learning = Supervised(
+    learning = SupervisedLoop(
         model=policy,
-        objective=Imitation(policy),
+        objective=SFTObjective(policy),
         optimizer=optimizer,
         batch_at=lambda step: EXAMPLES,
         microbatch_size=microbatch_size,
@@ -301,7 +301,7 @@ class Ahead:
 def prefer(microbatch_size=32):
     objective = Ahead(Bigram())
     optimizer = Optimizer([([p for _, p in objective.policy.trainable()], 0.1)], AdamW(warmup_steps=0, eps=1e-5), 100)
-    learning = Supervised(
+    learning = SupervisedLoop(
         model=objective.policy,
         objective=objective,
         optimizer=optimizer,

@@ -10,7 +10,7 @@ from alignbench.core.errors import UserError
 from alignbench.generation.continuous_batching import Batch, Waiting
 from alignbench.generation.decoding import Plain
 from alignbench.generation.kv_cache import ROOM
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
 from alignbench.generation.shared_prefix_decoding import Grouped
 from alignbench.kernels.hardware import Hardware
@@ -67,7 +67,7 @@ def test_those_that_come_later_write_the_same(name, text, watched):
 
 
 @pytest.mark.parametrize(
-    "rules", [{"temperature": 0.0}, {"temperature": 1.3, "truncation": Truncation(top_k=6, top_p=0.9)}]
+    "rules", [{"temperature": 0.0}, {"temperature": 1.3, "truncation": LogitsFilter(top_k=6, top_p=0.9)}]
 )
 def test_so_do_the_greedy_and_the_truncated(llama, rules, watched):
     expected = draw(llama, None, **rules)

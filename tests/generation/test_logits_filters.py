@@ -5,7 +5,7 @@ import torch
 from small_models import make_text, markov_model, prompts_of
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
 from alignbench.models.policy import CausalPolicy
 
@@ -19,13 +19,13 @@ def test_tokens_and_chances_are_those_of_transformers(rules):
     for name, warper in (("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper), ("min_p", MinPLogitsWarper)):
         if name in rules:
             theirs = warper(rules[name])(None, theirs)
-    found = Truncation(**rules)(LOGP).exp()
+    found = LogitsFilter(**rules)(LOGP).exp()
     torch.testing.assert_close(found, theirs.softmax(-1), atol=1e-6, rtol=1e-5)
     assert (found == 0).any(1).all()
 
 
 def test_nothing_is_left_out_without_a_rule():
-    assert Truncation()(LOGP) is LOGP
+    assert LogitsFilter()(LOGP) is LOGP
 
 
 @pytest.mark.parametrize(("rules", "left"), [
@@ -33,7 +33,7 @@ def test_nothing_is_left_out_without_a_rule():
 def test_what_is_drawn_is_reported_with_the_chance_it_was_drawn_with(rules, left):
     chances = torch.tensor([0.0, 0.05, 0.3, 0.02, 0.13, 0.5])
     policy = CausalPolicy(markov_model(chances.clamp(min=1e-30).expand(6, 6)), make_text(pad_is_eos=True))
-    sampler = Sampler(policy=policy, max_new_tokens=1, temperature=1.0, truncation=Truncation(**rules))
+    sampler = Sampler(policy=policy, max_new_tokens=1, temperature=1.0, truncation=LogitsFilter(**rules))
     rollouts = sampler(prompts_of([[3, 2]]), 500, 0)
     tokens = rollouts.responses[:, 0]
     assert sorted(tokens.unique().tolist()) == left

@@ -21,7 +21,7 @@ from alignbench.core.comparability import differences
 from alignbench.core.errors import InvariantBroken, UserError
 from alignbench.engine.checks import fingerprint
 from alignbench.generation import vllm_engine
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
 from alignbench.generation.vllm_sampler import VLLMSampler, _seeds
 from alignbench.kernels import hardware
@@ -123,7 +123,7 @@ def test_a_base_in_four_bits_is_refused_before_anything_is_trained(monkeypatch):
 
 def test_rules_that_vllm_takes_in_another_order_are_refused(llama):
     with pytest.raises(UserError, match="min_p before top_p"):
-        writer(llama, truncation=Truncation(top_p=0.9, min_p=0.1))
+        writer(llama, truncation=LogitsFilter(top_p=0.9, min_p=0.1))
 
 
 def test_a_seed_is_addressed_by_step_prompt_and_number():
@@ -226,7 +226,7 @@ def test_a_draw_depends_on_its_own_seed_alone():
 @with_vllm
 @pytest.mark.parametrize("rules", [{}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.2}])
 def test_tokens_are_drawn_as_often_as_they_are_likely(rules):
-    policy, rule = make_policy("llama", adapted=False, tied=False), Truncation(**rules)
+    policy, rule = make_policy("llama", adapted=False, tied=False), LogitsFilter(**rules)
     with torch.no_grad():
         logits = policy.inner(input_ids=torch.tensor([[5]])).logits[0]
     chances = rule(distribution(logits, TEMPERATURE, (PAD,)))[0]
@@ -278,8 +278,10 @@ def test_a_run_is_trained_on_what_it_writes(tmp_path, more):
 @pytest.mark.parametrize("more", [(), ("rl.importance_cap=2.0",)], ids=["equal", "weighed"])
 def test_a_run_stops_where_vllm_writes_with_old_weights(tmp_path, monkeypatch, more):
     told = []
-    load = vllm_engine.Engine._load_all
-    monkeypatch.setattr(vllm_engine.Engine, "_load_all", lambda engine: told.append(1) or len(told) > 1 or load(engine))
+    load = vllm_engine.VLLMEngine._load_all
+    monkeypatch.setattr(
+        vllm_engine.VLLMEngine, "_load_all", lambda engine: told.append(1) or len(told) > 1 or load(engine)
+    )
     with pytest.raises(InvariantBroken, match="first pass|sampler's tokens"):
         run_small(tmp_path, *HOUSE, "algo=grpo", "rl.optimizer.learning_rate=0.05", "rl.steps=8", *more)
     assert len(told) > 1

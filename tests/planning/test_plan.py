@@ -13,7 +13,7 @@ from alignbench.commands.train import one_plan
 from alignbench.core.errors import UserError
 from alignbench.generation.sampler import Sampler
 from alignbench.planning.readiness import require_room, require_tracking
-from alignbench.planning.run_plan import Plan, shortened
+from alignbench.planning.run_plan import RunPlan, shortened
 from alignbench.run import analysis_process
 from alignbench.run.pipeline import run
 from alignbench.run.settings import build, resolve
@@ -28,8 +28,8 @@ PREFERENCES = (
 )
 
 
-def told(*words: str) -> Plan:
-    return Plan(resolve(config(*SMALL, *words)))
+def told(*words: str) -> RunPlan:
+    return RunPlan(resolve(config(*SMALL, *words)))
 
 
 @pytest.mark.parametrize("words", [["plan=true"], ["plan.probe=true"], ["plan.enabled=true"]])

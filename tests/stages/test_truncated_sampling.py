@@ -3,11 +3,11 @@
 import pytest
 
 from alignbench.core.errors import UserError
-from alignbench.generation.logits_filters import Truncation
+from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.stages.evaluate import Evaluate
 from alignbench.stages.online import RL
 
-TOP = Truncation(top_p=0.6)
+TOP = LogitsFilter(top_p=0.6)
 
 
 def test_learning_from_fewer_tokens_needs_their_weights():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignbench.store.jsonl import Journal, begins_as, read
+from alignbench.store.jsonl import JsonLines, begins_as, read
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_journal_begins_as_it_was_marked_until_a_byte_of_that_changes(path: Path) -> None:
-    journal = Journal(path)
+    journal = JsonLines(path)
     marks = [journal.mark()]
     for step in range(3):
         journal.append({"phase": "rl", "step": step, "metrics": {"x": step / 3}})
@@ -33,7 +33,7 @@ def test_a_journal_begins_as_it_was_marked_until_a_byte_of_that_changes(path: Pa
 
 
 def test_what_is_cut_leaves_every_byte_before_it(path: Path) -> None:
-    journal = Journal(path)
+    journal = JsonLines(path)
     for step, value in enumerate((0.1, 1e22, -0.0, 1 / 3, 5e-324)):
         journal.append({"phase": "rl", "step": step, "metrics": {"é/\u2028": value}})
         if step == 3:
@@ -54,7 +54,7 @@ def test_what_a_killed_process_wrote_is_read_up_to_its_last_whole_line(path: Pat
 def test_damaged_lines_are_dropped_with_a_warning(path: Path, damaged: str, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text('{"step": 0}\n' + damaged, encoding="utf-8", errors="surrogateescape")
     with caplog.at_level(logging.WARNING):
-        journal = Journal(path)
+        journal = JsonLines(path)
     assert f"{path}: damaged lines are dropped (1)" in caplog.text
     journal.append({"step": 1})
     journal.close()

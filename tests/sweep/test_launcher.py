@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignbench.core.comparability import differences
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.run.settings import Identity
-from alignbench.sweep.jobs import Crew, Job, environment, explain, summarise
+from alignbench.sweep.jobs import Job, JobRunner, environment, explain, summarise
 from alignbench.sweep.launcher import IsolatedLauncher, agreed, refuse_unequal_conditions, study_name, write_study
 
 FINISH = (
@@ -64,7 +64,7 @@ def test_a_sweep_over_the_study_is_refused() -> None:
 def test_one_bad_job_does_not_stop_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     broken = "import sys; print('working'); sys.stderr.write('error: lr is\\n  too high\\n'); sys.exit(2)"
     jobs = [make_job(tmp_path, broken), make_job(tmp_path, FINISH, "grpo")]
-    (failure,) = Crew(1).run(jobs)
+    (failure,) = JobRunner(1).run(jobs)
     assert (failure.job, failure.code, failure.reason) == (jobs[0], 2, "lr is too high")
     status = jobs[0].status()  # it never had a folder: the crew made one, so that the report can show the failure
     assert (status["status"], status["reason"], status["method"]) == ("failed", "lr is too high", "ppo")
@@ -74,7 +74,7 @@ def test_one_bad_job_does_not_stop_the_others(tmp_path: Path, capfd: pytest.Capt
 
 def test_a_killed_job_does_not_seem_to_run_for_ever(tmp_path: Path) -> None:
     job = make_job(tmp_path, START + "; import os; os.kill(os.getpid(), 9)")
-    (failure,) = Crew(1).run([job])
+    (failure,) = JobRunner(1).run([job])
     assert failure.code == -signal.SIGKILL
     assert job.status()["status"] == "failed"
     assert "killed by signal 9" in job.status()["reason"]
@@ -82,33 +82,33 @@ def test_a_killed_job_does_not_seem_to_run_for_ever(tmp_path: Path) -> None:
 
 def test_a_job_that_says_nothing_has_not_finished(tmp_path: Path) -> None:
     job = make_job(tmp_path, START)
-    (failure,) = Crew(1).run([job])
+    (failure,) = JobRunner(1).run([job])
     assert "without saying that it had finished" in failure.reason
     assert job.status()["status"] == "failed"
 
 
 def test_an_old_failure_is_not_the_reason_of_a_new_one(tmp_path: Path) -> None:
     old = make_job(tmp_path, START.replace("'running'", "'failed'").replace("reason=None", "reason='old'") + "; 1/0")
-    assert Crew(1).run([old])[0].reason == "old"
+    assert JobRunner(1).run([old])[0].reason == "old"
     new = make_job(tmp_path, "import sys; sys.exit('error: new')")
-    assert Crew(1).run([new])[0].reason == "new"
+    assert JobRunner(1).run([new])[0].reason == "new"
     assert new.status()["reason"] == "new"
 
 
 def test_a_finished_job_is_skipped_unless_its_config_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     job = make_job(tmp_path, FINISH)
-    assert Crew(1).run([job]) == []
-    assert Crew(1).run([make_job(tmp_path, "import sys; sys.exit(1)")]) == []
+    assert JobRunner(1).run([job]) == []
+    assert JobRunner(1).run([make_job(tmp_path, "import sys; sys.exit(1)")]) == []
     assert "already finished" in capfd.readouterr().out
     status = job.identity.run_dir / "status.json"
     status.write_text(status.read_text().replace("k1", "other"))
-    assert len(Crew(1).run([make_job(tmp_path, "import sys; sys.exit(1)")])) == 1
+    assert len(JobRunner(1).run([make_job(tmp_path, "import sys; sys.exit(1)")])) == 1
 
 
 def test_what_a_job_leaves_behind_does_not_hold_up_the_sweep(tmp_path: Path) -> None:
     orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)']); "
     began = time.monotonic()
-    assert Crew(1).run([make_job(tmp_path, orphan + FINISH)]) == []
+    assert JobRunner(1).run([make_job(tmp_path, orphan + FINISH)]) == []
     assert time.monotonic() - began < 60
 
 
@@ -124,7 +124,7 @@ def test_an_interrupt_stops_all_jobs_and_says_so_on_disk(tmp_path: Path) -> None
     threading.Thread(target=interrupt_once_running, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        Crew(2).run(jobs)
+        JobRunner(2).run(jobs)
     assert time.monotonic() - began < 60
     assert [job.status().get("status") for job in jobs] == ["interrupted", "interrupted", None]
 
@@ -151,7 +151,7 @@ def test_the_same_sweep_typed_twice_at_once_does_each_job_once(tmp_path: Path) -
     """Also where both start a job in the same moment: the second one waits, and then finds it finished."""
     jobs = [make_job(tmp_path, ONCE + FINISH, seed=seed) for seed in (1, 2)]
     with ThreadPoolExecutor(2) as twins:
-        ends = [twins.submit(Crew(2).run, jobs) for _ in range(2)]
+        ends = [twins.submit(JobRunner(2).run, jobs) for _ in range(2)]
         assert [end.result() for end in ends] == [[], []]
     for job in jobs:
         assert (job.identity.run_dir / "times").read_text() == "ran "
@@ -170,7 +170,7 @@ def test_no_way_to_end_badly_hurts_the_others(tmp_path: Path, capfd: pytest.Capt
     }
     jobs = [make_job(tmp_path, START + "; " + script, seed=seed) for seed, script in enumerate(bad.values())]
     good = [make_job(tmp_path, FINISH, "grpo", seed=seed) for seed in range(2)]
-    failures = Crew(2).run([good[0], *jobs, good[1]])
+    failures = JobRunner(2).run([good[0], *jobs, good[1]])
     assert [failure.job for failure in failures] == jobs
     assert [job.status()["status"] for job in jobs] == ["failed"] * len(bad)
     assert [job.status()["status"] for job in good] == ["finished"] * 2

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from validation.mutation.classical_bugs import BUGS, Bug
-from validation.mutation.operators import Change, changed, changes
+from validation.mutation.operators import Mutation, changed, changes
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("alignbench", "analysis", "benchmarks", "validation", "conf", "sweeps", "tests", "docs")
@@ -62,7 +62,7 @@ made at random.
 class Found:
     """What became of a bug: the test that noticed it, or None."""
 
-    what: Bug | Change
+    what: Bug | Mutation
     test: str | None
 
 
@@ -86,7 +86,7 @@ class Laboratory:
             raise ValueError(f"{bug.name}: {bug.old!r} stands {source.count(bug.old)} times in {bug.file}, not once")
         return Found(bug, self._noticed(bug.file, source.replace(bug.old, bug.new), bug.tests))
 
-    def random(self, change: Change) -> Found:
+    def random(self, change: Mutation) -> Found:
         """Put a small change in and see."""
         return Found(change, self._noticed(change.file, changed(ROOT, change), nearest(change.file)))
 
@@ -148,7 +148,7 @@ def nearest(file: str) -> list[str]:
     return [test for test in dict.fromkeys(tests) if (ROOT / test).exists()]
 
 
-def drawn(count: int) -> list[Change]:
+def drawn(count: int) -> list[Mutation]:
     """That many changes, drawn with a seed from all that can be made."""
     files = sorted(str(path.relative_to(ROOT)) for folder in NEAREST for path in (ROOT / folder).glob("*.py"))
     every = [change for file in files for change in changes(ROOT, file)]
@@ -183,7 +183,7 @@ def table(named: Sequence[Found], made: Sequence[Found], given: str) -> str:
     left = [
         f"- {f.what.file}, line {f.what.line}: {f.what.what}"
         for f in made
-        if f.test is None and isinstance(f.what, Change)
+        if f.test is None and isinstance(f.what, Mutation)
     ]
     return head + "\n".join([*rows, "", "## Made at random and not noticed", "", *(left or ["None."])]) + "\n"
 

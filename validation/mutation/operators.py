@@ -31,7 +31,7 @@ UNTOUCHED = (ast.Raise, ast.Assert, ast.JoinedStr, ast.AnnAssign, ast.arg, ast.I
 
 
 @dataclass(frozen=True)
-class Change:
+class Mutation:
     """One changed node of a file; `place` is its number in the order of the walk."""
 
     file: str
@@ -40,17 +40,17 @@ class Change:
     what: str
 
 
-def changes(root: Path, file: str) -> list[Change]:
+def changes(root: Path, file: str) -> list[Mutation]:
     """Every change that can be made to a file."""
     tree = ast.parse((root / file).read_text())
     return [
-        Change(file, place, node.lineno, told)
+        Mutation(file, place, node.lineno, told)
         for place, node in enumerate(_nodes(tree))
         if (told := _change(copy.deepcopy(node)))
     ]
 
 
-def changed(root: Path, change: Change) -> str:
+def changed(root: Path, change: Mutation) -> str:
     """The source of the file after that change."""
     tree = ast.parse((root / change.file).read_text())
     node = next(node for place, node in enumerate(_nodes(tree)) if place == change.place)

@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
-from analysis.judge.tally import Games
+from analysis.judge.tally import Trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Contest:
         return sqrt(self.spread_prompts**2 + self.spread_seeds**2)
 
 
-def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Games:
+def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Trials:
     """All games of a contest [prompts * seeds], both orders, without any network."""
     rows = contest.prompts * contest.seeds
     prompts = np.repeat(np.arange(contest.prompts), contest.seeds)
@@ -66,7 +66,7 @@ def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Games:
     first = taste.verdict(gap, longer, rng.standard_normal(rows))
     second = -taste.verdict(-gap, -longer, rng.standard_normal(rows))
     baseline = np.full(rows, 1000.0)
-    return Games(
+    return Trials(
         treatment="grpo",
         baseline="ppo",
         games=np.column_stack([first, second]),
