@@ -88,8 +88,8 @@ def watch(clock: Clock) -> None:
 
     clock.mark("import transformers")
     from alignbench.engine.collect_rollouts import Draw
-    from alignbench.run import pipeline
-    from alignbench.run.shared_models import SharedModels
+    from alignbench.runs import pipeline
+    from alignbench.runs.shared_models import SharedModels
     from alignbench.store.checkpoints import Checkpoints
     from alignbench.store.run_logger import RunLogger
     from alignbench.store.run_status import RunStatus

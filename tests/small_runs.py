@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.commands.environment import ENVIRONMENT
-from alignbench.run.compose import compose as config
-from alignbench.run.pipeline import run
-from alignbench.run.settings import identify
+from alignbench.runs.compose import compose as config
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import identify
 from alignbench.sweep import launcher
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ import torch
 from small_runs import SMALL, config, run_small, status, type_in
 
 from alignbench.core.errors import InvariantBroken, UserError
-from alignbench.run.pipeline import run
+from alignbench.runs.pipeline import run
 
 QUESTIONS = [{"question": f"What is {n} and {n}?", "answer": f"It is {2 * n}.\n#### {2 * n}"} for n in range(40)]
 REWARDS = """

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from small_runs import ROOT, config
 
 from alignbench.core.errors import UserError
-from alignbench.run.settings import (
+from alignbench.runs.settings import (
     RunSettings,
     _dataclass_in,
     _dataclass_of_each,

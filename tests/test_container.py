@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, SMALL, config, lines, numbers, status
 
-from alignbench.run.pipeline import run
-from alignbench.run.settings import build, identify, resolve
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import build, identify, resolve
 from analysis.__main__ import main
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -9,9 +9,9 @@ from checkpoints import make_checkpoint
 from small_runs import ROOT, config, lines, numbers, status
 
 from alignbench.data.ultrafeedback import UltraFeedback
-from alignbench.run.pipeline import run
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import build, identify, resolve
+from alignbench.runs.pipeline import run
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import build, identify, resolve
 
 SAMPLE = ROOT.parent / "shared" / "data" / "ultrafeedback_sample"
 pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"the UltraFeedback sample is not at {SAMPLE}")

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignbench.core import metric_names
 from alignbench.core.errors import UserError
-from alignbench.run.pipeline import run
-from alignbench.run.settings import build, identify, resolve
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import build, identify, resolve
 
 METHODS = ("ppo", "grpo", "rloo", "dr_grpo")
 NAMES = {

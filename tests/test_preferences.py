@@ -9,7 +9,7 @@ from small_runs import SMALL, config, lines, numbers, run_small, status
 
 from alignbench.commands.compare import compare
 from alignbench.core.errors import UserError
-from alignbench.run.pipeline import run
+from alignbench.runs.pipeline import run
 
 PREFERENCES = (
     "data=preferences_toy",

@@ -10,8 +10,8 @@ import pytest
 from checkpoints import make_checkpoint
 from small_runs import ROOT, config, lines, numbers, status
 
-from alignbench.run.pipeline import run
-from alignbench.run.settings import build, flatten, identify, resolve
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import build, flatten, identify, resolve
 
 DATA = ROOT.parent / "shared" / "data"
 real_rows = pytest.mark.skipif(not DATA.exists(), reason=f"GSM8K and MATH are not at {DATA}")

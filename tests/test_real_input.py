@@ -8,8 +8,8 @@ from checkpoints import make_checkpoint
 from small_runs import ROOT, config, lines, numbers, status
 
 from alignbench.data.gsm8k import GSM8K
-from alignbench.run.pipeline import run
-from alignbench.run.settings import identify
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import identify
 
 TRAIN = ROOT.parent / "shared" / "data" / "gsm8k" / "train.jsonl.gz"
 TEST = TRAIN.with_name("test.jsonl")

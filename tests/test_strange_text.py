@@ -17,7 +17,7 @@ from alignbench.data.boxed import boxed
 from alignbench.data.genrm import parse_score
 from alignbench.kernels.sequence_packing import alone
 from alignbench.rewards.extract import flexible, gold, number, strict
-from alignbench.run.pipeline import run
+from alignbench.runs.pipeline import run
 from alignbench.store.jsonl import JsonLines, finite, numbers, read
 from alignbench.store.state_serialization import pack, unpack
 

@@ -53,7 +53,7 @@ def _check(words: Sequence[str]) -> str:
 
 def compose(overrides: Sequence[str]) -> Any:
     """The reward that these words describe, as a run would build it."""
-    from alignbench.run.compose import compose_groups
-    from alignbench.run.settings import section
+    from alignbench.runs.compose import compose_groups
+    from alignbench.runs.settings import section
 
     return section(compose_groups({"reward": "exact_match"}, overrides)["reward"], "reward")

@@ -10,7 +10,7 @@ from typing import Any
 from alignbench.commands.error_messages import reported
 from alignbench.core.cli_args import typed
 from alignbench.core.errors import UserError
-from alignbench.run import analysis_process
+from alignbench.runs import analysis_process
 
 KEYS = ("after", "before", "prompts", "samples", "to")
 GROUPS = ("reward", "data", "hardware")
@@ -59,8 +59,8 @@ def main(words: Sequence[str] | None = None) -> None:
 def compare(given: Sequence[str]) -> Path:
     """Write both models' answers. Returns the folder they are in."""
     own, changes = _read(given)
-    from alignbench.run.completed_run import CompletedRun
-    from alignbench.run.paired_generation import PairedGeneration  # brings torch: not needed for a mistyped word
+    from alignbench.runs.completed_run import CompletedRun
+    from alignbench.runs.paired_generation import PairedGeneration  # brings torch: not needed for a mistyped word
     from alignbench.store.disk import make_folder, write_whole
 
     run, prompts, samples = CompletedRun.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
@@ -102,7 +102,7 @@ def _changed(config: Any, changes: Sequence[str]) -> dict[str, Any]:
     """The config with other options and keys; what is wrong with them is said when it is built."""
     from omegaconf import OmegaConf
 
-    from alignbench.run.compose import compose_groups
+    from alignbench.runs.compose import compose_groups
 
     options = dict(word.split("=", 1) for word in changes if word.partition("=")[0] in GROUPS)
     keys = [word for word in changes if word.partition("=")[0] not in GROUPS]

@@ -46,7 +46,7 @@ def _read(words: Sequence[str]) -> dict[str, str]:
 def merge(words: dict[str, str]) -> Path:
     """The folder of the merged model, made whole or not at all."""
     from alignbench.core.adapters import TRAINED
-    from alignbench.run.completed_run import CompletedRun  # brings torch: not needed for a mistyped word
+    from alignbench.runs.completed_run import CompletedRun  # brings torch: not needed for a mistyped word
     from alignbench.store.disk import made_whole
     from alignbench.store.model_card import write_card
 

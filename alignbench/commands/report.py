@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 
-from alignbench.run.analysis_process import package
+from alignbench.runs.analysis_process import package
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alignbench.commands.error_messages import reported
 from alignbench.core import gc_pause
 from alignbench.core.hub import MODEL_REMEDY, require_hub
-from alignbench.run.analysis_process import checkout
+from alignbench.runs.analysis_process import checkout
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,7 +44,7 @@ def main(verbs: Mapping[str, str]) -> None:
     with reported():
         import hydra
 
-        from alignbench.run.compose import home, register_sweeps
+        from alignbench.runs.compose import home, register_sweeps
         from alignbench.sweep import launcher
 
         sys.argv[1:] = one_plan(sys.argv[1:])
@@ -58,13 +58,13 @@ def job(cfg: "DictConfig") -> None:
     with reported():
         if is_plan(cfg):
             from alignbench.planning import run_plan
-            from alignbench.run.settings import resolve
+            from alignbench.runs.settings import resolve
 
             run_plan.show(resolve(cfg))
             return
         require_model(cfg)
         gc_pause.rest()  # until the pipeline has imported everything it needs
-        from alignbench.run.pipeline import run  # imports torch, which takes seconds
+        from alignbench.runs.pipeline import run  # imports torch, which takes seconds
 
         run(cfg)
 

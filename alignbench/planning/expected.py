@@ -11,9 +11,9 @@ from alignbench.kernels import hardware
 from alignbench.models.reward_model import is_adapter
 from alignbench.planning import memory
 from alignbench.planning.memory import Skeleton
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import RunSettings
-from alignbench.run.shared_models import SharedModels
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import RunSettings
+from alignbench.runs.shared_models import SharedModels
 from alignbench.store.checkpoints import KEEP
 
 ADAM = 2

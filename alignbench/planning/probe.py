@@ -15,9 +15,9 @@ import yaml
 
 from alignbench.core import metric_names
 from alignbench.core.batches import Row
-from alignbench.run.pipeline import Pipeline
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import build, identify
+from alignbench.runs.pipeline import Pipeline
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import build, identify
 from alignbench.stages.progress import Display
 from alignbench.store.artifacts import Artifact, ArtifactStore
 from alignbench.store.checkpoints import Checkpoints

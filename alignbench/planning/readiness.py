@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from alignbench.core.errors import UserError
 from alignbench.core.hub import PATIENCE
 from alignbench.planning.text import gib
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import RunSettings
-from alignbench.run.shared_models import SharedModels
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import RunSettings
+from alignbench.runs.shared_models import SharedModels
 
 Found = TypeVar("Found")
 WEB = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}

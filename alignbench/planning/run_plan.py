@@ -18,10 +18,10 @@ from alignbench.core.judge_settings import Judge
 from alignbench.planning.expected import Expected, Need
 from alignbench.planning.readiness import Readiness, require_room
 from alignbench.planning.text import Told, duration, gib, judges, listed, page, typed
-from alignbench.run import analysis_process
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import Identity, build_what_can_be, flatten, identify, resolve
-from alignbench.run.shared_models import SharedModels
+from alignbench.runs import analysis_process
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import Identity, build_what_can_be, flatten, identify, resolve
+from alignbench.runs.shared_models import SharedModels
 from alignbench.stages.progress import Display
 
 HOUR = 3600.0

@@ -9,7 +9,7 @@ from typing import Any
 from alignbench.planning.readiness import require_room
 from alignbench.planning.run_plan import RunPlan, forecast, refuse
 from alignbench.planning.text import Told, counted, duration, gib, judges, listed, page
-from alignbench.run.settings import identify
+from alignbench.runs.settings import identify
 from alignbench.stages.progress import Display
 from alignbench.store.run_status import is_finished
 

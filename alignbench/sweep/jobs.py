@@ -20,7 +20,7 @@ from alignbench.store.disk import make_folder, write_whole
 from alignbench.store.run_status import in_use
 
 if TYPE_CHECKING:
-    from alignbench.run.settings import Identity
+    from alignbench.runs.settings import Identity
 
 SECONDS_TO_STOP = 30.0
 """How long an interrupted job may take to write down where it stands."""

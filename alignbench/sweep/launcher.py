@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.core.comparability import arm_labels, differences
 from alignbench.core.errors import NotComparable, UserError
-from alignbench.run import analysis_process
-from alignbench.run.compose import without_hydra
+from alignbench.runs import analysis_process
+from alignbench.runs.compose import without_hydra
 from alignbench.store.disk import make_folder, write_whole
 from alignbench.sweep.jobs import Job, JobRunner, say, settle, summarise
 
@@ -93,7 +93,7 @@ class IsolatedLauncher(Launcher):
     def _plan(self, jobs: Sequence[Job], configs: Sequence[DictConfig], conditions: Sequence[str]) -> None:
         """Tell what all of it would take."""
         from alignbench.planning.study_plan import StudyPlan
-        from alignbench.run.settings import resolve  # here, because only a sweep needs them
+        from alignbench.runs.settings import resolve  # here, because only a sweep needs them
 
         arms: dict[str, list[dict[str, Any]]] = {}
         for arm, config in zip(arm_labels([job.describe() for job in jobs]), configs, strict=True):
@@ -153,7 +153,7 @@ def register() -> None:
 
 def is_planned(configs: Sequence[DictConfig]) -> bool:
     """Whether the sweep is only to be planned."""
-    from alignbench.run.settings import resolve, wants_plan  # here, because only a sweep needs them
+    from alignbench.runs.settings import resolve, wants_plan  # here, because only a sweep needs them
 
     return any(wants_plan(resolve(config)) for config in configs)
 
@@ -190,7 +190,7 @@ def make_jobs(
     Raises:
         UserError: a config is wrong, or two jobs would be the same run.
     """
-    from alignbench.run.settings import check, identify  # here, because only a sweep needs them
+    from alignbench.runs.settings import check, identify  # here, because only a sweep needs them
 
     for config in configs:
         config.study = study

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, config, numbers, run_small, status
 
-from alignbench.run.settings import build, resolve
+from alignbench.runs.settings import build, resolve
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
 

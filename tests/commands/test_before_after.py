@@ -8,7 +8,7 @@ from small_runs import lines, run_small
 
 from alignbench.commands.compare import _changed, _read, compare
 from alignbench.core.errors import UserError
-from alignbench.run.completed_run import CompletedRun
+from alignbench.runs.completed_run import CompletedRun
 from analysis.before_after.__main__ import main
 
 REWARD = "def variety(prompts, completions):\n    return [float(len(set(text))) for text in completions]\n"

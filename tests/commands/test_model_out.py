@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from alignbench.commands.merge import _read, merge
 from alignbench.core.errors import UserError
 from alignbench.models.tiny import tiny_tokenizer
-from alignbench.run.completed_run import CompletedRun
-from alignbench.run.pipeline import run
-from alignbench.run.settings import identify
+from alignbench.runs.completed_run import CompletedRun
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import identify
 from analysis.__main__ import main as analysis
 
 REWARD = "def variety(prompts, completions):\n    return [float(len(set(text))) for text in completions]\n"

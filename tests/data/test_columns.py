@@ -10,8 +10,8 @@ from small_runs import config
 from alignbench.core.errors import UserError
 from alignbench.data.custom import Custom
 from alignbench.data.preference_pairs import BLANK, IDENTICAL
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import build, resolve
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import build, resolve
 
 SPLITS = ("train", "validation", "test")
 SIZES = {"validation_rows": 2, "test_rows": 2}

@@ -9,8 +9,8 @@ from small_runs import config
 from alignbench.core.errors import UserError
 from alignbench.data.prompt_stream import PromptStream, once
 from alignbench.models.text import Text
-from alignbench.run.pipeline import Pipeline
-from alignbench.run.settings import build, identify, resolve
+from alignbench.runs.pipeline import Pipeline
+from alignbench.runs.settings import build, identify, resolve
 
 ROWS = tuple({"id": f"r{i}", "prompt": "x" * (1 + i % 4)} for i in range(10))
 

@@ -17,7 +17,7 @@ from alignbench.kernels.hardware import Hardware
 from alignbench.models.loading import Lora
 from alignbench.models.policy import CausalPolicy
 from alignbench.planning.run_plan import Plan
-from alignbench.run.settings import resolve
+from alignbench.runs.settings import resolve
 
 MANY, GROUP, LIMIT = PROMPTS * 3, 3, ROOM + 8
 WIDE = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64}, "gemma2": {"sliding_window": 64}}

@@ -166,7 +166,7 @@ def test_where_vllm_is_they_pass():
 
 @with_vllm
 def test_nothing_of_it_is_imported_unless_it_writes():
-    code = "import sys, alignbench.run.pipeline, alignbench.generation.vllm_sampler; sys.exit('vllm' in sys.modules)"
+    code = "import sys, alignbench.runs.pipeline, alignbench.generation.vllm_sampler; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -14,9 +14,9 @@ from alignbench.core.errors import UserError
 from alignbench.generation.sampler import Sampler
 from alignbench.planning.readiness import require_room, require_tracking
 from alignbench.planning.run_plan import RunPlan, shortened
-from alignbench.run import analysis_process
-from alignbench.run.pipeline import run
-from alignbench.run.settings import build, resolve
+from alignbench.runs import analysis_process
+from alignbench.runs.pipeline import run
+from alignbench.runs.settings import build, resolve
 
 PREFERENCES = (
     "data=preferences_toy",
@@ -212,9 +212,9 @@ import json, sys
 from pathlib import Path
 from small_runs import config
 from alignbench.planning.expected import interpreter
-from alignbench.run.pipeline import run
+from alignbench.runs.pipeline import run
 from alignbench.planning.run_plan import Plan
-from alignbench.run.settings import identify, resolve
+from alignbench.runs.settings import identify, resolve
 cfg = config(*sys.argv[1:])
 plan = Plan(resolve(cfg))
 need = max(plan.expected.memory(), key=lambda need: need.peak)

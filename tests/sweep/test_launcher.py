@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignbench.core.comparability import differences
 from alignbench.core.errors import NotComparable, UserError
-from alignbench.run.settings import Identity
+from alignbench.runs.settings import Identity
 from alignbench.sweep.jobs import Job, JobRunner, environment, explain, summarise
 from alignbench.sweep.launcher import IsolatedLauncher, agreed, refuse_unequal_conditions, study_name, write_study
 

@@ -13,7 +13,7 @@ from small_runs import SMALL, config, lines, numbers, run_small, status
 
 from alignbench.core.errors import InvariantBroken, UserError
 from alignbench.kernels.hardware import within_memory
-from alignbench.run.settings import identify
+from alignbench.runs.settings import identify
 from alignbench.store.checkpoints import Checkpoints
 from validation.faults.end_state import differences
 from validation.faults.kill_points import PLACES, Moment

@@ -11,10 +11,10 @@ from alignbench.data.source import files, read
 from alignbench.data.splits import SPLITS
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
-from alignbench.run.completed_run import CompletedRun, Weights
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import identify
-from alignbench.run.shared_models import SharedModels
+from alignbench.runs.completed_run import CompletedRun, Weights
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import identify
+from alignbench.runs.shared_models import SharedModels
 from alignbench.stages.evaluate import Answers, Evaluator, Quality
 
 

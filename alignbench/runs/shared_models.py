@@ -20,8 +20,8 @@ from alignbench.models.critic import ValueFunction
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import Identity, RunSettings, flatten
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import Identity, RunSettings, flatten
 from alignbench.stages import reward_model as preferring
 from alignbench.stages import sft
 from alignbench.stages.progress import Display, ledger, write_down

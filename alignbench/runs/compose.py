@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from alignbench.run import analysis_process
+from alignbench.runs import analysis_process
 
 
 def home() -> Path:

@@ -13,8 +13,8 @@ from alignbench.core.errors import UserError
 from alignbench.core.hub import require_hub
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.text import Text
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import RunSettings, build
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import RunSettings, build
 from alignbench.store.artifacts import Artifact, ArtifactStore
 
 FINAL, MODEL = "final", "model"

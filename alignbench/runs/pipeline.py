@@ -21,9 +21,9 @@ from alignbench.kernels.hardware import within_memory
 from alignbench.models import loading
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
-from alignbench.run.run_data import RunData
-from alignbench.run.settings import Identity, RunSettings, build, conditions, identify, own_code, resolve
-from alignbench.run.shared_models import SharedModels, card, cost
+from alignbench.runs.run_data import RunData
+from alignbench.runs.settings import Identity, RunSettings, build, conditions, identify, own_code, resolve
+from alignbench.runs.shared_models import SharedModels, card, cost
 from alignbench.stages.evaluate import Evaluator
 from alignbench.stages.failure_dump import Witness, watched
 from alignbench.stages.online import CONDITIONS, RECORDS, is_recorded, restore, snapshot

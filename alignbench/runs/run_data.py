@@ -12,7 +12,7 @@ from alignbench.data.genrm import as_scoring
 from alignbench.data.prompt_stream import tokenise
 from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
 from alignbench.models.text import Text
-from alignbench.run.settings import RunSettings
+from alignbench.runs.settings import RunSettings
 from alignbench.stages.sft import Demonstrations
 
 
