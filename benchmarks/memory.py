@@ -104,7 +104,7 @@ class Sums:
     def check(self, rows: Any) -> None:
         """Every answer has one."""
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """There is only one."""
         return "sums"
 

@@ -1,5 +1,6 @@
 """What a policy, a sampler, a scorer, a dataset and an algorithm must do, so that none needs to know another."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ class Scorer(Protocol):
         """Raise UserError, before anything is trained, when a row could not be scored."""
         ...
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of what it is made of: two runs with the same one were scored by the same rules."""
         ...
 
@@ -252,7 +253,7 @@ class ScoreModel(Protocol):
         """The score of each row, [n], fp32."""
         ...
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 by which its weights are known."""
         ...
 
@@ -294,24 +295,37 @@ class PromptStream(Protocol):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Rows of a task. Each row has `id`, `prompt`, and what a scorer needs; splits never share a row."""
+    """Rows of a task, each with `id`, `prompt` and what a scorer needs; splits never share a row.
 
+    A dataset is a dataclass that inherits from this class and defines `demonstrations` and `prompts`. The other methods
+    have defaults.
+    """
+
+    @abstractmethod
     def demonstrations(self) -> Sequence[Row]:
-        """Rows with `prompt` and `completion`, to imitate."""
-        ...
+        """Rows with `id`, `prompt` and `completion`, for supervised fine-tuning (SFT)."""
+
+    @abstractmethod
+    def prompts(self, split: str) -> Sequence[Row]:
+        """Rows with `id` and `prompt`, for generation; `split` is train, validation or test.
+
+        A row that has a `completion` too can be used to measure perplexity. Raises UserError for an unknown split.
+        """
 
     def comparisons(self, split: str) -> Sequence[Row]:
-        """Rows with `prompt`, `chosen`, `rejected` and perhaps `margin`, to prefer by; splits as in `prompts`."""
-        ...
+        """Preference pairs: rows with `id`, `prompt`, `chosen`, `rejected` and optionally `margin`; splits as above.
 
-    def prompts(self, split: str) -> Sequence[Row]:
-        """Rows to answer; split is train, validation or test."""
-        ...
+        Default: raises UserError, because the dataset has no preference pairs.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no preference pairs to train a reward model on; choose a dataset with chosen "
+            "and rejected answers, or another reward"
+        )
 
     def quality(self, row: Row, answer: str) -> float | None:
-        """The true quality of an answer to a prompt; None where nobody knows it."""
-        ...
+        """The true quality of an answer to a row's prompt; None where it is unknown, which is the default."""
+        return None
 
     def notes(self) -> Mapping[str, int]:
-        """What became of the source's rows, in words and by count: what was dropped and why."""
-        ...
+        """Row counts for the plan and the manifest, such as {"dropped without an answer": 3}; empty by default."""
+        return {}

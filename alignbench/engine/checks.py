@@ -153,7 +153,7 @@ def report(level: Level, key: str, message: str) -> list[str]:
     return [f"{message}. ({key})"] if level == "warn" else []
 
 
-def fingerprint(parameters: Iterable[tuple[str, Parameter]]) -> torch.Tensor:
+def weights_checksum(parameters: Iterable[tuple[str, Parameter]]) -> torch.Tensor:
     """Numbers that change when the weights do: two sums for each parameter."""
     with torch.no_grad():
         sums = [torch.stack((p.double().sum(), p.double().square().sum())) for _, p in parameters]

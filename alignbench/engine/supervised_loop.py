@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignbench.core.batches import Forward, Pairs, PerToken, Sequences
 from alignbench.core.protocols import Learner, Policy
-from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.checks import Invariants, weights_checksum
 from alignbench.engine.optimizer import Optimizer
 from alignbench.engine.run_state import RunState, StepReport
 from alignbench.engine.score import microbatches
@@ -60,7 +60,7 @@ class SupervisedLoop(Generic[Batch]):
         while True:
             start = perf_counter()
             batch = self.batch_at(state.step)
-            before = fingerprint(self.model.trainable()) if state.step == 0 else None
+            before = weights_checksum(self.model.trainable()) if state.step == 0 else None
             means = self._accumulate(batch)
             norm = self.optimizer.clip()
             warnings, pending = pending + self.invariants.check_finite("the loss", means["loss"]), []
@@ -71,7 +71,7 @@ class SupervisedLoop(Generic[Batch]):
                 rate = 0.0
                 self.optimizer.clear()
             if before is not None:
-                moved = not torch.equal(before, fingerprint(self.model.trainable()))
+                moved = not torch.equal(before, weights_checksum(self.model.trainable()))
                 warnings += self.invariants.check_moved(moved, norm, state.step)
             state = state.after(
                 prompts_seen=state.prompts_seen + len(batch),

@@ -10,7 +10,7 @@ from torch import Tensor
 from alignbench.core.batches import Experience, Scored
 from alignbench.core.protocols import Algorithm, Policy
 from alignbench.core.seeds import derive
-from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.checks import Invariants, weights_checksum
 from alignbench.engine.optimizer import Optimizer
 from alignbench.engine.score import microbatches, siblings
 from alignbench.engine.step_metrics import Metrics, TokenMeans, observe
@@ -40,7 +40,7 @@ class Update:
         """Work through the batch; `optimizer_steps` were made before it."""
         seen, norms, rates, losses, first_gap, warnings = TokenMeans(), [0.0], [0.0], [0.0], 0.0, list[str]()
         skipped = 0
-        before = fingerprint(self.policy.trainable()) if step == 0 else None
+        before = weights_checksum(self.policy.trainable()) if step == 0 else None
         for rows in self._minibatches(experience, seed, step):
             batch = self._shared_out(experience[rows])
             if not batch.counts():
@@ -62,7 +62,7 @@ class Update:
             losses.append(loss)
             norms.append(norm)
         if before is not None:
-            moved = not torch.equal(before, fingerprint(self.policy.trainable()))
+            moved = not torch.equal(before, weights_checksum(self.policy.trainable()))
             warnings += self.invariants.check_moved(moved, max(norms), step)
         done = len(losses) - 1
         metrics = self._metrics(seen) | {

@@ -30,7 +30,7 @@ FAILURES = (AssertionError, AttributeError, ImportError, KeyError, RuntimeError,
 """What vLLM raises where a model, a machine or a version of it cannot do what is asked."""
 HEAD = "lm_head"
 OWN = "or let our own loop write, with hardware.sampler=own"
-Fingerprint = Callable[[Iterable[tuple[str, Parameter]]], Tensor]
+WeightsChecksum = Callable[[Iterable[tuple[str, Parameter]]], Tensor]
 """Numbers that change when the weights do."""
 
 
@@ -46,9 +46,11 @@ def check(model: Pretrained) -> None:
 class VLLMEngine:
     """One for the whole of a run, in this process. An adapter is swapped, all weights are loaded in place."""
 
-    def __init__(self, policy: CausalPolicy, *, longest: int, cache_gib: float, fingerprint: Fingerprint) -> None:
+    def __init__(
+        self, policy: CausalPolicy, *, longest: int, cache_gib: float, weights_checksum: WeightsChecksum
+    ) -> None:
         """`longest`: the tokens of a prompt and its answer, at most."""
-        self.policy, self._fingerprint = policy, fingerprint
+        self.policy, self._weights_checksum = policy, weights_checksum
         self._folder = TemporaryDirectory(prefix="alignbench-vllm-")
         self._held: Tensor | None = None
         self._adapter: Any = None
@@ -67,7 +69,7 @@ class VLLMEngine:
 
     def _bring_up_to_date(self) -> None:
         """Nothing where the policy is what it was when vLLM was last told of it."""
-        now = self._fingerprint(self.policy.policy_parameters())
+        now = self._weights_checksum(self.policy.policy_parameters())
         if self._held is not None and torch.equal(now, self._held):
             return
         if is_adapted(self.policy.model):
@@ -87,7 +89,7 @@ class VLLMEngine:
         found = load_file(folder / "adapter_model.safetensors", device=str(self.policy.device))
         written = sorted((name, Parameter(weight, requires_grad=False)) for name, weight in found.items())
         ours = sorted((name.replace(f".{TRAINED}.", "."), p) for name, p in self.policy.policy_parameters())
-        if not torch.equal(self._fingerprint(written), self._fingerprint(ours)):
+        if not torch.equal(self._weights_checksum(written), self._weights_checksum(ours)):
             raise InvariantBroken("the adapter that vLLM was to be given has other weights than the policy")
         self._adapter = LoRARequest(f"step-{number}", number, str(folder))
         self._llm.llm_engine.add_lora(self._adapter)

@@ -13,7 +13,7 @@ from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.errors import UserError
 from alignbench.core.seeds import address
 from alignbench.generation.logits_filters import LogitsFilter
-from alignbench.generation.vllm_engine import Fingerprint, VLLMEngine
+from alignbench.generation.vllm_engine import VLLMEngine, WeightsChecksum
 from alignbench.models.policy import CausalPolicy
 
 FORBIDDEN = -100.0
@@ -37,9 +37,9 @@ class VLLMSampler:
         temperature: float,
         truncation: LogitsFilter | None,
         cache_gib: float,
-        fingerprint: Fingerprint,
+        weights_checksum: WeightsChecksum,
     ) -> None:
-        """`fingerprint` tells whether the policy's weights are still those that vLLM was given."""
+        """`weights_checksum` tells whether the policy's weights are still those that vLLM was given."""
         if truncation is not None and truncation.top_p < 1 and truncation.min_p:
             raise UserError(
                 "hardware.sampler=vllm takes rl.truncation.min_p before top_p, our own loop after it: set "
@@ -48,7 +48,7 @@ class VLLMSampler:
         self.policy, self.max_new_tokens, self.temperature = policy, max_new_tokens, temperature
         self.truncation = truncation or LogitsFilter()
         self._longest, self._cache_gib = max_prompt_tokens + max_new_tokens, cache_gib
-        self._fingerprint = fingerprint
+        self._weights_checksum = weights_checksum
         self._engine: VLLMEngine | None = None
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ class VLLMSampler:
         """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
         if self._engine is None:
             self._engine = VLLMEngine(
-                self.policy, longest=self._longest, cache_gib=self._cache_gib, fingerprint=self._fingerprint
+                self.policy, longest=self._longest, cache_gib=self._cache_gib, weights_checksum=self._weights_checksum
             )
         asked = [row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)]
         rules = [self._rules(each) for each in _seeds(seed, prompts.rows, group_size)]

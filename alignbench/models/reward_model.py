@@ -31,10 +31,12 @@ class RewardModel:
     So no padding side, padding token or end-of-sequence token inside a prompt can change a score.
     """
 
-    def __init__(self, model: Any, text: Text, calibration: Calibration | None = None, fingerprint: str = "") -> None:
+    def __init__(
+        self, model: Any, text: Text, calibration: Calibration | None = None, weights_checksum: str = ""
+    ) -> None:
         """Raises UserError when the model does more to its hidden states than a linear head."""
         self.model, self.text = model, text
-        self.calibration, self._fingerprint = calibration or Calibration(), fingerprint
+        self.calibration, self._weights_checksum = calibration or Calibration(), weights_checksum
         self.model.eval()
         self.inner = model.get_base_model() if is_adapted(model) else model
         self.flops_per_token = 2 * sum(p.numel() for p in self.inner.parameters())
@@ -58,10 +60,10 @@ class RewardModel:
         """While it is open, dropout acts; scoring never opens it."""
         return training(self.model)
 
-    def fingerprint(self) -> str:
+    def weights_checksum(self) -> str:
         """The sha256 of the files it was loaded from."""
-        assert self._fingerprint, "a reward model has no fingerprint before it was saved and loaded"
-        return self._fingerprint
+        assert self._weights_checksum, "a reward model has no checksum of its weights before it was saved and loaded"
+        return self._weights_checksum
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         """Write all weights, as transformers reads them, or every adapter in use; the tokenizer, and the card."""
@@ -121,9 +123,9 @@ class Translated:
         answers = [tokens[:-1] if short else tokens for tokens, short in zip(ended, cut, strict=True)]
         return self.model(sequences(prompts, answers, text.pad))
 
-    def fingerprint(self) -> str:
+    def weights_checksum(self) -> str:
         """The model's."""
-        return self.model.fingerprint()
+        return self.model.weights_checksum()
 
 
 def untrained(
@@ -167,7 +169,7 @@ def trained(source: Pretrained, folder: Path, *, texts: Sequence[str], device: s
     else:
         model, text = source.load_scalar(texts=texts, start=folder, device=device)
     model.requires_grad_(False)
-    return RewardModel(model, text, _calibration(folder), _fingerprint(folder))
+    return RewardModel(model, text, _calibration(folder), _weights_checksum(folder))
 
 
 def reading(model: RewardModel, text: Text) -> ScoreModel:
@@ -239,7 +241,7 @@ def _calibration(folder: Path) -> Calibration | None:
     return Calibration(temperature=card["temperature"], mean=card["mean"], std=card["std"])
 
 
-def _fingerprint(folder: Path) -> str:
+def _weights_checksum(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".safetensors", ".bin") or file.name == CARD:

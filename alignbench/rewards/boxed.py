@@ -51,7 +51,7 @@ class Boxed:
         for row in rows:
             _gold(row)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knobs, the source and the version of math-verify."""
         rules = fingerprint(self, sys.modules[__name__], boxes, math_equivalence, extract)
         return hashlib.sha256(f"{rules} math-verify {version('math-verify')}".encode()).hexdigest()

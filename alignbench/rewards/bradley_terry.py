@@ -69,7 +69,7 @@ class Judged:
         """Raise UserError when a row could not be scored."""
         self.reward.check(rows)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knobs, the source and the weights."""
         rules = fingerprint(replace(self.reward, path=None), Judged)
-        return hashlib.sha256(f"{rules} {self.model.fingerprint()}".encode()).hexdigest()
+        return hashlib.sha256(f"{rules} {self.model.weights_checksum()}".encode()).hexdigest()

@@ -35,7 +35,7 @@ class Brevity:
     def check(self, rows: Sequence[Row]) -> None:
         """Nothing: any row can be scored."""
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knobs and of this file."""
         return fingerprint(self, sys.modules[__name__])
 

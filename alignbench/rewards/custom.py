@@ -48,7 +48,7 @@ class Custom:
         """Raise UserError, before anything is trained, when the function requires a column that the rows lack."""
         self._arguments(rows, [""] * len(rows))
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knob, this class and the file the function stands in."""
         module = inspect.getmodule(inspect.unwrap(self._function))
         return fingerprint(self, module or self._function)

@@ -29,7 +29,7 @@ class ExactMatch:
         """Raise UserError, before anything is trained, when a row cannot be scored."""
         require_numbers(rows)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knobs, this class and the extractor."""
         return fingerprint(self, marks, extract)
 

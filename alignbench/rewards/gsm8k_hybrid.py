@@ -80,7 +80,7 @@ class GSM8KHybrid:
         """Raise UserError, before anything is trained, when a row cannot be scored."""
         require_numbers(rows, "gsm8k_hybrid")
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knobs, this file and the extractor."""
         return fingerprint(self, sys.modules[__name__], marks, extract)
 

@@ -74,7 +74,7 @@ class MathHeuristic:
         for row in rows:
             _reference(row)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the knobs and of this file."""
         return fingerprint(self, sys.modules[__name__])
 

@@ -54,9 +54,9 @@ class Weighted:
         for part in self.parts.values():
             part.reward.check(rows)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """The sha256 of the weights, this class and the fingerprints of the parts."""
-        parts = {name: (part.weight, part.reward.fingerprint()) for name, part in self.parts.items()}
+        parts = {name: (part.weight, part.reward.content_hash()) for name, part in self.parts.items()}
         return hashlib.sha256(f"{inspect.getsource(Weighted)} {json.dumps(parts)}".encode()).hexdigest()
 
     # --- with a learned part ------------------------------------------------------------------------------------

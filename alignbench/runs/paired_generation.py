@@ -56,7 +56,7 @@ class PairedGeneration:
             "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if drawn else "greedy",
             "answer_limit": self._max_new_tokens,
             "reward": job.names.reward,
-            "reward_sha256": scorer.fingerprint(),
+            "reward_sha256": scorer.content_hash(),
         }
 
     @property

@@ -111,7 +111,7 @@ class Pipeline:
         made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
         for function in own_code(self.config["reward"]):
-            display.say(f"reward: {function} is code of your own, run as it is (sha256 {scorer.fingerprint()[:12]})")
+            display.say(f"reward: {function} is code of your own, run as it is (sha256 {scorer.content_hash()[:12]})")
         under = conditions(self.config, {name: about[name] for name in MADE_OF})
         write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
         checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.say(f"warning: {text}"))
@@ -273,7 +273,7 @@ class Pipeline:
             "prompt_order": stream.order_hash(),
             "artifacts": {name: artifact.key for name, artifact in made.items()},
             "artifact_costs": {name: cost(artifact) for name, artifact in made.items()},
-            "reward": {"name": job.names.reward, "sha256": scorer.fingerprint()},
+            "reward": {"name": job.names.reward, "sha256": scorer.content_hash()},
             "reward_model": card(made["reward_model"]) if "reward_model" in made else None,
             "ledger": None,
         }

@@ -33,9 +33,9 @@ class Witness:
         """As the scorer does."""
         self._scorer.check(rows)
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """That of the scorer."""
-        return self._scorer.fingerprint()
+        return self._scorer.content_hash()
 
     def forget(self) -> None:
         """A step is over."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, NonNegative, Positive, Size
 from alignbench.core.protocols import Algorithm, PromptStream, Scorer
-from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.checks import Invariants, weights_checksum
 from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState, StepReport
@@ -146,7 +146,7 @@ class RL:
             temperature=self.temperature,
             truncation=self.truncation,
             cache_gib=cache_gib,
-            fingerprint=fingerprint,
+            weights_checksum=weights_checksum,
         )
 
     def _rescored(self, algorithm: Algorithm, invariants: Invariants) -> bool:

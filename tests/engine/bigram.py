@@ -131,7 +131,7 @@ class Wanted:
     def check(self, rows) -> None:
         """Every row can be scored."""
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         return "wanted"
 
 

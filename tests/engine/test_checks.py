@@ -8,7 +8,7 @@ from bigram import METHODS, Bigram, Fickle, Given, Liar, Stream, engine, start, 
 from test_update import imitate
 
 from alignbench.core.errors import InvariantBroken
-from alignbench.engine.checks import Invariants, fingerprint
+from alignbench.engine.checks import Invariants, weights_checksum
 from alignbench.engine.run_state import RunState
 
 GRPO = METHODS["GRPO"]
@@ -178,13 +178,13 @@ def test_the_tolerance_of_the_first_pass_can_be_wider():
         checks.check_first_pass(float("nan"), "two passes")
 
 
-def test_a_fingerprint_sees_every_parameter():
+def test_the_weights_checksum_sees_every_parameter():
     policy = Bigram(critic=True)
-    before = fingerprint(policy.trainable())
+    before = weights_checksum(policy.trainable())
     with torch.no_grad():
         policy.value[3] += 1e-6
-    assert not torch.equal(before, fingerprint(policy.trainable()))
-    assert fingerprint([]).shape == (0, 2)
+    assert not torch.equal(before, weights_checksum(policy.trainable()))
+    assert weights_checksum([]).shape == (0, 2)
 
 
 def test_imitation_is_checked_too():

@@ -19,7 +19,7 @@ from small_runs import numbers, run_small
 
 from alignbench.core.comparability import differences
 from alignbench.core.errors import InvariantBroken, UserError
-from alignbench.engine.checks import fingerprint
+from alignbench.engine.checks import weights_checksum
 from alignbench.generation import vllm_engine
 from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
@@ -82,7 +82,7 @@ def writer(policy, *, temperature=TEMPERATURE, truncation=None, limit=LIMIT) -> 
         temperature=temperature,
         truncation=truncation,
         cache_gib=0.05,
-        fingerprint=fingerprint,
+        weights_checksum=weights_checksum,
     )
 
 

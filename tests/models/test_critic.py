@@ -327,7 +327,7 @@ class Evens:
     def check(self, rows):
         """Every answer has a share."""
 
-    def fingerprint(self):
+    def content_hash(self):
         return "evens"
 
 

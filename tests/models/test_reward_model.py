@@ -184,21 +184,21 @@ def test_where_padding_ends_answers_transformers_is_kept_from_guessing(tmp_path,
         close(plain(input_ids=torch.tensor([[3, EOS]])).logits[0], model(batch([[3]], [[EOS]], EOS)))
 
 
-def test_the_fingerprint_is_that_of_weights_and_scale(saved, tmp_path):
+def test_the_weights_checksum_covers_weights_and_scale(saved, tmp_path):
     model, folder = saved
     source = Pretrained(name="any")
 
-    def fingerprint():
-        return trained(source, folder, texts=(), device="cpu").fingerprint()
+    def weights_checksum():
+        return trained(source, folder, texts=(), device="cpu").weights_checksum()
 
-    first = fingerprint()
-    assert first == fingerprint()
+    first = weights_checksum()
+    assert first == weights_checksum()
     model.save(folder, CARD | {"mean": 0.6})
-    rescaled = fingerprint()
+    rescaled = weights_checksum()
     with torch.no_grad():
         model.inner.score.weight[0, 0] += 1e-3
     model.save(folder, CARD)
-    assert len({first, rescaled, fingerprint()}) == 3
+    assert len({first, rescaled, weights_checksum()}) == 3
 
 
 def test_folders_without_a_reward_model_are_refused_in_words(tmp_path, checkpoint):

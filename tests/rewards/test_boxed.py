@@ -120,8 +120,8 @@ def test_answers_are_compared_from_any_thread():
     assert found == [True] * 4
 
 
-def test_the_fingerprint_follows_the_knobs():
-    assert Boxed().fingerprint() == Boxed(mode="strict").fingerprint() != Boxed(mode="flexible").fingerprint()
+def test_the_content_hash_follows_the_knobs():
+    assert Boxed().content_hash() == Boxed(mode="strict").content_hash() != Boxed(mode="flexible").content_hash()
 
 
 @needs_math

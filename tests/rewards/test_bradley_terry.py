@@ -17,7 +17,7 @@ SCALE = Calibration(temperature=2.0, mean=0.5, std=4.0)
 def model():
     source = Tiny(hidden=32, layers=2, heads=2, intermediate=48, vocabulary=280, context=128)
     found = untrained(source, texts=["say red"], start=None, lora=None, device="cpu", seed=0)
-    found.calibration, found._fingerprint = SCALE, "weights"
+    found.calibration, found._weights_checksum = SCALE, "weights"
     return found
 
 
@@ -80,10 +80,10 @@ def test_a_folder_without_a_reward_model_is_refused_before_anything_is_trained(t
         BradleyTerry(path=str(tmp_path)).check([])
 
 
-def test_the_fingerprint_is_that_of_knobs_and_weights_and_not_of_the_folder(model):
-    def fingerprint(weights="weights", **knobs):
-        model._fingerprint = weights
-        return BradleyTerry(**knobs).with_model(model).fingerprint()
+def test_the_content_hash_is_that_of_knobs_and_weights_and_not_of_the_folder(model):
+    def content_hash(weights="weights", **knobs):
+        model._weights_checksum = weights
+        return BradleyTerry(**knobs).with_model(model).content_hash()
 
-    assert fingerprint() == fingerprint() == fingerprint(path="elsewhere")
-    assert len({fingerprint(), fingerprint(standardise=False), fingerprint("other weights")}) == 3
+    assert content_hash() == content_hash() == content_hash(path="elsewhere")
+    assert len({content_hash(), content_hash(standardise=False), content_hash("other weights")}) == 3

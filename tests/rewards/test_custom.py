@@ -157,11 +157,11 @@ def test_a_module_is_found_from_the_working_directory(tmp_path, monkeypatch, rol
     assert Custom(function="my_rewards_of_test.lengths:fn")(rollouts_for(TEXTS, ROWS)).total.tolist() == [1, 2, 3]
 
 
-def test_the_fingerprint_follows_the_source_of_the_function(written):
+def test_the_content_hash_follows_the_source_of_the_function(written):
     source = "def helper(c): return {}\ndef fn(prompts, completions): return [helper(c) for c in completions]"
-    one = Custom(function=written(source.format("1.0"))).fingerprint()
-    same = Custom(function=written(source.format("1.0"))).fingerprint()
-    other = Custom(function=written(source.format("2.0"))).fingerprint()
+    one = Custom(function=written(source.format("1.0"))).content_hash()
+    same = Custom(function=written(source.format("1.0"))).content_hash()
+    other = Custom(function=written(source.format("2.0"))).content_hash()
     assert one == same
     assert one != other
     assert len(bytes.fromhex(one)) == 32

@@ -34,6 +34,6 @@ def test_a_reference_that_is_no_number_names_the_row():
         ExactMatch().check([{"id": "r7", "prompt": "?", "reference": "about ten"}])
 
 
-def test_the_fingerprint_changes_with_a_knob_and_with_nothing_else():
-    assert ExactMatch().fingerprint() == ExactMatch(mode="strict").fingerprint()
-    assert ExactMatch().fingerprint() != ExactMatch(mode="flexible").fingerprint()
+def test_the_content_hash_changes_with_a_knob_and_with_nothing_else():
+    assert ExactMatch().content_hash() == ExactMatch(mode="strict").content_hash()
+    assert ExactMatch().content_hash() != ExactMatch(mode="flexible").content_hash()

@@ -118,5 +118,7 @@ def test_a_row_that_cannot_be_scored_is_refused_by_name():
         GSM8KHybrid().check([{"id": "r", "prompt": "?", "reference": "ten"}])
 
 
-def test_the_fingerprint_changes_with_every_knob():
-    assert len({GSM8KHybrid(**knobs).fingerprint() for knobs in ({}, {"wrong": 0.1}, {"clip": True}, {"seed": 1})}) == 4
+def test_the_content_hash_changes_with_every_knob():
+    assert (
+        len({GSM8KHybrid(**knobs).content_hash() for knobs in ({}, {"wrong": 0.1}, {"clip": True}, {"seed": 1})}) == 4
+    )

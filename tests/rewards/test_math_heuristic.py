@@ -116,9 +116,9 @@ def test_a_row_without_a_text_to_compare_with_is_refused():
             MathHeuristic().check([row])
 
 
-def test_the_fingerprint_follows_the_weights():
-    assert MathHeuristic().fingerprint() == MathHeuristic(length=0.2).fingerprint()
-    assert MathHeuristic().fingerprint() != MathHeuristic(length=0.3).fingerprint()
+def test_the_content_hash_follows_the_weights():
+    assert MathHeuristic().content_hash() == MathHeuristic(length=0.2).content_hash()
+    assert MathHeuristic().content_hash() != MathHeuristic(length=0.3).content_hash()
 
 
 @pytest.mark.skipif(not GSM8K.is_dir(), reason="no shared/data/gsm8k beside the repository")

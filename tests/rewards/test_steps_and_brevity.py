@@ -43,5 +43,5 @@ def test_a_length_that_nothing_can_have_is_refused():
 
 
 @pytest.mark.parametrize(("one", "other"), [(Steps(), Steps(lines=3)), (Brevity(), Brevity(longest=500))])
-def test_the_fingerprint_follows_the_knobs(one, other):
-    assert one.fingerprint() == type(one)().fingerprint() != other.fingerprint()
+def test_the_content_hash_follows_the_knobs(one, other):
+    assert one.content_hash() == type(one)().content_hash() != other.content_hash()

@@ -24,7 +24,7 @@ class Model:
     def __call__(self, batch):
         return batch.mask.sum(1).float()
 
-    def fingerprint(self):
+    def content_hash(self):
         return "weights"
 
 
@@ -64,12 +64,12 @@ def test_every_part_checks_the_rows():
         reward.check([{"id": "r", "prompt": "?"}])
 
 
-def test_the_fingerprint_is_that_of_weights_names_and_parts():
-    def fingerprint(name="a", weight=1.0, **knobs):
-        return Weighted(parts={name: Part(weight=weight, reward=ExactMatch(**knobs))}).fingerprint()
+def test_the_content_hash_is_that_of_weights_names_and_parts():
+    def content_hash(name="a", weight=1.0, **knobs):
+        return Weighted(parts={name: Part(weight=weight, reward=ExactMatch(**knobs))}).content_hash()
 
-    assert fingerprint() == fingerprint()
-    assert len({fingerprint(), fingerprint("b"), fingerprint(weight=2.0), fingerprint(mode="flexible")}) == 4
+    assert content_hash() == content_hash()
+    assert len({content_hash(), content_hash("b"), content_hash(weight=2.0), content_hash(mode="flexible")}) == 4
 
 
 def test_a_learned_part_gets_the_model_and_tells_the_scale_of_the_sum(rollouts_for):
@@ -82,7 +82,7 @@ def test_a_learned_part_gets_the_model_and_tells_the_scale_of_the_sum(rollouts_f
     scores = asked(rollouts)
     torch.testing.assert_close(scores.total, torch.tensor([1.0, 0, 0]) + 0.5 * alone.total)
     torch.testing.assert_close(scores.components["part/liked/reward_model"], torch.full((3,), 3.0))
-    assert asked.fingerprint() != Weighted(parts={"right": Part(reward=ExactMatch())}).fingerprint()
+    assert asked.content_hash() != Weighted(parts={"right": Part(reward=ExactMatch())}).content_hash()
     assert learned(asked) is None
     scale, raw = reward.scale(model.calibration), alone.components["reward_model"]
     torch.testing.assert_close((raw / scale.temperature - scale.mean) / scale.std, 0.5 * alone.total)
