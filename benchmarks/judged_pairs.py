@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from analysis.report.write.write import write_report
 
 from alignbench.core.judge_settings import Judge
 from analysis.findings import find
@@ -20,6 +19,7 @@ from analysis.judge.pairs import Pair, make_pairs
 from analysis.judge.panel import compose
 from analysis.judge.prompt import ORDERS, Template
 from analysis.judge.verdicts import Reply
+from analysis.report.write import write_report
 from analysis.study.load import load_study
 from analysis.study.options import Options
 from validation.simulations.simulated_judge import Taste

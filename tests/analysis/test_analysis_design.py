@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from analysis.report.write.write import write_report
 from synthetic import GRPO, PPO, SEEDS, Fake, four_by_five, two_by_three
 
 from analysis import statistics
 from analysis.comparison.paired_design import settle_pairing
 from analysis.comparison.variance import advice, by_prompt, spreads
 from analysis.findings import find
+from analysis.report.write import write_report
 from analysis.study.load import load_study
 from analysis.study.metrics import metric_named
 from analysis.study.options import Options

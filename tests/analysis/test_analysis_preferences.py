@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from analysis.report.write.terminal import summary_lines
-from analysis.report.write.write import write_report
 from preferences import REWARD_MODEL, as_it_should_be, preference_run, pushed_too_far
 from synthetic import SEEDS, two_by_three
 
 from analysis.comparison.strata import by_metric
 from analysis.findings import find
 from analysis.plots.overoptimization import tick_marks
+from analysis.report.terminal import summary_lines
+from analysis.report.write import write_report
 from analysis.study.options import Options
 
 

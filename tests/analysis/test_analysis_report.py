@@ -5,11 +5,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from analysis.report.write.write import write_report
 from synthetic import SEEDS, Fake, four_by_five, two_by_three
 
 from analysis.findings import find
 from analysis.plots import theme
+from analysis.report.write import write_report
 from analysis.study.options import Options
 from analysis.study.samples import visible
 
