@@ -1,7 +1,6 @@
 """Rows from a local file or the hub, with the file and line of whatever is wrong."""
 
 import gzip
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,12 +10,16 @@ from typing import Any
 
 from alignbench.core.errors import UserError
 from alignbench.core.hub import require_hub
+from alignbench.core.json_text import JSONTextError, describe_utf8_error, parse_json
 
 FORMATS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 REMEDY = (
     "Give a local copy with data.path=<file or folder>, or fill the cache on a machine with network (HF_HOME), "
     "or set HF_TOKEN when access is restricted."
 )
+
+
+_PRETTY_HINT = "; a file with one JSON document over several lines must be named .json"
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,15 @@ def _read_file(path: Path) -> Iterator[Record]:
         with _open(path) as file:
             yield from _read_lines(path, file) if lines else _read_json(path, file)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise UserError(f"{path}, {_describe_encoding(path)}: not UTF-8 text; save the file as UTF-8") from error
     except (EOFError, OSError) as error:  # a damaged .gz, or no permission
         raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def _describe_encoding(path: Path) -> str:
+    """Line and byte of the first bytes that are not UTF-8; a text stream reports a position within its buffer."""
+    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+        return describe_utf8_error(file.read())
 
 
 def _open(path: Path) -> TextIOWrapper:
@@ -137,18 +146,19 @@ def _read_lines(path: Path, file: TextIOWrapper) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}") from error
+            row = parse_json(line)
+        except JSONTextError as error:
+            hint = _PRETTY_HINT if number == 1 and line.strip() in ("[", "{") else ""
+            raise UserError(f"{path}, line {number}: not JSON: {error.reason}{error.position}{hint}") from error
         yield _record(f"{path}, line {number}", row)
 
 
 def _read_json(path: Path, file: TextIOWrapper) -> Iterator[Record]:
     try:
-        rows = json.load(file)
-    except json.JSONDecodeError as error:
-        hint = "; a file with one object per line must be named .jsonl" if error.msg == "Extra data" else ""
-        raise UserError(f"{path}, line {error.lineno}: not JSON: {error.msg} at column {error.colno}{hint}") from error
+        rows = parse_json(file.read())
+    except JSONTextError as error:
+        hint = "; a file with one object per line must be named .jsonl" if error.reason == "Extra data" else ""
+        raise UserError(f"{path}, line {error.line}: not JSON: {error.reason}{error.position}{hint}") from error
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of objects, found {type(rows).__name__}")
     for number, row in enumerate(rows):

@@ -1,6 +1,5 @@
 """What people preferred, where they were asked: agreement with the judge, and the score corrected by them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alignbench.core.errors import UserError
+from alignbench.core.json_text import JSONTextError, parse_json
 
 from ..statistics import Estimate
 from . import winrate
@@ -42,9 +42,9 @@ def read_labels(path: Path) -> dict[Label, str]:
 
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}).") from error
+        row = parse_json(line)
+    except JSONTextError as error:
+        raise UserError(f"{where}: not valid JSON ({error.reason}{error.position}).") from error
     if not isinstance(row, dict) or not set(KEYS) <= row.keys():
         raise UserError(f"{where}: an object with {', '.join(KEYS)} is expected.")
     methods = row["methods"]

@@ -1,12 +1,12 @@
 """Reads what runs left on disk; a broken file is named, a line that a killed process cut short is told."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from alignbench.core.errors import UserError
+from alignbench.core.json_text import JSONTextError, parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -14,9 +14,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Restore or delete it.") from error
+        return parse_json(path.read_text(encoding="utf-8"))
+    except JSONTextError as error:
+        where = f"{path}, line {error.line}"
+        raise UserError(f"{where}: not valid JSON ({error.reason}{error.position}). Restore or delete it.") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -41,9 +42,9 @@ def read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            rows.append(parse_json(line))
+        except JSONTextError as error:
             if number < len(lines):
-                raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from error
+                raise UserError(f"{path}, line {number}: not valid JSON ({error.reason}{error.position}).") from error
             notes.append(f"The last line of {path.parent.name}/{path.name} was cut short and is left out.")
     return rows

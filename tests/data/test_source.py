@@ -55,6 +55,19 @@ def test_a_folder_gives_the_rows_of_its_data_files_by_name(tmp_path):
     [
         ("a.jsonl", LINES + '{"question": "cut', r"a.jsonl, line 3: not JSON: Unterminated string.* at column 14"),
         ("a.jsonl.gz", LINES + "nonsense\n" + LINES, r"a.jsonl.gz, line 3: not JSON: Expecting value at column 1"),
+        ("a.jsonl", LINES + '{"question": "cut"\n', r"a.jsonl, line 3: not JSON: Expecting ',' delimiter at column 19"),
+        ("a.jsonl.gz", LINES + '{"question":\n' + LINES, r"a.jsonl.gz, line 3: not JSON: Expecting value at column 13"),
+        ("a.jsonl", "\ufeff\n\n" + '{"question": }\n', r"a.jsonl, line 3: not JSON: Expecting value at column 14"),
+        ("a.jsonl", LINES + "[" * 100_000, r"a.jsonl, line 3: not JSON: nested too deeply"),
+        ("a.jsonl", LINES + '{"answer": ' + "1" * 5_000 + "}", r"a.jsonl, line 3: not JSON: Exceeds the limit"),
+        ("a.jsonl", json.dumps(ROWS, indent=1), r"a.jsonl, line 1: not JSON: .* must be named .json$"),
+        ("a.json", '[\n{"a": 1}\n\n', r"a.json, line 2: not JSON: Expecting ',' delimiter at column 9"),
+        ("a.json.gz", '[\n{"a": 1}\n{"a": 2}]', r"a.json.gz, line 3: not JSON: Expecting ',' delimiter at column 1$"),
+        (
+            "a.json",
+            '[{"messages": [{"role": "user"},\n {"role": }]}]',
+            r"a.json, line 2: not JSON: Expecting value at column 11",
+        ),
         ("a.jsonl", LINES + "[1, 2]", r"a.jsonl, line 3: expected an object with named columns, found list"),
         ("a.json", '[\n{"a": 1},\n{"a": }]', r"a.json, line 3: not JSON: Expecting value"),
         ("a.json", LINES, r"a.json, line 2: not JSON: Extra data.*must be named .jsonl"),
@@ -86,8 +99,16 @@ def test_damaged_bytes_are_told(tmp_path):
     damaged = {"cut.jsonl.gz": whole[:-12], "not.jsonl.gz": b"plain", "not.parquet": b"plain", "latin.jsonl": b'"\xe9"'}
     for name, data in damaged.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(UserError, match=f"{name}: (cannot be read|not a readable parquet file|not UTF-8 text)"):
+        with pytest.raises(UserError, match=f"{name}.*: (cannot be read|not a readable parquet file|not UTF-8 text)"):
             columns(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json"])
+def test_bytes_that_are_not_utf8_are_named_by_line_in_a_file_of_any_size(tmp_path, name):
+    data = LINES.encode() * 2_000 + '{"question": "Häh?"}\n'.encode("latin-1")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(UserError, match=f"{name}, line 4001, byte 16: invalid continuation byte: not UTF-8 text"):
+        columns(tmp_path / name)
 
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path):
