@@ -103,14 +103,14 @@ def watch(clock: Clock) -> None:
     clock.at_call(pipeline.Pipeline, "train", "tracker opened")
     clock.at_call(Draw, "__call__", "first marks on validation prompts")
     for what, owner, names in (
-        ("numbers, and what was used", RunLogger, ("record", "mark", "artifact", "dataset")),
+        ("numbers, and what was used", RunLogger, ("record", "records_prefix", "artifact", "dataset")),
         ("pictures and tables", RunLogger, ("histogram", "table")),
         ("opening and closing the tracker", Tracker, ("open", "close")),
         ("checkpoints", Checkpoints, ("save",)),
         ("checkpoints", pipeline, ("snapshot",)),
         ("final model and its card", pipeline.loading, ("save",)),
         ("final model and its card", pipeline, ("write_card",)),
-        ("status, config, manifest, answers", pipeline, ("write_whole",)),
+        ("status, config, manifest, answers", pipeline, ("write_atomically",)),
         ("status, config, manifest, answers", pipeline.Pipeline, ("describe",)),
         ("status, config, manifest, answers", RunStatus, ("__enter__", "__exit__")),
     ):

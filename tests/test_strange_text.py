@@ -18,7 +18,7 @@ from alignbench.data.genrm import parse_score
 from alignbench.kernels.sequence_packing import alone
 from alignbench.rewards.extract import flexible, gold, number, strict
 from alignbench.runs.pipeline import run
-from alignbench.store.jsonl import JsonLines, finite, numbers, read
+from alignbench.store.jsonl import JsonLines, decode_metrics, encode_metrics, read
 from alignbench.store.state_serialization import pack, unpack
 
 SLOW = settings(max_examples=60, deadline=None)
@@ -143,10 +143,12 @@ def test_a_journal_gives_back_names_and_numbers_of_any_kind(
     path = tmp_path_factory.getbasetemp() / "journal.jsonl"
     path.unlink(missing_ok=True)
     journal = JsonLines(path)
-    journal.append({"phase": "rl", "step": 1, **finite(metrics)})
+    journal.append({"phase": "rl", "step": 1, **encode_metrics(metrics)})
     journal.close()
     (record,) = read(path)
-    assert {name: repr(value) for name, value in numbers(record).items()} == {n: repr(v) for n, v in metrics.items()}
+    assert {name: repr(value) for name, value in decode_metrics(record).items()} == {
+        n: repr(v) for n, v in metrics.items()
+    }
 
 
 STRANGE = (

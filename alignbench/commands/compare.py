@@ -61,7 +61,7 @@ def compare(given: Sequence[str]) -> Path:
     own, changes = _read(given)
     from alignbench.runs.completed_run import CompletedRun
     from alignbench.runs.paired_generation import PairedGeneration  # brings torch: not needed for a mistyped word
-    from alignbench.store.disk import make_folder, write_whole
+    from alignbench.store.disk import make_folder, write_atomically
 
     run, prompts, samples = CompletedRun.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
     before, after = run.weights(own.get("before", "start")), run.final
@@ -71,8 +71,8 @@ def compare(given: Sequence[str]) -> Path:
         sys.stdout.write(f"{side}: {weights.name}, {len(contest.rows)} prompts x {samples}\n")
         sys.stdout.flush()
         lines = (json.dumps(answer, ensure_ascii=False) for answer in contest.answers(weights))
-        write_whole(folder / f"{side}.jsonl", "\n".join(lines) + "\n")
-    write_whole(folder / "settings.json", json.dumps({"prompts": prompts, **contest.told}, indent=2) + "\n")
+        write_atomically(folder / f"{side}.jsonl", "\n".join(lines) + "\n")
+    write_atomically(folder / "settings.json", json.dumps({"prompts": prompts, **contest.told}, indent=2) + "\n")
     return folder
 
 

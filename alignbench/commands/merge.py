@@ -47,7 +47,7 @@ def merge(words: dict[str, str]) -> Path:
     """The folder of the merged model, made whole or not at all."""
     from alignbench.core.adapters import TRAINED
     from alignbench.runs.completed_run import CompletedRun  # brings torch: not needed for a mistyped word
-    from alignbench.store.disk import made_whole
+    from alignbench.store.disk import atomic_folder
     from alignbench.store.model_card import write_card
 
     run = CompletedRun.open(words["run"])
@@ -60,7 +60,7 @@ def merge(words: dict[str, str]) -> Path:
     model = replace(run.job.model, quantization="none", dtype=dtype)
     adapted, text = replace(run.final, model=model).load("cpu")
     whole = adapted.merge_and_unload(safe_merge=True, adapter_names=[TRAINED])
-    with made_whole(folder) as filling:
+    with atomic_folder(folder) as filling:
         whole.save_pretrained(filling)
         text.tokenizer.save_pretrained(filling)
         write_card(run.folder, filling, "merged", dtype, to_be=folder)

@@ -31,11 +31,11 @@ from alignbench.stages.progress import Display, keep_samples, ledger, write_down
 from alignbench.stages.weight_selection import Best
 from alignbench.store.artifacts import Artifact
 from alignbench.store.checkpoints import Checkpoints
-from alignbench.store.disk import made_whole, write_whole
+from alignbench.store.disk import atomic_folder, write_atomically
 from alignbench.store.model_card import write_card
 from alignbench.store.provenance import git_state, versions
 from alignbench.store.run_status import RunStatus, is_finished
-from alignbench.store.sync import tell_what_it_missed
+from alignbench.store.sync import log_missing_records
 from alignbench.store.tracker import Tracker
 
 MADE_OF = ("data", "prompt_order", "artifacts", "reward")
@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> None:
     folder = pipeline.identity.run_dir
     if is_finished(folder, pipeline.identity.key):
         Display().say(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
-        tell_what_it_missed(folder)
+        log_missing_records(folder)
         return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
     with RunStatus(folder, who, job.hardware.determinism) as diary, Display() as display, within_memory():
@@ -101,7 +101,7 @@ class Pipeline:
         import transformers.modeling_utils  # noqa: F401  what every model stands on, while the collector rests
 
         gc_pause.wake()
-        write_whole(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        write_atomically(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         start = self.base.sft(display)
         preferences = self.base.reward_model(start, display)
         judge = self.base.judge(preferences)
@@ -113,7 +113,7 @@ class Pipeline:
         for function in own_code(self.config["reward"]):
             display.say(f"reward: {function} is code of your own, run as it is (sha256 {scorer.content_hash()[:12]})")
         under = conditions(self.config, {name: about[name] for name in MADE_OF})
-        write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
+        write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
         checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.say(f"warning: {text}"))
         saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, diary.folder, under))
         if saved:
@@ -127,8 +127,8 @@ class Pipeline:
             numbers = self.evaluate(examiner, diary, tracker, state)
         spent = {name.split("/")[1]: value for name, value in ledger(state).items()}
         about |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
-        write_whole(diary.folder / "manifest.json", json.dumps(about, indent=2))
-        with made_whole(diary.folder / "final") as final:
+        write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
+        with atomic_folder(diary.folder / "final") as final:
             loading.save(policy.model, policy.text, final)
             write_card(
                 diary.folder, final, "full" if self.job.model.lora is None else "adapter", to_be=diary.folder / "final"
@@ -194,7 +194,7 @@ class Pipeline:
             state = report.state
             best.offer(state.step, report.metrics, policy)
             if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or job.rl.is_over(state)):
-                about = {CONDITIONS: under, RECORDS: tracker.mark()}
+                about = {CONDITIONS: under, RECORDS: tracker.records_prefix()}
                 checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
         return state, best
 
@@ -252,7 +252,7 @@ class Pipeline:
         tag = {"method": self.identity.method, "seed": self.identity.seed}
         for name, told in (("eval.jsonl", answers), ("eval_start.jsonl", started)):
             lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in told)
-            write_whole(diary.folder / name, "\n".join(lines) + "\n")
+            write_atomically(diary.folder / name, "\n".join(lines) + "\n")
         tracker.record("evaluate", state.step, {**numbers, metric_names.EVALUATION_SECONDS: perf_counter() - began})
         tracker.artifact(diary.folder / "eval.jsonl")
         return numbers

@@ -26,7 +26,7 @@ from alignbench.stages import reward_model as preferring
 from alignbench.stages import sft
 from alignbench.stages.progress import Display, ledger, write_down
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
-from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.disk import make_folder, write_atomically
 from alignbench.store.tracker import Tracker
 
 MODEL, COST = "model", "cost.json"
@@ -230,7 +230,7 @@ class SharedModels:
         def build(folder: Path) -> None:
             spent = ledger(train(name, folder, display))
             wanted = (metric_names.SECONDS, metric_names.TOKENS, metric_names.PEAK_MEMORY)
-            write_whole(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in wanted}, indent=2))
+            write_atomically(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in wanted}, indent=2))
 
         artifact, made = self.store.make(name, ingredients, build)
         if not made:

@@ -9,7 +9,7 @@ from alignbench.core.errors import InvariantBroken
 from alignbench.core.protocols import Scorer
 from alignbench.engine.run_state import StepReport
 from alignbench.models.text import Text
-from alignbench.store.disk import write_whole
+from alignbench.store.disk import write_atomically
 from alignbench.store.run_logger import RunLogger
 
 Rows = list[dict[str, Any]]
@@ -85,7 +85,7 @@ def placed(broken: InvariantBroken, logbook: RunLogger, phase: str) -> Invariant
     if broken.step is None:
         return broken
     path = logbook.run_dir / f"broken-{phase}-{broken.step:06d}.jsonl"
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in broken.rows))
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in broken.rows))
     return InvariantBroken(f"{phase} step {broken.step}: {broken} The batch of that step is in {path}")
 
 

@@ -18,7 +18,7 @@ from alignbench.generation.sampler import Sampler
 from alignbench.generation.vllm_sampler import VLLMSampler
 from alignbench.models.policy import CausalPolicy
 from alignbench.stages.weight_selection import Best
-from alignbench.store.run_logger import stands
+from alignbench.store.run_logger import has_records
 
 CONDITIONS, RECORDS = "conditions", "records"
 """Where a checkpoint says under which conditions it was made, and what was written down until then."""
@@ -177,7 +177,7 @@ def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: Best) -> d
 def is_recorded(saved: Mapping[str, Any], run_dir: Path, now: Mapping[str, Any]) -> bool:
     """Whether all is there that was written down until a snapshot. Raises UserError when it is of other conditions."""
     refuse_other_conditions(saved, now, run_dir / "checkpoints")
-    return stands(run_dir, saved.get(RECORDS))
+    return has_records(run_dir, saved.get(RECORDS))
 
 
 def refuse_other_conditions(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

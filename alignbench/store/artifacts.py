@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from alignbench.store.disk import explained, flush, make_folder, sha256
+from alignbench.store.disk import explain_disk_errors, flush, make_folder, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class ArtifactStore:
         unfinished = self.root / f"{key}.building"
         shutil.rmtree(unfinished, ignore_errors=True)  # of a builder that was killed: we hold its lock now
         try:
-            with explained(self.root):
+            with explain_disk_errors(self.root):
                 unfinished.mkdir()
                 build(unfinished)
                 _seal(unfinished, {"key": key, "phase": phase, "ingredients": dict(ingredients)})
@@ -100,14 +100,14 @@ class ArtifactStore:
             return _opened(folder)
         aside = next(p for n in range(1, 10**6) if not (p := self.root / f"{key}.damaged-{n}").exists())
         logger.warning("%s is damaged (%s): moved to %s, to be made again", folder, why, aside.name)
-        with explained(self.root):
+        with explain_disk_errors(self.root):
             folder.rename(aside)
         return None
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
         lock = FileLock(make_folder(self.root) / f"{key}.lock")
-        with explained(self.root):
+        with explain_disk_errors(self.root):
             try:
                 lock.acquire(timeout=0)
             except Timeout:

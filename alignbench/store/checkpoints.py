@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignbench.store.disk import explained, flush, make_folder, sha256
+from alignbench.store.disk import explain_disk_errors, flush, make_folder, sha256
 from alignbench.store.state_serialization import pack, unpack
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Checkpoints:
         """
         unfinished = make_folder(self.folder) / "unfinished"
         try:
-            with explained(self.folder):
+            with explain_disk_errors(self.folder):
                 pack(payload, unfinished)
                 flush(unfinished)
                 path = unfinished.rename(self.folder / f"step-{step:08d}.{sha256(unfinished)}.safetensors")

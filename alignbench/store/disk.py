@@ -19,7 +19,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def explain_disk_errors(folder: Path) -> Iterator[None]:
     """While it is open, a disk that refuses to write in `folder` raises a UserError that names the remedy.
 
     Other errors, and files elsewhere (a dataset that cannot be read, say), pass as they are.
@@ -39,18 +39,18 @@ def explained(folder: Path) -> Iterator[None]:
 
 def make_folder(folder: Path) -> Path:
     """The folder, made when it is not there; a UserError when it cannot be."""
-    with explained(folder):
+    with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def write_whole(path: Path, text: str, durable: bool = True) -> None:
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
     """Replace the file at once: a reader, or a run that was killed here, sees the old text or the new, never a half.
 
     With `durable` False it does not wait for the disk: quicker, but a power cut may lose it.
     """
     temporary = path.with_name(f".{path.name}.part")
-    with explained(path.parent):
+    with explain_disk_errors(path.parent):
         temporary.write_text(text, encoding="utf-8")
         if durable:
             flush(temporary)
@@ -60,7 +60,7 @@ def write_whole(path: Path, text: str, durable: bool = True) -> None:
 
 
 @contextmanager
-def made_whole(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes that name at once when the block ends; what stood there before is removed.
 
     An error leaves the folder as it was; a process that is killed leaves it so, or leaves none, but never a half.
@@ -69,7 +69,7 @@ def made_whole(folder: Path) -> Iterator[Path]:
     for left in (filling, before):
         shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
     try:
-        with explained(folder.parent):
+        with explain_disk_errors(folder.parent):
             filling.mkdir(parents=True)
             yield filling
             for path in (*filling.rglob("*"), filling):

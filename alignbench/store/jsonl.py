@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignbench.store.disk import explained, make_folder, sha256, write_whole
+from alignbench.store.disk import explain_disk_errors, make_folder, sha256, write_atomically
 
 logger = logging.getLogger(__name__)
 
-Mark = dict[str, Any]
+Prefix = dict[str, Any]
 """How much was written at a time: {"bytes": ..., "sha256": ...}."""
 
 
@@ -23,19 +23,19 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         make_folder(self.path.parent)
-        self._mend()
-        with explained(self.path.parent):
+        self._repair()
+        with explain_disk_errors(self.path.parent):
             self._file = self.path.open("a", encoding="utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line, handed to the operating system before this returns."""
-        with explained(self.path.parent):
+        with explain_disk_errors(self.path.parent):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
 
-    def mark(self) -> Mark:
+    def prefix(self) -> Prefix:
         """How much is written, which stands on the disk when this returns: a checkpoint remembers its past by it."""
-        self._settle()
+        self._fsync()
         return {"bytes": self.path.stat().st_size, "sha256": sha256(self.path)}
 
     def cut(self, phase: str, step: int) -> None:
@@ -48,34 +48,34 @@ class JsonLines:
             if record["phase"] == phase and record["step"] == step:
                 break
         self._file.close()
-        write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_atomically(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """No more lines will come, and those that came stand on the disk."""
-        self._settle()
+        self._fsync()
         self._file.close()
 
-    def _settle(self) -> None:
-        with explained(self.path.parent):
+    def _fsync(self) -> None:
+        with explain_disk_errors(self.path.parent):
             os.fsync(self._file.fileno())
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         if not self.path.exists():
             return
         lines = self.path.read_bytes().splitlines(keepends=True)
         whole = [line for line in lines if _is_whole(line)]
         if whole != lines:
             logger.warning("%s: damaged lines are dropped (%d)", self.path, len(lines) - len(whole))
-            write_whole(self.path, b"".join(whole).decode())
+            write_atomically(self.path, b"".join(whole).decode())
 
 
-def begins_as(path: Path, mark: Mark | None) -> bool:
-    """Whether a journal still begins with all that was written when the mark was made."""
-    if mark is None or not path.exists():
+def has_prefix(path: Path, prefix: Prefix | None) -> bool:
+    """Whether a file still begins with that prefix, byte for byte."""
+    if prefix is None or not path.exists():
         return False
     with path.open("rb") as file:
-        return hashlib.sha256(file.read(mark["bytes"])).hexdigest() == mark["sha256"]
+        return hashlib.sha256(file.read(prefix["bytes"])).hexdigest() == prefix["sha256"]
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -84,11 +84,11 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in lines if line.endswith("\n"))
 
 
-def finite(metrics: Mapping[str, float]) -> dict[str, Any]:
+def encode_metrics(metrics: Mapping[str, float]) -> dict[str, Any]:
     """Metrics as valid JSON: `{"metrics": ...}`, where a NaN or an infinity is null.
 
-    Example: `finite({"loss": nan})` is `{"metrics": {"loss": None}, "not_finite": {"loss": "nan"}}`; "not_finite" is
-    there only when it has something to name.
+    Example: `encode_metrics({"loss": nan})` is `{"metrics": {"loss": None}, "not_finite": {"loss": "nan"}}`. The key
+    "not_finite" is left out when all values are finite.
     """
     numbers = {name: float(value) for name, value in metrics.items()}
     odd = {name: str(value) for name, value in numbers.items() if not math.isfinite(value)}
@@ -96,7 +96,7 @@ def finite(metrics: Mapping[str, float]) -> dict[str, Any]:
     return {"metrics": written, "not_finite": odd} if odd else {"metrics": written}
 
 
-def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+def decode_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a record as they were measured, NaN and infinities again in their places."""
     return {**record["metrics"], **{name: float(text) for name, text in record.get("not_finite", {}).items()}}
 

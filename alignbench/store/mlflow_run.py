@@ -10,8 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 from alignbench.core.metric_names import STUDY
-from alignbench.store.disk import write_whole
-from alignbench.store.jsonl import numbers
+from alignbench.store.disk import write_atomically
+from alignbench.store.jsonl import decode_metrics
 from alignbench.store.mlflow_backend import connect
 from alignbench.store.sender import Item
 
@@ -76,7 +76,7 @@ class MLflowRun:
             return None
         if run is None or run.info.lifecycle_stage != "active":
             return None
-        write_whole(note, f"{run.info.run_id}\n")
+        write_atomically(note, f"{run.info.run_id}\n")
         self._client.update_run(run.info.run_id, status="RUNNING")
         return str(run.info.run_id)
 
@@ -85,9 +85,9 @@ class MLflowRun:
 
     def _new(self, experiment_id: str, card: MLflowRunInfo, note: Path) -> str:
         ticket = uuid4().hex
-        write_whole(note, f"{TICKET} {ticket}\n")
+        write_atomically(note, f"{TICKET} {ticket}\n")
         run = self._client.create_run(experiment_id, tags={**card.tags, TICKET: ticket}, run_name=card.run_name)
-        write_whole(note, f"{run.info.run_id}\n")
+        write_atomically(note, f"{run.info.run_id}\n")
         return str(run.info.run_id)
 
     def _tell_params(self, params: Mapping[str, str]) -> None:
@@ -102,7 +102,7 @@ class MLflowRun:
         points = [
             Metric(_allowed(name), value, int(record["time"] * 1000), record["step"])
             for record in records
-            for name, value in numbers(record).items()
+            for name, value in decode_metrics(record).items()
             if (_allowed(name), record["step"]) not in self._told
         ]
         for some in _chunks(points, METRICS_PER_CALL):

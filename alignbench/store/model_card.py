@@ -10,7 +10,7 @@ import yaml
 
 from alignbench.core import metric_names
 from alignbench.store import jsonl
-from alignbench.store.disk import write_whole
+from alignbench.store.disk import write_atomically
 
 README = "README.md"
 QUESTION = "What is 2 + 3?"
@@ -54,7 +54,7 @@ def write_card(run: Path, weights: Path, kind: Kind, dtype: str | None = None, t
     text = environment.get_template("model_card.md").render(
         told | _of_config(config, weights) | _of_study(config, manifest)
     )
-    write_whole(weights / README, text)
+    write_atomically(weights / README, text)
 
 
 def _of_config(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:

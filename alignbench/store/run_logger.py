@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.disk import make_folder, write_atomically
 from alignbench.store.histogram import histogram_svg
-from alignbench.store.jsonl import JsonLines, Mark, begins_as, finite, read
+from alignbench.store.jsonl import JsonLines, Prefix, encode_metrics, has_prefix, read
 
 METRICS, KEEPSAKES = "metrics.jsonl", "keepsakes.jsonl"
 
@@ -32,12 +32,12 @@ class RunLogger:
         """Write down the numbers of a step. A NaN or an infinity is null in the file, and named in "not_finite"."""
         with self._timed():
             now = round(time.time(), 3)
-            self._write(self._metrics, {"phase": phase, "step": step, "time": now, **finite(metrics)})
+            self._write(self._metrics, {"phase": phase, "step": step, "time": now, **encode_metrics(metrics)})
 
-    def mark(self) -> Mark:
+    def records_prefix(self) -> Prefix:
         """The numbers so far, for a checkpoint to remember; they stand on the disk when this returns."""
         with self._timed():
-            return self._metrics.mark()
+            return self._metrics.prefix()
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file that stands on disk to the MLflow run, into `folder` there."""
@@ -49,14 +49,14 @@ class RunLogger:
         columns = list(rows[0]) if rows else []
         data = [[_plain(row.get(column)) for column in columns] for row in rows]
         path = make_folder(self.run_dir / "tables") / f"{_file_name(name)}.json"
-        write_whole(path, json.dumps({"columns": columns, "data": data}), durable=False)
+        write_atomically(path, json.dumps({"columns": columns, "data": data}), durable=False)
         self.artifact(path, "tables")
 
     def histogram(self, name: str, step: int, values: Sequence[float]) -> None:
         """Draw the values of a step to `histograms/<name>-<step>.svg`."""
         with self._timed():
             path = make_folder(self.run_dir / "histograms") / f"{_file_name(name)}-{step:06d}.svg"
-            write_whole(path, histogram_svg(f"{name}, step {step}", values), durable=False)
+            write_atomically(path, histogram_svg(f"{name}, step {step}", values), durable=False)
         self.artifact(path, "histograms")
 
     def dataset(self, name: str, sha256: str, context: str) -> None:
@@ -79,7 +79,7 @@ class RunLogger:
         self.seconds += time.perf_counter() - started
 
 
-def start_anew(run_dir: Path) -> None:
+def start_over(run_dir: Path) -> None:
     """Make room for a run that begins again: an earlier attempt's numbers are kept in `metrics.previous.jsonl`."""
     earlier = run_dir / METRICS
     if earlier.exists():
@@ -87,12 +87,12 @@ def start_anew(run_dir: Path) -> None:
     (run_dir / KEEPSAKES).unlink(missing_ok=True)
 
 
-def stands(run_dir: Path, mark: Mark | None) -> bool:
-    """Whether a run's numbers up to that mark are all there, as they were written."""
-    return begins_as(run_dir / METRICS, mark)
+def has_records(run_dir: Path, prefix: Prefix | None) -> bool:
+    """Whether metrics.jsonl still begins with that prefix, byte for byte."""
+    return has_prefix(run_dir / METRICS, prefix)
 
 
-def written(run_dir: Path) -> Iterator[dict[str, Any]]:
+def read_records(run_dir: Path) -> Iterator[dict[str, Any]]:
     """Everything that a run wrote down, numbers first."""
     yield from read(run_dir / METRICS)
     yield from read(run_dir / KEEPSAKES)

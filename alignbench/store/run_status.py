@@ -11,7 +11,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from alignbench.core.errors import UserError
-from alignbench.store.disk import is_held, make_folder, write_whole
+from alignbench.store.disk import is_held, make_folder, write_atomically
 
 STATUS, LOG, LOCK = "status.json", "run.log", ".lock"
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class RunStatus:
             raise UserError(f"{self.folder} is in use by another process: wait for it, or stop it first") from error
 
     def _write(self) -> None:
-        write_whole(self.folder / STATUS, json.dumps(self._status, indent=2))
+        write_atomically(self.folder / STATUS, json.dumps(self._status, indent=2))
 
 
 def is_finished(folder: Path, key: str) -> bool:
@@ -89,7 +89,7 @@ def reap(folder: Path) -> bool:
     if status.get("status") != "running" or in_use(folder):
         return False
     reason = "its process ended without a word: it was killed, or the machine went down"
-    write_whole(folder / STATUS, json.dumps({**status, "status": "interrupted", "reason": reason}, indent=2))
+    write_atomically(folder / STATUS, json.dumps({**status, "status": "interrupted", "reason": reason}, indent=2))
     return True
 
 

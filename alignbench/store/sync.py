@@ -27,7 +27,7 @@ def settle(run: Path) -> str | None:
     return " and ".join(done) or None
 
 
-def tell_what_it_missed(run: Path) -> None:
+def log_missing_records(run: Path) -> None:
     """Tell MLflow what it lacks of a run that ended; where that fails, a warning says so."""
     if not lacks(run):
         return

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from alignbench.core.metric_names import METHOD, PHASE
-from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.disk import make_folder, write_atomically
 from alignbench.store.jsonl import JsonLines
 from alignbench.store.mlflow_dashboard import SERIES
 from alignbench.store.mlflow_run import MLflowRun, MLflowRunInfo, as_params
-from alignbench.store.run_logger import RunLogger, start_anew, written
+from alignbench.store.run_logger import RunLogger, read_records, start_over
 from alignbench.store.sender import Item, Sender
 from alignbench.store.teller import FarRun
 
@@ -32,7 +32,7 @@ class Tracker(RunLogger):
         super().__init__(run_dir)
         self._card = card
         self._closed = False
-        sender = Sender(f"MLflow at {card.uri}", lambda: FarRun(card, run_dir), lambda: written(run_dir), batch)
+        sender = Sender(f"MLflow at {card.uri}", lambda: FarRun(card, run_dir), lambda: read_records(run_dir), batch)
         self._sender = sender if enabled else None
 
     @classmethod
@@ -69,7 +69,7 @@ class Tracker(RunLogger):
             params=as_params(params),
         )
         if resume_after is None:
-            start_anew(run_dir)
+            start_over(run_dir)
         _keep(card, run_dir, told=False if enabled else None)
         tracker = cls(run_dir, card, batch, enabled)
         if resume_after is not None:
@@ -107,7 +107,7 @@ def sync(run_dir: Path) -> None:
     told, status = kept.pop("told", None), kept.pop("status", "KILLED")
     card = MLflowRunInfo(**kept)
     run = MLflowRun(card, Path(run_dir))
-    run.tell(list(written(Path(run_dir))))
+    run.tell(list(read_records(Path(run_dir))))
     run.end(status)
     _keep(card, Path(run_dir), told=None if told is None else True, status=status)
 
@@ -120,4 +120,4 @@ def lacks(run_dir: Path) -> bool:
 
 def _keep(card: MLflowRunInfo, run_dir: Path, **more: Any) -> None:
     """Write down what MLflow must know of a run; `told` says whether it knows all, null that it was not asked for."""
-    write_whole(run_dir / CARD, json.dumps({**asdict(card), **more}, indent=2))
+    write_atomically(run_dir / CARD, json.dumps({**asdict(card), **more}, indent=2))

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import IO, TYPE_CHECKING, Any
 
-from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.disk import make_folder, write_atomically
 from alignbench.store.run_status import in_use
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def end_status(job: Job, status: dict[str, Any], word: str, reason: str, began: 
     names = {"key": who.key, "study": who.study, "method": who.method, "model": who.model, "seed": who.seed}
     rest = {"started": began, "resumed": 0, "determinism": None, **status}
     ended = {**names, **rest, "status": word, "finished": now(), "reason": reason}
-    write_whole(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
+    write_atomically(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
     settle(who.run_dir)
     return ended
 

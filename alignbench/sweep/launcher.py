@@ -25,7 +25,7 @@ from alignbench.core.comparability import arm_labels, differences
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.runs import analysis_process
 from alignbench.runs.compose import without_hydra
-from alignbench.store.disk import make_folder, write_whole
+from alignbench.store.disk import make_folder, write_atomically
 from alignbench.sweep.jobs import Job, JobRunner, say, settle, summarise
 
 NAMELESS = {"seed", "study", "output_dir", "plan"}
@@ -268,4 +268,4 @@ def write_study(jobs: Sequence[Job]) -> None:
         earlier = json.loads(file.read_text())["planned"] if file.exists() else []
         planned = {entry["key"]: entry for entry in [*earlier, *(job.describe() for job in jobs)]}
         study = {"study": jobs[0].identity.study, "planned": list(planned.values()), "command": sys.argv}
-        write_whole(file, json.dumps(study, indent=2) + "\n")
+        write_atomically(file, json.dumps(study, indent=2) + "\n")

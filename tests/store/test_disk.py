@@ -13,7 +13,7 @@ from full_disk import at_most
 from safetensors.torch import save_file
 
 from alignbench.core.errors import UserError
-from alignbench.store.disk import made_whole
+from alignbench.store.disk import atomic_folder
 
 KILLED = """
 import os, signal, sys
@@ -26,7 +26,7 @@ def fuse(path):
         os.kill(os.getpid(), signal.SIGKILL)
     flush(path)
 disk.flush = fuse
-with disk.made_whole(Path(sys.argv[1])) as folder:
+with disk.atomic_folder(Path(sys.argv[1])) as folder:
     (folder / "config.json").write_text("new")
     (folder / "weights").write_text("new")
 """
@@ -39,7 +39,7 @@ def stands(folder: Path) -> dict[str, str]:
 def test_a_folder_appears_when_it_is_filled_and_replaces_what_was_there(tmp_path: Path) -> None:
     for text in ("one", "two"):
         before = stands(tmp_path / "final")
-        with made_whole(tmp_path / "final") as folder:
+        with atomic_folder(tmp_path / "final") as folder:
             (folder / text).write_text(text)
             assert stands(tmp_path / "final") == before
         assert stands(tmp_path / "final") == {text: text}
@@ -49,7 +49,7 @@ def test_a_folder_appears_when_it_is_filled_and_replaces_what_was_there(tmp_path
 def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "final").mkdir()
     (tmp_path / "final" / "config.json").write_text("old")
-    with pytest.raises(FileNotFoundError), made_whole(tmp_path / "final") as folder:
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "final") as folder:
         (folder / "config.json").write_text((folder / "nowhere").read_text())
     assert stands(tmp_path / "final") == {"config.json": "old"}
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
@@ -64,13 +64,17 @@ def test_a_process_that_is_killed_leaves_the_old_folder_or_the_new_one(tmp_path:
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     new = {"config.json": "new", "weights": "new"}
     assert stands(tmp_path / "final") == (new if flushes == 3 else {"config.json": "old"})
-    with made_whole(tmp_path / "final") as folder:
+    with atomic_folder(tmp_path / "final") as folder:
         assert not os.listdir(folder), "what the killed process left is gone"
         (folder / "config.json").write_text(json.dumps("newer"))
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
 def test_weights_that_do_not_fit_on_the_disk_name_the_remedy(tmp_path: Path) -> None:
-    with at_most(50_000), pytest.raises(UserError, match="make room there"), made_whole(tmp_path / "final") as folder:
+    with (
+        at_most(50_000),
+        pytest.raises(UserError, match="make room there"),
+        atomic_folder(tmp_path / "final") as folder,
+    ):
         save_file({"weights": torch.zeros(100_000)}, folder / "model.safetensors")
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignbench.store.jsonl import JsonLines, begins_as, read
+from alignbench.store.jsonl import JsonLines, has_prefix, read
 
 
 @pytest.fixture
@@ -15,21 +15,21 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_journal_begins_as_it_was_marked_until_a_byte_of_that_changes(path: Path) -> None:
     journal = JsonLines(path)
-    marks = [journal.mark()]
+    marks = [journal.prefix()]
     for step in range(3):
         journal.append({"phase": "rl", "step": step, "metrics": {"x": step / 3}})
-        marks.append(journal.mark())
+        marks.append(journal.prefix())
     journal.close()
-    assert [begins_as(path, mark) for mark in marks] == [True] * 4
+    assert [has_prefix(path, mark) for mark in marks] == [True] * 4
     data = bytearray(path.read_bytes())
     data[marks[2]["bytes"] - 5] ^= 1
     path.write_bytes(data)
-    assert [begins_as(path, mark) for mark in marks] == [True, True, False, False]
+    assert [has_prefix(path, mark) for mark in marks] == [True, True, False, False]
     path.write_bytes(data[: marks[1]["bytes"] - 1])
-    assert [begins_as(path, mark) for mark in marks] == [True, False, False, False]
+    assert [has_prefix(path, mark) for mark in marks] == [True, False, False, False]
     path.unlink()
-    assert not begins_as(path, marks[0])
-    assert not begins_as(path, None)
+    assert not has_prefix(path, marks[0])
+    assert not has_prefix(path, None)
 
 
 def test_what_is_cut_leaves_every_byte_before_it(path: Path) -> None:
@@ -37,9 +37,9 @@ def test_what_is_cut_leaves_every_byte_before_it(path: Path) -> None:
     for step, value in enumerate((0.1, 1e22, -0.0, 1 / 3, 5e-324)):
         journal.append({"phase": "rl", "step": step, "metrics": {"é/\u2028": value}})
         if step == 3:
-            mark = journal.mark()
+            mark = journal.prefix()
     journal.cut("rl", 3)
-    assert journal.mark() == mark
+    assert journal.prefix() == mark
 
 
 def test_what_a_killed_process_wrote_is_read_up_to_its_last_whole_line(path: Path) -> None:
