@@ -1,7 +1,7 @@
 """What methods without a critic share: penalties, where the KL stands, who counts; each brings its equations."""
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from alignbench.algorithms.dynamic_sampling import DynamicSampling
@@ -11,7 +11,7 @@ from alignbench.algorithms.overlong import Overlong
 from alignbench.core.batches import Experience, Forward, LossOutput, Mask, PerRollout, PerToken, Scored
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import AboveOne, BelowOne, Count, Positive
-from alignbench.core.protocols import Critic
+from alignbench.core.protocols import Algorithm
 from alignbench.equations.advantages import over_tokens
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate
@@ -19,7 +19,7 @@ from alignbench.equations.reductions import Reduction, refuse_idle_length, token
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticFree(ABC):
+class CriticFree(Algorithm):
     """A `baseline` says what a rollout deserves, a `surrogate` what is descended for each of its tokens."""
 
     group_size: Count = 8
@@ -39,8 +39,6 @@ class CriticFree(ABC):
     dynamic_sampling: DynamicSampling | None = None
     """Draws other prompts in place of those whose answers all scored the same; null takes them all."""
 
-    critic: ClassVar[Critic | None] = None
-    whole_groups: ClassVar[bool] = False
     least_group: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
@@ -64,9 +62,9 @@ class CriticFree(ABC):
     def surrogate(self, now: Forward, batch: Experience) -> tuple[PerToken, Mask]:
         """The policy's loss of each token, and where a clip decides it, both [n, t]."""
 
-    def apportion(self, batch: Experience) -> Experience:
+    def token_weights(self, batch: Experience) -> PerToken:
         mask = batch.mask if self.overlong is None else self.overlong.counted(batch)
-        return replace(batch, weights=token_weights(mask, self.reduction, self.fixed_length))
+        return token_weights(mask, self.reduction, self.fixed_length)
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         policy, clip = self.surrogate(now, batch)

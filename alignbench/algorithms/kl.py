@@ -42,11 +42,11 @@ class Penalty(ABC):
     @property
     @abstractmethod
     def start(self) -> KLControlState:
-        """What is in force at step 0."""
+        """The state at step 0."""
 
     @abstractmethod
-    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
-        """What is in force after a step that drifted this far under `now`."""
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        """The state after a step that ran under `state` and measured `stats`."""
 
     def in_reward(self, batch: Scored) -> PerToken:
         """What to subtract from each token's reward, before the coefficient; 0 when it stands elsewhere, [n, t]."""
@@ -75,8 +75,8 @@ class FixedKL(Penalty):
     def start(self) -> KLControlState:
         return KLControlState(coef=self.coef)
 
-    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
-        return now
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        return state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +104,9 @@ class AdaptiveKL(Penalty):
     def start(self) -> KLControlState:
         return KLControlState(coef=self.coef)
 
-    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
-        error = min(max(measured(drift, self.unit) / self.target - 1, -self.clip), self.clip)
-        return replace(now, coef=now.coef * (1 + error * drift.episodes / self.horizon))
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        error = min(max(measured(stats, self.unit) / self.target - 1, -self.clip), self.clip)
+        return replace(state, coef=state.coef * (1 + error * stats.episodes / self.horizon))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +134,11 @@ class BandKL(Penalty):
     def start(self) -> KLControlState:
         return KLControlState(coef=self.coef)
 
-    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
-        kl = measured(drift, self.unit)
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        kl = measured(stats, self.unit)
         if kl > self.target * self.band:
-            return replace(now, coef=now.coef * self.factor)
-        return replace(now, coef=now.coef / self.factor) if kl < self.target / self.band else now
+            return replace(state, coef=state.coef * self.factor)
+        return replace(state, coef=state.coef / self.factor) if kl < self.target / self.band else state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,17 +180,17 @@ class PhasedKL(Penalty):
     def start(self) -> KLControlState:
         return KLControlState(coef=self.values[0] if self.coef is None else self.coef)
 
-    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
-        value = self.values[bisect_right(self.boundaries, drift.progress)]
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        value = self.values[bisect_right(self.boundaries, stats.progress)]
         if self.action == "coef":
-            return replace(now, coef=value)
-        above = measured(drift, self.unit) > value
+            return replace(state, coef=value)
+        above = measured(stats, self.unit) > value
         if self.action == "stop":
-            return replace(now, stop=above)
-        scale = now.learning_rate_scale * self.factor if above else now.learning_rate_scale / self.factor
-        return replace(now, learning_rate_scale=min(max(scale, self.floor), 1.0))
+            return replace(state, stop=above)
+        scale = state.learning_rate_scale * self.factor if above else state.learning_rate_scale / self.factor
+        return replace(state, learning_rate_scale=min(max(scale, self.floor), 1.0))
 
 
-def measured(drift: KLStats, unit: Unit) -> float:
+def measured(stats: KLStats, unit: Unit) -> float:
     """The KL of a step in that unit, in nats."""
-    return drift.per_sequence if unit == "per_sequence" else drift.per_token
+    return stats.per_sequence if unit == "per_sequence" else stats.per_token

@@ -12,14 +12,14 @@ SMALLEST_STD = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """Exponential moving moments; each batch is normalized by those of the batches before it.
+    """Exponential moving mean and deviation; each batch is normalized by those of the batches before it.
 
     out_i = clip(center + scale (score_i - mean) / std, low, high)
     mean <- alpha mean + (1 - alpha) mean(batch)        std <- alpha std + (1 - alpha) std(batch), ddof 0
     """
 
     alpha: Fraction = 0.99
-    """How much of the old moments is kept at each step."""
+    """How much of the old statistics is kept at each step."""
     mean: float | None = None
     """The running mean at step 0; null takes the first batch's."""
     std: Positive | None = None
@@ -41,13 +41,13 @@ class EMA:
 
     @property
     def start(self) -> RunningStats | None:
-        """The moments given, or None."""
+        """The configured statistics, or None."""
         return None if self.mean is None or self.std is None else RunningStats(mean=self.mean, std=self.std)
 
-    def __call__(self, scores: PerRollout, moments: RunningStats | None) -> tuple[PerRollout, RunningStats]:
-        """The scores [n] on the new scale, and the moments after this batch."""
+    def __call__(self, scores: PerRollout, stats: RunningStats | None) -> tuple[PerRollout, RunningStats]:
+        """The scores [n] on the new scale, and the statistics after this batch."""
         batch = RunningStats(mean=float(scores.double().mean()), std=float(scores.double().std(correction=0)))
-        now = moments or batch
+        now = stats or batch
         out = self.center + self.scale * (scores - now.mean) / max(now.std, SMALLEST_STD)
         if self.low is not None or self.high is not None:
             out = out.clamp(self.low, self.high)

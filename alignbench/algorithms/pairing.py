@@ -98,6 +98,10 @@ class Pairing:
         assert batch.number is not None
         return batch.preferred[:, batch.number] * (batch.group[:, None] == batch.group[None, :])
 
+    def share(self, batch: Experience) -> float:
+        """1 / pairs: the weight of each preference pair of this minibatch."""
+        return 1 / max(int((self.matrix(batch) > 0).sum()), 1)
+
     def loss(self, now: Forward, batch: Experience) -> torch.Tensor:
         """The loss of all pairs in this batch, each by its share."""
         score = self.standing(now.logprobs, batch)

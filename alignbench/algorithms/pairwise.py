@@ -7,22 +7,21 @@ makes no optimizer step. Siblings stand in one microbatch, which is then at leas
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import torch
 
 from alignbench.algorithms.dynamic_sampling import DynamicSampling
 from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.algorithms.pairing import Pairing
-from alignbench.core.batches import Experience, Forward, LossOutput, Scored
+from alignbench.core.batches import Experience, Forward, LossOutput, PerToken, Scored
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Positive
-from alignbench.core.protocols import Critic, Normalizer
+from alignbench.core.protocols import Algorithm
 from alignbench.equations.advantages import over_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairwise:
+class Pairwise(Algorithm):
     """No critic and no advantage: only which of two is better."""
 
     group_size: Count = 8
@@ -36,9 +35,7 @@ class Pairwise:
     dynamic_sampling: DynamicSampling | None = None
     """Draws other prompts in place of those whose answers all scored the same; null takes them all."""
 
-    critic: ClassVar[Critic | None] = None
-    normalizer: ClassVar[Normalizer | None] = None
-    whole_groups: ClassVar[bool] = True
+    whole_groups = True
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
@@ -54,12 +51,14 @@ class Pairwise:
         sure = self.pairs.matrix(whole)
         return replace(whole, advantages=over_tokens(sure.sum(1) - sure.sum(0), batch.mask))
 
-    def apportion(self, batch: Experience) -> Experience:
-        """1 / pairs for each pair, and for each token of a rollout that stands in one."""
-        sure = self.pairs.matrix(batch) > 0
-        share = 1 / max(int(sure.sum()), 1)
-        standing = sure.any(1) | sure.any(0)
-        return replace(batch, pair_share=share, weights=share * (batch.mask & standing[:, None]).float())
+    def token_weights(self, batch: Experience) -> PerToken:
+        """1 / pairs for each token of a rollout that is part of a preference pair, [n, t]."""
+        preferred = self.pairs.matrix(batch) > 0
+        in_a_pair = preferred.any(1) | preferred.any(0)
+        return self.pairs.share(batch) * (batch.mask & in_a_pair[:, None]).float()
+
+    def with_weights(self, batch: Experience) -> Experience:
+        return replace(super().with_weights(batch), pair_share=self.pairs.share(batch))
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         kl = batch.kl_coef * self.kl.in_loss(now, batch)

@@ -9,14 +9,13 @@ Deviations from the papers: advantages are whitened over the tokens of the whole
 rho is computed from log-ratios within +-20. beta is the coefficient in force at the step (see `kl`).
 """
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.algorithms.normalizer import EMA
-from alignbench.core.batches import Experience, Forward, LossOutput, Scored
+from alignbench.core.batches import Experience, Forward, LossOutput, PerToken, Scored
 from alignbench.core.field_types import AboveOne, BelowOne, Count, Fraction, NonNegative, Positive
-from alignbench.core.protocols import Critic, Selection
+from alignbench.core.protocols import Algorithm, Critic
 from alignbench.equations.advantages import at_last_token, gae, whiten
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate, clipped_value
@@ -24,7 +23,7 @@ from alignbench.equations.reductions import Reduction, refuse_idle_length, token
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO:
+class PPO(Algorithm):
     """Actor and critic: every token is judged by how much better things went than the critic foresaw."""
 
     group_size: Count = 1
@@ -60,9 +59,6 @@ class PPO:
     critic: Critic = field(default_factory=Critic)
     """The value function."""
 
-    dynamic_sampling: ClassVar[Selection | None] = None
-    whole_groups: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         refuse_idle_length(self.reduction, self.fixed_length)
 
@@ -74,8 +70,8 @@ class PPO:
             advantages = whiten(advantages, batch.mask)
         return batch.widen(Experience, advantages=advantages, returns=returns)
 
-    def apportion(self, batch: Experience) -> Experience:
-        return replace(batch, weights=token_weights(batch.mask, self.reduction, self.fixed_length))
+    def token_weights(self, batch: Experience) -> PerToken:
+        return token_weights(batch.mask, self.reduction, self.fixed_length)
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         assert now.values is not None

@@ -7,7 +7,6 @@ A group without a winner teaches PPO alone.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from alignbench.algorithms.pairing import Pairing
 from alignbench.algorithms.ppo import PPO
@@ -27,7 +26,7 @@ class PPOPairwise(PPO):
     pairs_weight: NonNegative = 0.1
     """Weight of the pairs' loss."""
 
-    whole_groups: ClassVar[bool] = True
+    whole_groups = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,9 +37,8 @@ class PPOPairwise(PPO):
         number, preferred = self.pairs.preferences(batch)
         return replace(super().credit(batch), number=number, preferred=preferred)
 
-    def apportion(self, batch: Experience) -> Experience:
-        pairs = int((self.pairs.matrix(batch) > 0).sum())
-        return replace(super().apportion(batch), pair_share=1 / max(pairs, 1))
+    def with_weights(self, batch: Experience) -> Experience:
+        return replace(super().with_weights(batch), pair_share=self.pairs.share(batch))
 
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
         ppo = super().loss(now, batch)

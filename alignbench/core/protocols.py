@@ -1,9 +1,9 @@
-"""What a policy, a sampler, a scorer, a dataset and an algorithm must do, so that none needs to know another."""
+"""Interfaces of policies, samplers, scorers, datasets and algorithms, with defaults for the optional parts."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from alignbench.core.batches import (
     Forward,
     LossOutput,
     PerRollout,
+    PerToken,
     Prompts,
     Rollouts,
     Row,
@@ -27,47 +28,57 @@ from alignbench.core.field_types import Positive, Size
 
 @dataclass(frozen=True, kw_only=True)
 class KLControlState:
-    """What a KL controller holds in its hands; the RunState remembers it from step to step."""
+    """State of a KL controller; the RunState carries it from step to step."""
 
     coef: float = 0.0
-    """The coefficient of the KL penalty."""
+    """Coefficient of the KL penalty."""
     learning_rate_scale: float = 1.0
-    """The share of the scheduled learning rate that is used."""
+    """Factor on the scheduled learning rate."""
     stop: bool = False
-    """Whether the run ends here."""
+    """Whether the run ends after this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KLStats:
-    """How far the policy was from its reference in a step, in nats."""
+    """KL of the policy to its reference, measured on the rollouts of one step, in nats."""
 
     per_sequence: float
     """Mean over rollouts of the sum over their tokens."""
     per_token: float
     """Mean over tokens."""
     episodes: int
-    """Rollouts it was measured on."""
+    """Number of rollouts it was measured on."""
     progress: float
-    """The share of the run's steps that is done, from 0 to 1."""
+    """Fraction of the run's steps that are done, from 0 to 1."""
 
 
 @runtime_checkable
 class KLController(Protocol):
-    """Steers by the KL to the reference. Stateless: what it sets is remembered by the RunState."""
+    """Adapts the KL penalty to the measured KL. Stateless: the RunState carries its state."""
 
     @property
     def start(self) -> KLControlState:
-        """What is in force at step 0."""
+        """The state at step 0."""
         ...
 
-    def next(self, now: KLControlState, drift: KLStats) -> KLControlState:
-        """What is in force after a step that drifted this far under `now`."""
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        """The state after a step that ran under `state` and measured `stats`."""
         ...
+
+
+class NoKL:
+    """No KL penalty: a controller whose coefficient is always 0."""
+
+    start = KLControlState()
+
+    def next(self, state: KLControlState, stats: KLStats) -> KLControlState:
+        """The same state."""
+        return state
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningStats:
-    """Running mean and standard deviation of the scores so far; the RunState remembers them."""
+    """Running mean and standard deviation of the scores; the RunState carries them."""
 
     mean: float
     std: float
@@ -75,44 +86,44 @@ class RunningStats:
 
 @runtime_checkable
 class Normalizer(Protocol):
-    """Brings scores to a known scale before they are trained on. Stateless, like a KL controller."""
+    """Rescales scores before training on them. Stateless: the RunState carries its running statistics."""
 
     @property
     def start(self) -> RunningStats | None:
-        """What is in force at step 0; None takes the first batch's."""
+        """The statistics at step 0; None takes those of the first batch."""
         ...
 
-    def __call__(self, scores: PerRollout, moments: RunningStats | None) -> tuple[PerRollout, RunningStats]:
-        """The scores [n] on that scale, and the moments after this batch."""
+    def __call__(self, scores: PerRollout, stats: RunningStats | None) -> tuple[PerRollout, RunningStats]:
+        """The rescaled scores [n], and the statistics after this batch."""
         ...
 
 
 @runtime_checkable
 class Selection(Protocol):
-    """Which groups a step is trained on; the engine draws again until there are as many as it wanted."""
+    """Dynamic sampling: selects the groups of a step; the engine samples more prompts until enough are selected."""
 
     @property
     def draws(self) -> int:
-        """The most times that a step's prompts are drawn."""
+        """Maximum number of prompt batches sampled in one step."""
         ...
 
     def __call__(self, batch: Scored) -> Tensor:
-        """True for each rollout [n] that is kept; whole groups."""
+        """True for each rollout [n] of a selected group; groups are selected as a whole."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Critic:
-    """The value function: a head, and what the head sits on."""
+    """The value function: its trunk, its head and its learning rate."""
 
     trunk: Literal["shared", "separate"] = "shared"
-    """The policy's own trunk, or one beside it: a copy of all weights, or an adapter where the policy trains one."""
+    """The policy's own trunk, or a separate one: a copy of all weights, or an adapter where the policy trains one."""
     start: Literal["zero", "reward_model"] = "zero"
-    """Every value at first: 0, or what the reward model would give the text so far."""
+    """Initial values: 0, or the score that the reward model gives the text so far."""
     hidden: Size = 128
-    """Units of its hidden layer; 0 is a linear head."""
+    """Units of the head's hidden layer; 0 is a linear head."""
     learning_rate: Positive = 1e-3
-    """Its own learning rate: it starts from zero while the trunk starts trained."""
+    """Learning rate of the critic; the head starts from zero while the trunk is already trained."""
 
     def __post_init__(self) -> None:
         if self.start == "reward_model" and (self.trunk != "separate" or self.hidden):
@@ -124,128 +135,117 @@ class Critic:
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """Pure and stateless: everything an algorithm needs arrives in its arguments."""
+    """An alignment method. Pure and stateless: everything it needs arrives in the arguments of its methods.
 
-    @property
-    def group_size(self) -> int:
-        """Rollouts drawn for each prompt."""
-        ...
+    An algorithm is a frozen dataclass that inherits from this class and defines `credit`, `token_weights` and `loss`.
+    The attributes below have defaults; a field of the same name makes one a key of the algorithm's YAML.
+    """
 
-    @property
-    def kl(self) -> KLController:
-        """Sets the KL coefficient from step to step."""
-        ...
+    group_size: int = 1
+    """Rollouts sampled for each prompt."""
+    kl: KLController = NoKL()
+    """Sets the KL coefficient from step to step."""
+    normalizer: Normalizer | None = None
+    """Rescales the scores; None trains on the raw scores."""
+    critic: Critic | None = None
+    """The value function; None trains without one."""
+    dynamic_sampling: Selection | None = None
+    """Selects the groups to train on; None trains on all of them."""
+    whole_groups: bool = False
+    """Whether the loss compares rollouts of one group, which then stay in one microbatch."""
+    target_kl: float | None = None
+    """Skip the remaining minibatches of a step once the mean KL per token to the sampling policy exceeds this."""
 
-    @property
-    def normalizer(self) -> Normalizer | None:
-        """Brings scores to a known scale; None trains on them as they are."""
-        ...
-
-    @property
-    def critic(self) -> Critic | None:
-        """The value head it needs; None without one."""
-        ...
-
-    @property
-    def dynamic_sampling(self) -> Selection | None:
-        """Which groups it wants; None trains on all that were drawn."""
-        ...
-
-    @property
-    def whole_groups(self) -> bool:
-        """Whether its loss compares siblings, so that they must stand in one microbatch."""
-        ...
-
-    @property
-    def target_kl(self) -> float | None:
-        """Leave the rest of a step's minibatches once the mean KL per token to the sampling policy is above this."""
-        ...
-
+    @abstractmethod
     def credit(self, batch: Scored) -> Experience:
-        """How much each token deserves. Once for each batch of rollouts, without gradient."""
-        ...
+        """Assign advantages [n, t]. Called once for each batch of rollouts, without gradient."""
 
-    def apportion(self, batch: Experience) -> Experience:
-        """The whole minibatch of one optimizer step, the share of each token (and pair) in its loss set.
+    @abstractmethod
+    def token_weights(self, batch: Experience) -> PerToken:
+        """The weight [n, t] of each token in the loss, computed over the whole minibatch of one optimizer step.
 
-        A minibatch in which nothing has a share is left out, without an optimizer step.
+        The loss is then the same for any split into microbatches. A minibatch whose weights are all 0 is skipped,
+        without an optimizer step.
         """
-        ...
 
+    @abstractmethod
     def loss(self, now: Forward, batch: Experience) -> LossOutput:
-        """What to descend. Once for each microbatch, with gradient through `now`."""
-        ...
+        """The loss of one microbatch, with gradient through `now`; `batch.weights` holds the token weights."""
+
+    def with_weights(self, batch: Experience) -> Experience:
+        """The minibatch with its token weights; methods that learn from preference pairs set `pair_share` too."""
+        return replace(batch, weights=self.token_weights(batch))
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """Whatever an optimizer can change."""
+    """A model that an optimizer can train."""
 
     flops_per_token: int
-    """Floating-point operations of one token's forward pass: about 2 for each parameter."""
+    """Floating-point operations of one token's forward pass: about 2 per parameter."""
 
     def trainable(self) -> Iterable[tuple[str, Parameter]]:
-        """Name and value of everything the optimizer may change."""
+        """Name and value of each trainable parameter."""
         ...
 
 
 @runtime_checkable
 class Policy(Learner, Protocol):
-    """A causal language model, with a critic when asked for, and its frozen reference."""
+    """A causal language model with its frozen reference, and a critic where the algorithm needs one."""
 
     critic_flops_per_token: int
-    """The same of a trunk that is the critic's own; 0 without one."""
+    """The same for a separate critic trunk; 0 without one."""
     shares_prompts: bool
-    """Whether sequences that answer one prompt cost less together than each in a call of its own."""
+    """Whether rollouts of one prompt are cheaper in one call, because the prompt is computed once."""
 
     def __call__(self, batch: Sequences) -> Forward:
-        """Log-probabilities, entropies and values of the response tokens of a batch, on its device."""
+        """Log-probabilities, entropies and values of the response tokens [n, t] of a batch, on its device."""
         ...
 
     def reference(self) -> AbstractContextManager[Any]:
-        """While it is open, calling the policy answers as the frozen reference does."""
+        """Context in which calling the policy gives the outputs of the frozen reference."""
         ...
 
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Writes `group_size` responses to each prompt, rollouts of one prompt standing together."""
+    """Samples `group_size` responses to each prompt; rollouts of one prompt are contiguous."""
 
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts: ...
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Says how good each rollout is."""
+    """Scores rollouts: the reward."""
 
     def __call__(self, rollouts: Rollouts) -> Scores:
-        """The score of each rollout. Raises UserError when a row lacks what it needs."""
+        """The score [n] of each rollout. Raises UserError when a row lacks a column that it needs."""
         ...
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise UserError, before anything is trained, when a row could not be scored."""
+        """Raise UserError, before anything is trained, when a row cannot be scored."""
         ...
 
     def content_hash(self) -> str:
-        """The sha256 of what it is made of: two runs with the same one were scored by the same rules."""
+        """The sha256 of its settings and source code: equal hashes mean the same scoring rules."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What a reward model learned of its own scores on held-out answers."""
+    """Statistics of a reward model's scores on held-out answers."""
 
     temperature: float = 1.0
-    """sigmoid of the difference of two scores, divided by this, is how often the better one is preferred."""
+    """sigmoid((score_a - score_b) / temperature) estimates how often answer a is preferred."""
     mean: float = 0.0
-    """Of score / temperature over held-out answers."""
+    """Mean of score / temperature."""
     std: float = 1.0
-    """The standard deviation of the same."""
+    """Standard deviation of score / temperature."""
 
 
 @runtime_checkable
 class ScoreModel(Protocol):
-    """A model that gives a whole response one number."""
+    """A reward model: one score for a whole response."""
 
     calibration: Calibration
 
@@ -254,43 +254,45 @@ class ScoreModel(Protocol):
         ...
 
     def content_hash(self) -> str:
-        """The sha256 by which its weights are known."""
+        """The sha256 of its weights."""
         ...
 
 
 @runtime_checkable
 class LearnedScorer(Protocol):
-    """A reward that can need the reward model of its study before it can score."""
+    """A reward that may need a trained reward model before it can score."""
 
     @property
     def needs_model(self) -> bool:
-        """Whether this one does; a sum of rewards does where one of its parts does."""
+        """Whether it needs a reward model; a weighted sum does if one of its parts does."""
         ...
 
     @property
     def path(self) -> str | None:
-        """A folder with the model; None where the study trains it."""
+        """A folder with the reward model; None where the study trains it."""
         ...
 
-    def scale(self, known: Calibration) -> Calibration:
-        """How it brings a model's scores, of which this is known, to its own: (score / temperature - mean) / std."""
+    def scale(self, calibration: Calibration) -> Calibration:
+        """The scale applied to a model's scores, (score / temperature - mean) / std, given its calibration."""
         ...
 
     def with_model(self, model: ScoreModel) -> Scorer:
-        """The scorer that asks this model."""
+        """The scorer that uses this reward model."""
         ...
 
 
 def learned(reward: Any) -> LearnedScorer | None:
-    """A reward as one that needs a model; None when it scores as it is."""
+    """The reward if it needs a reward model, else None."""
     return reward if isinstance(reward, LearnedScorer) and reward.needs_model else None
 
 
 @runtime_checkable
 class PromptStream(Protocol):
-    """Prompts without end, addressed by how many were seen."""
+    """An endless stream of prompts; its position is the number of prompts seen."""
 
-    def after(self, prompts_seen: int) -> Iterator[Prompts]: ...
+    def after(self, prompts_seen: int) -> Iterator[Prompts]:
+        """The batches that follow after that many prompts."""
+        ...
 
 
 @runtime_checkable

@@ -77,7 +77,7 @@ class Update:
 
     def _shared_out(self, minibatch: Experience) -> Experience:
         """The minibatch of one optimizer step with the shares of its tokens, and of its importance weights in them."""
-        batch = self.algorithm.apportion(minibatch)
+        batch = self.algorithm.with_weights(minibatch)
         assert batch.weights is not None
         return replace(batch, weights=batch.weights * importance(batch, self.importance_cap))
 

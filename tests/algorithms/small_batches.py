@@ -51,7 +51,7 @@ def scored(*, old_logprobs: Tensor, mask: Tensor | None = None, responses: Tenso
 
 def experience(algorithm, batch: Scored, **changes) -> Experience:
     """What the engine hands to `loss`: credit given, and each token's share in the loss set."""
-    return replace(algorithm.apportion(algorithm.credit(batch)), **changes)
+    return replace(algorithm.with_weights(algorithm.credit(batch)), **changes)
 
 
 def forward(batch: Scored, moved: float = 0.0, seed: int = 1) -> Forward:

@@ -212,7 +212,7 @@ class TestBatches:
         made = algorithm.credit(random_batch())
         results = []
         for rows in (torch.arange(8), order):
-            batch = algorithm.apportion(made[rows])
+            batch = algorithm.with_weights(made[rows])
             now = forward(made, moved=0.3)
             now = replace(now, logprobs=now.logprobs[rows], entropy=now.entropy[rows], values=now.values[rows])
             loss, gradients = descend(algorithm, now, batch)

@@ -49,7 +49,7 @@ def gradient(running, experience, size):
     for _, parameter in running.policy.trainable():
         parameter.grad = None
     loss, *_ = replace(running.update, microbatch_size=size)._accumulate(
-        running.algorithm.apportion(experience), TokenMeans()
+        running.algorithm.with_weights(experience), TokenMeans()
     )
     return torch.cat([p.grad.flatten() for _, p in running.policy.trainable()]), loss
 

@@ -39,7 +39,7 @@ def pieces(method, size, tokens=None, behind=0, **options):
     """
     running, experience = gathered(method, **options)
     experience = replace(experience, responses=torch.where(experience.mask, experience.responses, behind))
-    batch = running.algorithm.apportion(experience)
+    batch = running.algorithm.with_weights(experience)
     seen = TokenMeans()
     numbers = replace(running.update, microbatch_size=size, tokens_per_microbatch=tokens)._accumulate(batch, seen)
     gradient = torch.cat([p.grad.flatten() for _, p in running.policy.trainable()])

@@ -342,7 +342,7 @@ def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorith
             values=before.values,
             kl_coef=0.1,
         )
-        batch = algorithm.apportion(algorithm.credit(scored))
+        batch = algorithm.with_weights(algorithm.credit(scored))
         params = [p for _, p in policy.trainable()]
         update = Update(
             policy=policy,

@@ -138,7 +138,7 @@ BUGS = (
         "loss divided for each microbatch",
         "alignbench/engine/update.py",
         "part = batch[rows]",
-        "part = self.algorithm.apportion(batch[rows])",
+        "part = self.algorithm.with_weights(batch[rows])",
         ("tests/engine/test_update.py",),
     ),
     Bug(
