@@ -18,9 +18,15 @@ ENVIRONMENT = {
 }
 
 
-def prepare_environment() -> None:
+def set_environment() -> None:
+    """Set the environment variables that libraries read at import time; values that are set already stay."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def prepare_environment() -> None:
+    """Set the environment variables and the signal handlers of a command."""
+    set_environment()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ["ALIGNBENCH_TRACEBACK"] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: every error is told once, below

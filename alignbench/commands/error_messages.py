@@ -34,6 +34,8 @@ def is_config_error(error: Exception) -> bool:
 def describe(error: Exception) -> str:
     """One message for a person: what was wrong, where, what to do."""
     if is_config_error(error):
+        from alignbench.runs.compose import describe_config_error
+
         return describe_config_error(error)
     if "Config group override must be" in str(error):  # what Hydra raises for algo=null or model=3
         return f"{error}: choose one of the options that --help lists, as in algo=ppo"
@@ -42,17 +44,6 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return f"{type(error).__name__}: {error} (ALIGNBENCH_TRACEBACK=1 shows where)"
-
-
-def describe_config_error(error: Exception) -> str:
-    """Hydra's message and its cause, without the search path, Python types and advice that would not help here."""
-    told = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
-    lines = told.split("Config search path:")[0].splitlines()
-    useless = ("To append to your", "object_type=", "reference_type=")
-    told = "\n".join(line for line in lines if line.strip() and not line.strip().startswith(useless))
-    if "is not in struct" not in told:
-        return told
-    return f"{told}\n--cfg job shows all keys; a section that is null is set whole, as in 'model.lora={{rank:16}}'"
 
 
 def leave(message: str, code: int) -> None:

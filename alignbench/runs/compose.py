@@ -1,7 +1,7 @@
 """Config groups and overrides -> one config: the only place where Hydra composes outside a sweep."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
+from alignbench.core.errors import UserError
 from alignbench.runs import analysis_process
 
 
@@ -27,14 +31,65 @@ def register_sweeps(folder: Path) -> None:
         )
 
 
-def compose(*overrides: str) -> DictConfig:
-    """The config of one run, its interpolations filled in.
+def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+    """Compose the config of one run, interpolations resolved.
 
-    Example: `compose("algo=grpo", "model=tiny", "seed=42")`.
+    Args:
+        overrides: Hydra overrides, such as `"algo=grpo"` or `"rl.steps=2"`.
+        config_dir: A folder with more options of the config groups, searched beside `conf/`.
+
+    Raises:
+        UserError: an option or a key does not exist.
     """
-    with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
-        composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-    return without_hydra(composed)
+    words = list(overrides)
+    if config_dir is not None:
+        folder = Path(config_dir).resolve()
+        if not folder.is_dir():
+            raise UserError(f"config_dir={config_dir}: no such folder")
+        words.append(override("hydra.searchpath", [f"file://{folder}"]))
+    try:
+        with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
+            composed = hydra_compose("config", overrides=words, return_hydra_config=True)
+        return without_hydra(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(describe_config_error(error)) from error
+
+
+def override(key: str, value: Any) -> str:
+    """The Hydra override that sets a key to a Python value.
+
+    Raises:
+        UserError: the value is none that YAML has: null, a boolean, a number, text, or lists and mappings of these.
+    """
+    return f"{key}={_literal(value, key)}"
+
+
+def _literal(value: Any, key: str) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        return QuotedString(text=str(value), quote=Quote.single).with_quotes()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_literal(each, key)}" for name, each in value.items()) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ",".join(_literal(each, key) for each in value) + "]"
+    raise UserError(
+        f"{key}={value!r}: {type(value).__name__} is not a value of a config: use None, a bool, a number, text, "
+        "or lists and dicts of these"
+    )
+
+
+def describe_config_error(error: BaseException) -> str:
+    """Hydra's message and its cause, without the search path, Python types and advice that does not help here."""
+    lines = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+    useless = ("To append to your", "object_type=", "reference_type=")
+    kept = lines.split("Config search path:")[0].splitlines()
+    message = "\n".join(line for line in kept if line.strip() and not line.strip().startswith(useless))
+    if "is not in struct" not in message:
+        return message
+    return f"{message}\n--cfg job shows all keys; a section that is null is set whole, as in 'model.lora={{rank:16}}'"
 
 
 def compose_groups(options: dict[str, str], overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def decide(
         return Verdict("incomplete", "No verdict:", f"{done} {_first_of(unfinished, 'more')}")
     if len(arms) == 1:
         return _single(metric, arms[0], level)
-    return _two(pairs[0]) if len(pairs) == 1 else _many(metric, arms, pairs)
+    return decide_pair(pairs[0]) if len(pairs) == 1 else _many(metric, arms, pairs)
 
 
 def _not_comparable(violations: Sequence[str]) -> Verdict:
@@ -117,7 +117,8 @@ def _detects(pair: Comparison, only: str = "only ") -> str:
     return f"this design can {only}detect d \N{GREATER-THAN OR EQUAL TO} {pair.detectable_d:.2f}"
 
 
-def _two(pair: Comparison) -> Verdict:
+def decide_pair(pair: Comparison) -> Verdict:
+    """The verdict on one pair, read off its intervals."""
     state, metric = pair_state(pair), pair.metric
     number = (
         f"{metric.difference(pair.difference.value)} {interval(metric, pair.difference, sign=True)}, {_seeds(pair)}"

@@ -44,9 +44,12 @@ SECTIONS = (
 RUN_METRICS = ("final/avg_reward", "final/kl", "final/avg_response_length")
 
 
-def write_report(findings: Findings) -> Path:
-    """Write report.html, report.md, report.json and figures/*.svg; returns the path of the page."""
-    home = findings.study.output_dir / "reports" / findings.study.name
+def write_report(findings: Findings, folder: Path | None = None) -> Path:
+    """Write report.html, report.md, report.json and figures/*.svg; returns the path of the page.
+
+    Without a folder they go to `<output_dir>/reports/<study>`.
+    """
+    home = folder or findings.study.output_dir / "reports" / findings.study.name
     (home / "figures").mkdir(parents=True, exist_ok=True)
     gallery = draw(findings)
     page = _words(findings, gallery)
