@@ -162,5 +162,5 @@ def test_rows_that_are_too_long_end_the_run_or_are_left_out(tmp_path: Path) -> N
 
 
 def test_data_without_pairs_has_no_reward_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no comparisons"):
+    with pytest.raises(UserError, match="no preference pairs"):
         run(config(*SMALL, "reward=bradley_terry", f"output_dir={tmp_path}"))

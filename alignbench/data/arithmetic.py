@@ -1,7 +1,7 @@
 """Short word problems made on the spot, where showing the work pays."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
@@ -11,6 +11,7 @@ from annotated_types import Le
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Fraction, Size
+from alignbench.core.protocols import Dataset
 from alignbench.core.seeds import address
 from alignbench.data.splits import SPLITS
 
@@ -37,7 +38,7 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arithmetic:
+class Arithmetic(Dataset):
     """Word problems of three small sums, with numbers up to five; no two splits share a problem.
 
     A demonstration is terse ("#### 10") or worked ("3*4=12", "12-5=7", "7+3=10", "#### 10", each on its line). A small
@@ -62,24 +63,12 @@ class Arithmetic:
         """Rows id, prompt, completion, reference."""
         return self._rows("demonstrations", self.demonstration_rows)
 
-    def comparisons(self, split: str) -> Sequence[Row]:
-        """There are none: raises UserError."""
-        raise UserError("data=arithmetic has no comparisons to prefer by; choose a dataset with chosen and rejected")
-
     def prompts(self, split: str) -> Sequence[Row]:
         """Rows id, prompt, completion, reference of train, validation or test. Raises UserError for another split."""
         sizes = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
         if split not in sizes:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         return self._rows(split, sizes[split])
-
-    def quality(self, row: Row, answer: str) -> float | None:
-        """Nobody knows more than whether the number is right: None."""
-        return None
-
-    def notes(self) -> Mapping[str, int]:
-        """Nothing is left out."""
-        return {}
 
     def _rows(self, split: str, rows: int) -> tuple[Row, ...]:
         return tuple(self._row(f"{split}-{i}", p) for i, p in enumerate(_draw(self.seed, split, rows)))

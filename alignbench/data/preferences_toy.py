@@ -1,7 +1,7 @@
 """Which of two reviews is better? Generated preferences whose true quality is known."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -12,6 +12,7 @@ from annotated_types import Gt, Le
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Fraction
+from alignbench.core.protocols import Dataset
 from alignbench.core.seeds import address
 from alignbench.data import reviews
 from alignbench.data.splits import SPLITS
@@ -39,7 +40,7 @@ Margin = Annotated[float, Gt(0), Le(4)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferencesToy:
+class PreferencesToy(Dataset):
     """Requests for a review, in many wordings; the answers are reviews as careless people write them.
 
     Demonstrations and comparisons come from the same writers. A comparison prefers the review of higher true quality,
@@ -88,10 +89,6 @@ class PreferencesToy:
     def quality(self, row: Row, answer: str) -> float | None:
         """The true quality of a review of the row's topic, from 4 down."""
         return reviews.quality(row["topic"], answer)
-
-    def notes(self) -> Mapping[str, int]:
-        """Nothing is left out."""
-        return {}
 
     @staticmethod
     def _size(split: str, sizes: dict[str, int]) -> int:

@@ -1,6 +1,6 @@
 """What datasets from a file or the hub share: three splits without a common row."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count
+from alignbench.core.protocols import Dataset
 from alignbench.data.source import Record, files, hub_splits, read, read_apart, read_hub
 from alignbench.data.splits import SPLITS, carve, check_disjoint
 
@@ -17,7 +18,7 @@ QUESTION = "{question}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Questions(ABC):
+class Questions(Dataset):
     """Questions to answer. A dataset brings how a question, and all else of a row, is read from a record.
 
     Validation is carved out of the training rows by a hash of the question. The test rows are the hub's, those of
@@ -52,21 +53,11 @@ class Questions(ABC):
         """Rows to imitate: those of prompts("train")."""
         return self._splits["train"]
 
-    def comparisons(self, split: str) -> Sequence[Row]:
-        """There are none: raises UserError."""
-        raise UserError(
-            f"{type(self).__name__} has no comparisons to prefer by; choose a dataset with chosen and rejected"
-        )
-
     def prompts(self, split: str) -> Sequence[Row]:
         """Rows of train, validation or test: id, prompt, and what else the dataset reads. UserError for others."""
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         return self._splits[split]
-
-    def quality(self, row: Row, answer: str) -> float | None:
-        """Nobody knows more than whether the answer is right: None."""
-        return None
 
     def notes(self) -> Mapping[str, int]:
         """How many rows were left out, by why."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Size
+from alignbench.core.protocols import Dataset
 from alignbench.core.seeds import address
 from alignbench.data.preference_pairs import Pair, usable
 from alignbench.data.prompt_kinds import KINDS, kind
@@ -23,7 +24,7 @@ LEAKED = "dropped: prompt is in the test file"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UltraFeedback:
+class UltraFeedback(Dataset):
     """Binarised UltraFeedback, or any file with the columns prompt, chosen, rejected, score_chosen, score_rejected.
 
     The scores may stand under `metadata`. Pairs that prefer nothing are dropped and counted, see notes(). The test
@@ -64,10 +65,6 @@ class UltraFeedback:
             {"id": name, "prompt": p.prompt, "completion": p.chosen, "score": p.score, "stratum": kind(p.prompt)}
             for name, p in self._named(split)
         )
-
-    def quality(self, row: Row, answer: str) -> float | None:
-        """Nobody knows the true quality of a new answer: None."""
-        return None
 
     def notes(self) -> Mapping[str, int]:
         """What became of the rows, in words and numbers: read, dropped and why, asked for, taken, of which kind."""

@@ -92,5 +92,5 @@ def test_asking_for_more_problems_than_there_are_names_the_knob(monkeypatch):
 def test_what_is_not_there_is_said():
     with pytest.raises(UserError, match="no split 'dev'; there are train, validation, test"):
         Arithmetic().prompts("dev")
-    with pytest.raises(UserError, match="data=arithmetic has no comparisons"):
+    with pytest.raises(UserError, match="Arithmetic has no preference pairs"):
         Arithmetic().comparisons("train")

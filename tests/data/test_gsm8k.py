@@ -103,7 +103,7 @@ def test_knobs_that_cannot_work_are_refused(tmp_path):
         sizes(GSM8K(path=write(tmp_path / "a.jsonl", 20), validation_rows=10))
     with pytest.raises(UserError, match="no split 'dev'"):
         GSM8K().prompts("dev")
-    with pytest.raises(UserError, match="no comparisons"):
+    with pytest.raises(UserError, match="GSM8K has no preference pairs"):
         GSM8K().comparisons("train")
 
 
