@@ -253,7 +253,7 @@ class ScoreModel(Protocol):
         """The score of each row, [n], fp32."""
         ...
 
-    def content_hash(self) -> str:
+    def weights_checksum(self) -> str:
         """The sha256 of its weights."""
         ...
 
