@@ -1,32 +1,40 @@
-"""The classical bugs still fit the code, and small changes are what they say; who notices them: docs/mutation.md."""
+"""The classical bugs fit the code, and a mutation does what it says; docs/mutation.md has which test notices each."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-from validation.mutation.__main__ import COUNT, drawn, nearest
+from validation.mutation.__main__ import COUNT, closest_tests, sample_mutations
 from validation.mutation.classical_bugs import BUGS, Bug
-from validation.mutation.operators import changed, changes
+from validation.mutation.operators import mutated, mutations
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_a_classical_bug_can_still_be_put_in(bug: Bug) -> None:
+def test_a_classical_bug_can_be_inserted(bug: Bug) -> None:
     source = (ROOT / bug.file).read_text()
-    assert source.count(bug.old) == 1
-    ast.parse(source.replace(bug.old, bug.new))
+    buggy = ast.parse(bug.inserted(source))
+    assert ast.dump(buggy) != ast.dump(ast.parse(source))
     assert all((ROOT / test.partition("::")[0]).exists() for test in bug.tests)
 
 
-def test_small_changes_are_one_place_each(tmp_path: Path) -> None:
+def test_a_bug_is_found_however_the_code_is_broken_into_lines() -> None:
+    bug = Bug("half", "f.py", "f(x, y)", "f(x, y) / 2", ())
+    assert bug.inserted("z = f(\n    x,\n    y,\n)\n") == "z = f(x, y) / 2\n"
+    for source in ("z = g(x, y)\n", "f(x, y) + f(x, y)\n", "half(x, y)\n"):
+        with pytest.raises(ValueError, match="not once"):
+            bug.inserted(source)
+
+
+def test_a_mutation_changes_one_node(tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text(
         '"""1 + 1"""\nLIMIT = 1 + 1\n\ndef f(x: int = 3) -> int:\n    """2 * 2"""\n'
         "    assert x > 0\n    return x + 1 if x < 2 else max(x.min(), -5)\n"
     )
-    found = changes(tmp_path, "f.py")
-    assert [change.what for change in found] == [
+    found = mutations(tmp_path, "f.py")
+    assert [mutation.description for mutation in found] == [
         "`x < 2` became `x <= 2`",
         "`2` became `3`",
         "`x + 1` became `x - 1`",
@@ -35,12 +43,12 @@ def test_small_changes_are_one_place_each(tmp_path: Path) -> None:
         "`-5` became `+5`",
         "`5` became `6`",
     ]
-    assert changed(tmp_path, found[2]).endswith("return x - 1 if x < 2 else max(x.min(), -5)")
+    assert mutated(tmp_path, found[2]).endswith("return x - 1 if x < 2 else max(x.min(), -5)")
 
 
-def test_the_sample_is_the_same_every_time_and_has_tests_nearby() -> None:
-    sample = drawn(COUNT)
-    assert sample == drawn(COUNT)
+def test_the_sample_of_mutations_is_reproducible_and_has_tests() -> None:
+    sample = sample_mutations(COUNT)
+    assert sample == sample_mutations(COUNT)
     assert len(sample) == COUNT
-    assert {Path(change.file).parent.name for change in sample} == {"equations", "algorithms", "statistics"}
-    assert all(nearest(change.file) for change in sample)
+    assert {Path(mutation.file).parent.name for mutation in sample} == {"equations", "algorithms", "statistics"}
+    assert all(closest_tests(mutation.file) for mutation in sample)

@@ -1,9 +1,9 @@
-"""Do the tests notice bugs? The classical ones by name, and small changes made at random, each in a copy of the code.
+"""Mutation testing: do the tests notice the classical bugs of RL for language models, and random mutations?
 
-    python -m validation.mutation [--write] [how many at random]       with --write the table goes to docs/mutation.md
+    python -m validation.mutation [--write] [number of random mutations]     --write writes the table to docs/mutation.md
 
-Each bug is put into a copy of the checkout, and the tests nearest to it run there until one fails. A process imports
-the libraries once and forks for each bug, so that one takes a second or two.
+Each bug is inserted into a copy of the checkout, and the tests closest to it run there until one fails. The libraries
+are imported once and the process forks for each bug, so that a bug takes a second or two.
 """
 
 import os
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from validation.mutation.classical_bugs import BUGS, Bug
-from validation.mutation.operators import Mutation, changed, changes
+from validation.mutation.operators import Mutation, mutated, mutations
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("alignbench", "analysis", "benchmarks", "validation", "conf", "sweeps", "tests", "docs")
 FILES = ("pyproject.toml", "README.md", "Makefile")
 SEED, COUNT, SECONDS = 20261121, 120, 180
-NEAREST = {
+CLOSEST_TESTS = {
     "alignbench/equations": ("tests/equations/test_{name}.py", "tests/equations", "tests/algorithms"),
     "alignbench/algorithms": (
         "tests/algorithms/test_{name}.py",
@@ -47,26 +47,27 @@ NEAREST = {
 HEAD = """\
 # Do the tests notice bugs?
 
-Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was put into a copy of the code, and
-the tests nearest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in ten of those
-made at random.
+Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was inserted into a copy of the code, and
+the tests closest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in ten of the
+random mutations.
 
-**{caught_named} of {named}** classical bugs, and **{caught} of {made}** made at random ({share:.0%}), were noticed.
+**{caught_named} of {named}** classical bugs, and **{caught} of {made}** random mutations ({share:.0%}), were noticed.
 
-| classical bug | where | noticed by |
+| classical bug | file | noticed by |
 | --- | --- | --- |
 """
 
 
 @dataclass(frozen=True)
-class Found:
-    """What became of a bug: the test that noticed it, or None."""
+class Outcome:
+    """A bug, and the test that noticed it."""
 
-    what: Bug | Mutation
+    bug: Bug | Mutation
     test: str | None
+    """None when no test failed."""
 
 
-class Laboratory:
+class Sandbox:
     """A copy of the checkout in which one file at a time is changed."""
 
     def __init__(self, folder: Path) -> None:
@@ -79,30 +80,28 @@ class Laboratory:
             if shared.exists():
                 (folder / "shared").symlink_to(shared)
 
-    def named(self, bug: Bug) -> Found:
-        """Put a classical bug in and see. Raises ValueError when it does not fit the code any more."""
-        source = (ROOT / bug.file).read_text()
-        if source.count(bug.old) != 1:
-            raise ValueError(f"{bug.name}: {bug.old!r} stands {source.count(bug.old)} times in {bug.file}, not once")
-        return Found(bug, self._noticed(bug.file, source.replace(bug.old, bug.new), bug.tests))
+    def run_classical(self, bug: Bug) -> Outcome:
+        """Insert a classical bug and run its tests. Raises ValueError when it no longer fits the code."""
+        return Outcome(bug, self._noticed_by(bug.file, bug.inserted((ROOT / bug.file).read_text()), bug.tests))
 
-    def random(self, change: Mutation) -> Found:
-        """Put a small change in and see."""
-        return Found(change, self._noticed(change.file, changed(ROOT, change), nearest(change.file)))
+    def run_mutation(self, mutation: Mutation) -> Outcome:
+        """Apply a mutation and run the closest tests."""
+        source = mutated(ROOT, mutation)
+        return Outcome(mutation, self._noticed_by(mutation.file, source, closest_tests(mutation.file)))
 
-    def healthy(self, tests: Sequence[str]) -> bool:
-        """Whether these tests pass where nothing was changed: else noticing means nothing."""
-        return self._failing(tests) is None
+    def passes(self, tests: Sequence[str]) -> bool:
+        """Whether these tests pass on the unchanged copy; otherwise a failure means nothing."""
+        return self._first_failure(tests) is None
 
-    def _noticed(self, file: str, source: str, tests: Sequence[str]) -> str | None:
+    def _noticed_by(self, file: str, source: str, tests: Sequence[str]) -> str | None:
         (self.root / file).write_text(source)
         try:
-            return self._failing(tests)
+            return self._first_failure(tests)
         finally:
             shutil.copy(ROOT / file, self.root / file)
 
-    def _failing(self, tests: Sequence[str]) -> str | None:
-        """The first of the tests that fails, run in a fork; None when all pass."""
+    def _first_failure(self, tests: Sequence[str]) -> str | None:
+        """The first test that fails, run in a fork; None when all pass."""
         note = self.root / "failed"
         note.unlink(missing_ok=True)
         child = os.fork()
@@ -116,14 +115,14 @@ class Laboratory:
             if time.monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                return f"{tests[0]} (never ended)"
+                return f"{tests[0]} (timed out)"
             time.sleep(0.02)
         if os.waitstatus_to_exitcode(code) == 0:
             return None
         return note.read_text() if note.exists() else f"{tests[0]} (at import)"
 
     def _test(self, tests: Sequence[str], note: Path) -> None:
-        """In the fork: run pytest on the copy, and never come back."""
+        """Run pytest on the copy and exit; called in the fork."""
         import pytest
 
         class Note:
@@ -141,22 +140,22 @@ class Laboratory:
         os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[Note()])))
 
 
-def nearest(file: str) -> list[str]:
-    """The tests that stand nearest to a file, the nearest first."""
-    folder = next(folder for folder in NEAREST if file.startswith(folder))
-    tests = [test.format(name=Path(file).stem) for test in NEAREST[folder]]
+def closest_tests(file: str) -> list[str]:
+    """The tests of a file, the closest first."""
+    folder = next(folder for folder in CLOSEST_TESTS if file.startswith(folder))
+    tests = [test.format(name=Path(file).stem) for test in CLOSEST_TESTS[folder]]
     return [test for test in dict.fromkeys(tests) if (ROOT / test).exists()]
 
 
-def drawn(count: int) -> list[Mutation]:
-    """That many changes, drawn with a seed from all that can be made."""
-    files = sorted(str(path.relative_to(ROOT)) for folder in NEAREST for path in (ROOT / folder).glob("*.py"))
-    every = [change for file in files for change in changes(ROOT, file)]
+def sample_mutations(count: int) -> list[Mutation]:
+    """`count` mutations, sampled with a fixed seed from all possible ones."""
+    files = sorted(str(path.relative_to(ROOT)) for folder in CLOSEST_TESTS for path in (ROOT / folder).glob("*.py"))
+    every = [mutation for file in files for mutation in mutations(ROOT, file)]
     return sorted(random.Random(SEED).sample(every, min(count, len(every))), key=lambda c: (c.file, c.line))
 
 
-def warm() -> None:
-    """Import once what every fork needs; nothing of ours."""
+def import_libraries() -> None:
+    """Import the libraries that every fork needs; nothing of alignbench."""
     sys.dont_write_bytecode = True
     import beartype  # noqa: F401
     import hypothesis  # noqa: F401
@@ -168,56 +167,59 @@ def warm() -> None:
     import transformers  # noqa: F401
 
 
-def table(named: Sequence[Found], made: Sequence[Found], given: str) -> str:
-    """Every classical bug, and of the others those that nobody noticed."""
-    caught = [sum(found.test is not None for found in some) for some in (named, made)]
+def table(classical: Sequence[Outcome], random_ones: Sequence[Outcome], given: str) -> str:
+    """Every classical bug, and the random mutations that no test noticed."""
+    caught = [sum(found.test is not None for found in some) for some in (classical, random_ones)]
     head = HEAD.format(
         given=given,
-        named=len(named),
-        made=len(made),
+        named=len(classical),
+        made=len(random_ones),
         caught_named=caught[0],
         caught=caught[1],
-        share=caught[1] / max(len(made), 1),
+        share=caught[1] / max(len(random_ones), 1),
     )
-    rows = [f"| {f.what.name} | {f.what.file} | {told(f.test)} |" for f in named if isinstance(f.what, Bug)]
-    left = [
-        f"- {f.what.file}, line {f.what.line}: {f.what.what}"
-        for f in made
-        if f.test is None and isinstance(f.what, Mutation)
+    rows = [f"| {o.bug.name} | {o.bug.file} | {format_test(o.test)} |" for o in classical if isinstance(o.bug, Bug)]
+    unnoticed = [
+        f"- {o.bug.file}, line {o.bug.line}: {o.bug.description}"
+        for o in random_ones
+        if o.test is None and isinstance(o.bug, Mutation)
     ]
-    return head + "\n".join([*rows, "", "## Made at random and not noticed", "", *(left or ["None."])]) + "\n"
+    return (
+        head + "\n".join([*rows, "", "## Random mutations that were not noticed", "", *(unnoticed or ["None."])]) + "\n"
+    )
 
 
-def told(test: str | None) -> str:
-    """A test by its name, without the folder."""
-    return "**nobody**" if test is None else f"`{test.rpartition('/')[2].split('[')[0]}`"
+def format_test(test: str | None) -> str:
+    """The name of a test without its folder."""
+    return "**no test**" if test is None else f"`{test.rpartition('/')[2].split('[')[0]}`"
 
 
-def tried(count: int, which: Sequence[Bug]) -> Iterator[Found]:
-    """Every bug, one after the other."""
-    warm()
+def run_all(count: int, bugs: Sequence[Bug]) -> Iterator[Outcome]:
+    """Insert every bug, one after the other."""
+    import_libraries()
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
-        laboratory = Laboratory(Path(folder))
-        for bug in which:
-            yield laboratory.named(bug)
-        for change in drawn(count):
-            yield laboratory.random(change)
+        sandbox = Sandbox(Path(folder))
+        for bug in bugs:
+            yield sandbox.run_classical(bug)
+        for mutation in sample_mutations(count):
+            yield sandbox.run_mutation(mutation)
 
 
 def main(words: Sequence[str]) -> int:
-    """Try all. Returns 1 when a classical bug or more than a tenth of the others went unnoticed."""
+    """Run all. Returns 1 when a classical bug, or more than a tenth of the random mutations, went unnoticed."""
     count = next((int(word) for word in words if word.isdigit()), COUNT)
-    found = []
-    for one in tried(count, BUGS):
-        found.append(one)
-        name = one.what.name if isinstance(one.what, Bug) else f"{one.what.file}:{one.what.line} {one.what.what}"
-        sys.stdout.write(f"{name}: {told(one.test)}\n")
+    outcomes = []
+    for outcome in run_all(count, BUGS):
+        outcomes.append(outcome)
+        bug = outcome.bug
+        name = bug.name if isinstance(bug, Bug) else f"{bug.file}:{bug.line} {bug.description}"
+        sys.stdout.write(f"{name}: {format_test(outcome.test)}\n")
         sys.stdout.flush()
-    named, made = found[: len(BUGS)], found[len(BUGS) :]
+    classical, random_ones = outcomes[: len(BUGS)], outcomes[len(BUGS) :]
     if "--write" in words:
-        (ROOT / "docs" / "mutation.md").write_text(table(named, made, "" if count == COUNT else f" {count}"))
-    unnoticed = sum(one.test is None for one in made)
-    return int(any(one.test is None for one in named) or unnoticed > len(made) / 10)
+        (ROOT / "docs" / "mutation.md").write_text(table(classical, random_ones, "" if count == COUNT else f" {count}"))
+    unnoticed = sum(outcome.test is None for outcome in random_ones)
+    return int(any(outcome.test is None for outcome in classical) or unnoticed > len(random_ones) / 10)
 
 
 if __name__ == "__main__":

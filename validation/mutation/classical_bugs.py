@@ -1,17 +1,27 @@
 """The classical bugs of RL for language models, each as a change to our code, and the tests that must notice it."""
 
+import re
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Bug:
-    """`old` stands once in `file` and is replaced by `new`; `tests` are run until one fails."""
+    """A bug that replaces `old` by `new` in `file`; `tests` run until one fails."""
 
     name: str
     file: str
     old: str
+    """Code that occurs once in the file, however it is broken into lines."""
     new: str
     tests: tuple[str, ...]
+
+    def inserted(self, source: str) -> str:
+        """The source with the bug. Raises ValueError when `old` does not occur exactly once."""
+        tokens = re.findall(r"\w+|[^\w\s]", self.old)
+        pattern = re.compile(r"(?<!\w)" + r"(?:,?\s*)".join(map(re.escape, tokens)))
+        if (count := len(pattern.findall(source))) != 1:
+            raise ValueError(f"{self.name}: {self.old!r} occurs {count} times in {self.file}, not once")
+        return pattern.sub(lambda _: self.new, source)
 
 
 BUGS = (
@@ -60,8 +70,8 @@ BUGS = (
     Bug(
         "dropout active in RL",
         "alignbench/models/policy.py",
-        "        self.model.eval()\n",
-        "        self.model.train()\n",
+        "self.model.eval()",
+        "self.model.train()",
         ("tests/models/test_policy.py",),
     ),
     Bug(
@@ -151,15 +161,15 @@ BUGS = (
     Bug(
         "sampler keeps stale weights",
         "alignbench/stages/online.py",
-        "Sampler(policy=policy,",
-        'Sampler(policy=__import__("copy").deepcopy(policy),',
+        "sampler = Sampler(policy=policy,",
+        'sampler = Sampler(policy=__import__("copy").deepcopy(policy),',
         ("tests/test_house.py::test_a_custom_reward_is_what_is_maximised",),
     ),
     Bug(
         "reward of length 1 broadcast",
         "alignbench/rewards/custom.py",
-        "        if len(returned) != len(rows):",
-        "        returned = list(returned) * len(rows) if len(returned) == 1 else returned\n"
+        "if len(returned) != len(rows):",
+        "returned = list(returned) * len(rows) if len(returned) == 1 else returned\n"
         "        if len(returned) != len(rows):",
         ("tests/rewards/test_custom.py",),
     ),
@@ -180,8 +190,8 @@ BUGS = (
     Bug(
         "optimizer forgotten on resume",
         "alignbench/stages/online.py",
-        '    adamw.load_state_dict(saved["optimizer"])\n',
-        "",
+        'adamw.load_state_dict(saved["optimizer"])',
+        "pass",
         ("tests/validation/test_faults.py::test_every_method_goes_on_as_if_it_had_not_stopped[grpo]",),
     ),
     Bug(

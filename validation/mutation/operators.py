@@ -1,4 +1,4 @@
-"""Small changes to a source file, one at a time: other operators, comparisons, signs, constants and extremes."""
+"""Mutations of a source file, one at a time: operators, comparisons, signs, constants and extremes."""
 
 import ast
 import copy
@@ -27,39 +27,40 @@ SWAPS: dict[type, type] = {
 }
 NAMES = {"min": "max", "max": "min", "mean": "sum", "any": "all", "all": "any"}
 UNTOUCHED = (ast.Raise, ast.Assert, ast.JoinedStr, ast.AnnAssign, ast.arg, ast.Import, ast.ImportFrom)
-"""What a message says, what is annotated, and the defaults of knobs: not what is computed."""
+"""Messages, annotations and the defaults of settings: not arithmetic."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One changed node of a file; `place` is its number in the order of the walk."""
+    """One changed node of a file."""
 
     file: str
-    place: int
+    index: int
+    """The number of the node in the order of the walk."""
     line: int
-    what: str
+    description: str
 
 
-def changes(root: Path, file: str) -> list[Mutation]:
-    """Every change that can be made to a file."""
+def mutations(root: Path, file: str) -> list[Mutation]:
+    """Every mutation of a file."""
     tree = ast.parse((root / file).read_text())
     return [
-        Mutation(file, place, node.lineno, told)
-        for place, node in enumerate(_nodes(tree))
-        if (told := _change(copy.deepcopy(node)))
+        Mutation(file, index, node.lineno, description)
+        for index, node in enumerate(_nodes(tree))
+        if (description := _mutate(copy.deepcopy(node)))
     ]
 
 
-def changed(root: Path, change: Mutation) -> str:
-    """The source of the file after that change."""
-    tree = ast.parse((root / change.file).read_text())
-    node = next(node for place, node in enumerate(_nodes(tree)) if place == change.place)
-    _change(node)
+def mutated(root: Path, mutation: Mutation) -> str:
+    """The source of the file with that mutation."""
+    tree = ast.parse((root / mutation.file).read_text())
+    node = next(node for index, node in enumerate(_nodes(tree)) if index == mutation.index)
+    _mutate(node)
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.expr]:
-    """The expressions that are computed when a function runs, in a fixed order."""
+    """The expressions that are evaluated when a function runs, in a fixed order."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, UNTOUCHED):
             continue
@@ -79,8 +80,8 @@ def _inside(node: ast.AST) -> Iterator[ast.expr]:
         yield from _inside(child)
 
 
-def _change(node: ast.expr) -> str | None:
-    """Change a node in place, and say how; None where there is nothing to change."""
+def _mutate(node: ast.expr) -> str | None:
+    """Mutate a node in place. Returns the description; None when the node has no mutation."""
     before = ast.unparse(node)
     match node:
         case ast.BinOp() | ast.BoolOp() if type(node.op) in SWAPS:
