@@ -1,6 +1,6 @@
 """Mutation testing: do the tests notice the classical bugs of RL for language models, and random mutations?
 
-    python -m validation.mutation [--write] [number of random mutations]     --write writes the table to docs/mutation.md
+    python -m validation.mutation [--write] [random mutations]       --write writes the table to docs/mutation.md
 
 Each bug is inserted into a copy of the checkout, and the tests closest to it run there until one fails. The libraries
 are imported once and the process forks for each bug, so that a bug takes a second or two.
@@ -47,8 +47,8 @@ CLOSEST_TESTS = {
 HEAD = """\
 # Do the tests notice bugs?
 
-Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was inserted into a copy of the code, and
-the tests closest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in ten of the
+Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was inserted into a copy of the
+code, and the tests closest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in ten of the
 random mutations.
 
 **{caught_named} of {named}** classical bugs, and **{caught} of {made}** random mutations ({share:.0%}), were noticed.
