@@ -47,9 +47,9 @@ CLOSEST_TESTS = {
 HEAD = """\
 # Do the tests notice bugs?
 
-Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was inserted into a copy of the code,
-and the tests closest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in ten of
-the random mutations.
+Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was inserted into a copy of the
+code, and the tests closest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in
+ten of the random mutations.
 
 **{caught_named} of {named}** classical bugs, and **{caught} of {made}** random mutations ({share:.0%}), were noticed.
 
