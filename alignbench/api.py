@@ -154,7 +154,8 @@ class Run:
         Columns: `method` (str), `seed` (int), `prompt_id` (str), `prompt`, `response` (str), `tokens` (int, of the
         response), `truncated` (bool: cut at the length limit), `reward` (float), one float column
         `reward/<name>` for each component of the reward, `gold` (float) where the dataset knows the true quality,
-        `reference` (str), `correct` (bool) and `stratum` (str), None where the dataset has none. Empty before the evaluation.
+        `reference` (str), `correct` (bool) and `stratum` (str), None where the dataset has none. Empty before
+        the evaluation.
         """
         import pandas as pd
 
