@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help study train-sft train-grpo evaluate test lint ui build run
+.PHONY: help study train-sft train-grpo evaluate test lint docs ui build run
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -42,6 +42,9 @@ lint: .venv/.dev ## style, types and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.docs ## the documentation, warnings as errors; starts at docs/_build/html/index.html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build/html
+
 ui: .venv/.runtime ## MLflow on 127.0.0.1:5000, with a prepared dashboard
 	$(BIN)/python -m alignbench ui output_dir=$(OUTPUTS)
 
@@ -62,4 +65,9 @@ run: ## a shell in it (DO="make train-sft" for a command)
 .venv/.dev: pyproject.toml constraints/cpu.txt | .venv/bin/python
 	@echo "Installing the pinned packages and tools into .venv (a minute or two) ..."
 	$(INSTALL) -e ".[dev]"
+	@touch .venv/.runtime $@
+
+.venv/.docs: pyproject.toml constraints/cpu.txt | .venv/bin/python
+	@echo "Installing the pinned packages and Sphinx into .venv (a minute or two) ..."
+	$(INSTALL) -e ".[docs]"
 	@touch .venv/.runtime $@

@@ -1,0 +1,63 @@
+"""Configuration of the documentation: `make docs` builds it with warnings as errors."""
+
+import os
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))
+
+from generators import command_help, method_pages  # noqa: E402
+
+import alignbench  # noqa: E402
+
+project = "alignbench"
+author = "The alignbench developers"
+copyright = "The alignbench developers, Apache-2.0"
+version = release = alignbench.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "_generated", "jupyter_execute", "generators"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+copybutton_exclude = ".linenos, .gp, .go"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = True
+
+html_theme = "pydata_sphinx_theme"
+html_title = "alignbench"
+html_static_path = ["_static"]
+html_css_files = ["alignbench.css"]
+html_show_sourcelink = False
+html_sidebars = {"index": []}
+html_theme_options = {
+    "logo": {"text": "alignbench"},
+    "header_links_before_dropdown": 7,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+method_pages.write(DOCS / "methods")
+command_help.write(DOCS / "_generated")
