@@ -15,7 +15,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from alignbench.core import field_types
-from alignbench.run.compose import compose
+from alignbench.runs.compose import compose
 from alignbench.sweep import launcher
 
 ROOT = Path(__file__).resolve().parents[2]
