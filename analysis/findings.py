@@ -5,17 +5,17 @@ from dataclasses import dataclass
 
 from alignbench.core import metric_names
 
-from .comparison.compare import Comparison, compare, compare_all
-from .comparison.costs import Cost, costs
-from .comparison.paired_design import Pairing, settle_pairing
-from .comparison.sensitivity import WhatIf, what_if
-from .comparison.stage_costs import PhaseCost, phase_costs
-from .comparison.strata import PREFIX, Stratum, strata
-from .comparison.variance import ByPrompt, by_prompt
-from .comparison.verdict import State, Verdict, decide, pair_state
+from .comparison.compare import Comparison, compare, compare_methods
+from .comparison.costs import Cost, compute_costs
+from .comparison.paired_design import PairedDesign, resolve_pairing
+from .comparison.sensitivity import Sensitivity, compute_sensitivity
+from .comparison.stage_costs import StageCost, compute_stage_costs
+from .comparison.strata import PREFIX, Stratum, compute_strata
+from .comparison.variance import VarianceByPrompt, compute_variance_by_prompt
+from .comparison.verdict import State, Verdict, comparison_state, decide
 from .judge.judgement import Judgement
-from .judge.resolve import judgement_of
-from .judge.session import Say
+from .judge.resolve import resolve_judgement
+from .judge.session import Log
 from .judge.text import warnings
 from .study.answers import AnswerChange, changes
 from .study.load import Study, load_study
@@ -23,12 +23,12 @@ from .study.methods import Arm, arm_of, no_number
 from .study.metrics import Metric, listed, metric_named
 from .study.options import Declared, Options, declare
 from .study.samples import Samples, pick_samples
-from .validity.fairness import Fairness, judge_fairness
-from .validity.overoptimization import OverOptimization, over_optimization
-from .validity.reward_hacking import signs
-from .validity.reward_model import RewardModel, reward_models
-from .validity.scope import pairing_cautions, prompt_cautions
-from .validity.warnings import ReportWarning, cautions
+from .validity.fairness import Fairness, check_fairness
+from .validity.overoptimization import OverOptimization, find_overoptimization
+from .validity.reward_hacking import collect_reward_hacking_warnings
+from .validity.reward_model import RewardModel, summarize_reward_models
+from .validity.scope import pairing_warnings, prompt_warnings
+from .validity.warnings import ReportWarning, collect_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +41,22 @@ class Findings:
     arms: tuple[Arm, ...]
     pairs: tuple[Comparison, ...]
     exploratory: tuple[Comparison, ...]
-    pairing: Pairing
-    by_prompt: tuple[ByPrompt, ...]
+    pairing: PairedDesign
+    by_prompt: tuple[VarianceByPrompt, ...]
     no_prompts: str | None
     changes: tuple[AnswerChange, ...]
     strata: tuple[Stratum, ...]
     over_optimization: tuple[OverOptimization, ...]
     reward_models: tuple[RewardModel, ...]
     costs: tuple[Cost, ...]
-    phases: tuple[PhaseCost, ...]
+    stage_costs: tuple[StageCost, ...]
     judgement: Judgement | None
     fairness: Fairness
     unfinished: tuple[str, ...]
     troubled: frozenset[str]
-    what_if: tuple[WhatIf, ...]
+    sensitivity: tuple[Sensitivity, ...]
     verdict: Verdict
-    cautions: tuple[ReportWarning, ...]
+    warnings: tuple[ReportWarning, ...]
     samples: Samples
     task: str
     prompts: int | None
@@ -92,11 +92,11 @@ class Findings:
         """The verdict on one pair, which a missing seed or a failed fairness check takes away."""
         if self.fairness.violations:
             return "not_comparable"
-        return "incomplete" if {pair.treatment, pair.baseline} & self.troubled else pair_state(pair)
+        return "incomplete" if {pair.treatment, pair.baseline} & self.troubled else comparison_state(pair)
 
 
-def find(options: Options, say: Say = lambda text: None) -> Findings:
-    """Load a study and work everything out; `say` hears how far a judge is.
+def find(options: Options, log: Log = lambda text: None) -> Findings:
+    """Load a study and work everything out; `log` receives the progress messages of the judge.
 
     Raises UserError for an unknown study, metric or baseline, and for a judge that cannot be asked.
     """
@@ -106,11 +106,11 @@ def find(options: Options, say: Say = lambda text: None) -> Findings:
     arms = tuple(arm_of(study, name, place, metric) for place, name in enumerate(study.arms))
     order = sorted(study.arms, key=lambda name: name != declared.baseline)
     scores = {arm.name: arm.scores for arm in arms}
-    pairing = settle_pairing(study, declared.pairing)
-    pairs = tuple(compare_all(metric, scores, order, declared.margin, pairing.holds))
-    exploratory = tuple(explore(study, declared, order, max(1, len(pairs)), pairing.holds))
-    each, no_prompts = by_prompt(study, metric, pairs)
-    fairness = judge_fairness(study, declared.allow, declared.price_per_hour)
+    pairing = resolve_pairing(study, declared.pairing)
+    pairs = tuple(compare_methods(metric, scores, order, declared.margin, pairing.by_seed))
+    exploratory = tuple(explore(study, declared, order, max(1, len(pairs)), pairing.by_seed))
+    each, no_prompts = compute_variance_by_prompt(study, metric, pairs)
+    fairness = check_fairness(study, declared.allow, declared.price_per_hour)
     judged = [(run, no_number(run, metric)) for arm in arms for run in arm.runs]
     problems = tuple(text for _, text in judged if text)
     troubled = frozenset(run.arm for run, text in judged if text)
@@ -123,13 +123,13 @@ def find(options: Options, say: Say = lambda text: None) -> Findings:
         unfinished=problems,
         violations=fairness.violations,
     )
-    drifts = over_optimization(study, declared.margin if metric.name == "final/gold" else None)
-    gamed = signs(study, arms, drifts)
-    limits = [*pairing_cautions(pairing), *prompt_cautions(() if problems else each)]
+    drifts = find_overoptimization(study, declared.margin if metric.name == "final/gold" else None)
+    gamed = collect_reward_hacking_warnings(study, arms, drifts)
+    limits = [*pairing_warnings(pairing), *prompt_warnings(() if problems else each)]
     fresh = None if each else _prompts(study)
-    judgement = judgement_of(study, order, options.judge, say)
+    judgement = resolve_judgement(study, order, options.judge, log)
     limits += [ReportWarning(*told) for told in (warnings(judgement) if judgement else [])]
-    warned = cautions(study, metric, arms, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
+    warned = collect_warnings(study, metric, arms, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
     return Findings(
         study=study,
         declared=declared,
@@ -141,18 +141,18 @@ def find(options: Options, say: Say = lambda text: None) -> Findings:
         by_prompt=each,
         no_prompts=no_prompts,
         changes=changes(study),
-        strata=strata(study, declared.baseline),
+        strata=compute_strata(study, declared.baseline),
         over_optimization=drifts,
-        reward_models=reward_models(study),
-        costs=tuple(costs(study, declared)),
-        phases=phase_costs(study, declared.expected_memory_gb),
+        reward_models=summarize_reward_models(study),
+        costs=tuple(compute_costs(study, declared)),
+        stage_costs=compute_stage_costs(study, declared.expected_memory_gb),
         judgement=judgement,
         fairness=fairness,
         unfinished=problems,
         troubled=troubled,
-        what_if=tuple(what_if(arms, metric, order, troubled)),
+        sensitivity=tuple(compute_sensitivity(arms, metric, order, troubled)),
         verdict=verdict,
-        cautions=tuple(warned),
+        warnings=tuple(warned),
         samples=pick_samples(study),
         task=_task(study),
         prompts=_prompts(study),

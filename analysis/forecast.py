@@ -18,8 +18,8 @@ from alignbench.core.errors import UserError
 from alignbench.core.judge_settings import Judge
 
 from .judge import endpoint, model_retirement
-from .judge.pairs import Pair, place
-from .judge.panel import Panel, declared, with_second
+from .judge.answer_pairs import AnswerPair, place
+from .judge.panel import Panel, add_second_judge, judge_from_config
 from .judge.prompt import ORDERS, Template
 from .judge.spending_limit import CHARACTERS_PER_TOKEN, expected_price
 from .judge.trial import Trial
@@ -57,9 +57,9 @@ def answer(question: Question, today: date) -> dict[str, Any]:
     panel = _attempt(lambda: _panel(question.judge), problems)
     judges = [judge for judge in ((panel.judge, panel.second) if panel else ()) if judge]
     for judge in judges:
-        _attempt(partial(model_retirement.refuse_if_gone, judge, None, today), problems)
+        _attempt(partial(model_retirement.check_not_retired, judge, None, today), problems)
         if judge.mode == "ask":
-            _attempt(partial(endpoint.key, judge), problems)
+            _attempt(partial(endpoint.read_api_key, judge), problems)
     if any(judge.mode == "ask" for judge in judges) and find_spec("openai") is None:
         problems.append("a judge needs the openai package: pip install -e '.[judge]'")
     return {
@@ -90,7 +90,7 @@ def cost(judge: Judge, question: Question) -> dict[str, Any]:
     template, calls = Template(judge), len(chosen) * meetings * len(ORDERS)
     text = "x" * round(question.answer_tokens * CHARACTERS_PER_TOKEN)
     some = chosen[:: max(len(chosen) // SAMPLED, 1)]
-    pairs = [Pair("one", "other", 0, row["id"], row["prompt"], row["reference"], (text, text)) for row in some]
+    pairs = [AnswerPair("one", "other", 0, row["id"], row["prompt"], row["reference"], (text, text)) for row in some]
     each = sum(expected_price(Trial(template, pair, 0).request, judge) for pair in pairs) / max(len(pairs), 1)
     return {
         "model": judge.model,
@@ -102,8 +102,8 @@ def cost(judge: Judge, question: Question) -> dict[str, Any]:
 
 
 def _panel(section: Any) -> Panel | None:
-    judge = declared(section)
-    return None if judge is None else with_second(judge)
+    judge = judge_from_config(section)
+    return None if judge is None else add_second_judge(judge)
 
 
 def _attempt(what: Callable[[], Found], problems: list[str]) -> Found | None:

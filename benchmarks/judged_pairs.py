@@ -14,9 +14,9 @@ import numpy as np
 
 from alignbench.core.judge_settings import Judge
 from analysis.findings import find
-from analysis.judge.cache import opened
-from analysis.judge.pairs import Pair, make_pairs
-from analysis.judge.panel import compose
+from analysis.judge.answer_pairs import AnswerPair, make_answer_pairs
+from analysis.judge.cache import open_cache
+from analysis.judge.panel import compose_judge
 from analysis.judge.prompt import ORDERS, Template
 from analysis.judge.verdicts import Reply
 from analysis.report.write import write_report
@@ -43,9 +43,9 @@ def main(prompts: int) -> None:
             "judge.mode=cache_only",
             f"judge.max_prompts={prompts}",
         )
-        judge = compose("openai_compatible", words[1:])
+        judge = compose_judge("openai_compatible", words[1:])
         assert judge is not None
-        pairs = make_pairs(load_study("s", home), list(METHODS), prompts).pairs
+        pairs = make_answer_pairs(load_study("s", home), list(METHODS), prompts).pairs
         start = perf_counter()
         fill(home, judge, pairs)
         sys.stdout.write(f"{len(pairs):,} pairs, both verdicts of each cached in {perf_counter() - start:.1f} s\n")
@@ -98,12 +98,12 @@ def answers(method: str, seed: int, prompts: int) -> Iterator[dict]:
         }
 
 
-def fill(home: Path, judge: Judge, pairs: tuple[Pair, ...]) -> None:
+def fill(home: Path, judge: Judge, pairs: tuple[AnswerPair, ...]) -> None:
     """The verdicts of a simulated judge, kept as if they had been paid for."""
     rng, template = np.random.default_rng(0), Template(judge)
     gap, zero = 0.2 + rng.standard_normal(len(pairs)), np.zeros(len(pairs))
     said = [TASTE.verdict(sign * gap, zero, rng.standard_normal(len(pairs))) for sign in (1, -1)]
-    with opened(home) as cache:
+    with open_cache(home) as cache:
         for i, pair in enumerate(pairs):
             for order in ORDERS:
                 content = json.dumps({"reasoning": TEXT[:200], "verdict": WORDS[int(said[order][i])]})

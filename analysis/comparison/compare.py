@@ -57,14 +57,14 @@ class Comparison:
         return None if self.detectable_d is None or self.pooled_sd is None else self.detectable_d * self.pooled_sd
 
     @property
-    def power_of_welch(self) -> float | None:
+    def welch_power(self) -> float | None:
         """How often Welch's test, which decides, finds the smallest detectable d; None where pairs decide."""
         if self.detectable_d is None or self.paired is not None:
             return None
         return statistics.welch_power(self.detectable_d, *self.n, alpha=ALPHA / self.family)
 
     @property
-    def benefit(self) -> tuple[float, float] | None:
+    def improvement_interval(self) -> tuple[float, float] | None:
         """The interval of the difference turned so that more is better for the treatment."""
         low, high = self.difference.low, self.difference.high
         if low is None or high is None:
@@ -72,29 +72,29 @@ class Comparison:
         return (-high, -low) if self.metric.better == "less" else (low, high)
 
     @property
-    def improvement(self) -> float | None:
+    def probability_of_improvement(self) -> float | None:
         """The share of all seed pairings in which the treatment is ahead, ties counted half."""
         share = statistics.probability_of_improvement(*self.scores)
         return 1 - share if share is not None and self.metric.better == "less" else share
 
     @property
-    def wins(self) -> tuple[float, int]:
+    def seed_pairings_won(self) -> tuple[float, int]:
         """In how many of all seed pairings the treatment is ahead, ties counted half."""
         pairs = self.n[0] * self.n[1]
-        return (self.improvement or 0.0) * pairs, pairs
+        return (self.probability_of_improvement or 0.0) * pairs, pairs
 
-    def seeds_for(self, difference: float) -> int | None:
+    def seeds_needed_for(self, difference: float) -> int | None:
         """Seeds per method to find a true difference of this size (metric units); None when it cannot be said."""
-        return self.seeds_for_d(difference / self.pooled_sd) if self.pooled_sd else None
+        return self.seeds_needed_for_d(difference / self.pooled_sd) if self.pooled_sd else None
 
-    def seeds_for_d(self, d: float) -> int | None:
+    def seeds_needed_for_d(self, d: float) -> int | None:
         """Seeds per method to find a true effect of this size."""
         if self.paired and self.paired.sd and self.pooled_sd:
             return statistics.pairs_needed(d * self.pooled_sd / self.paired.sd, ALPHA / self.family)
         return statistics.seeds_needed(d, ALPHA / self.family)
 
 
-def compare_all(
+def compare_methods(
     metric: Metric,
     scores: Mapping[str, Sequence[float]],
     arms: Sequence[str],

@@ -26,7 +26,7 @@ class Cost:
     reason: str | None = None
 
 
-def costs(study: Study, declared: Declared) -> list[Cost]:
+def compute_costs(study: Study, declared: Declared) -> list[Cost]:
     """Tokens, time, memory and price of the finished runs."""
     price = declared.price_per_hour
     divisor, unit = token_unit([run.ledger.get("tokens", 0.0) for run in study.runs])

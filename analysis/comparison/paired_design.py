@@ -7,23 +7,23 @@ from ..study.metrics import listed
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairedDesign:
     """Whether `analysis.pairing=seed` was declared, and why it is refused all the same."""
 
     declared: bool
     refusal: str | None = None
 
     @property
-    def holds(self) -> bool:
+    def by_seed(self) -> bool:
         """Seeds are compared one by one."""
         return self.declared and self.refusal is None
 
 
-def settle_pairing(study: Study, declared: str) -> Pairing:
+def resolve_pairing(study: Study, declared: str) -> PairedDesign:
     """Pairs need the same seeds in every method, each with the same prompt order and the same start, all finished."""
     if declared != "seed" or len(study.arms) < 2:
-        return Pairing(False)
-    return Pairing(True, _lacking_seeds(study) or _unfinished(study) or _other_order(study) or _other_start(study))
+        return PairedDesign(False)
+    return PairedDesign(True, _lacking_seeds(study) or _unfinished(study) or _other_order(study) or _other_start(study))
 
 
 def _lacking_seeds(study: Study) -> str | None:

@@ -10,15 +10,17 @@ from ..study.metrics import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhatIf:
+class Sensitivity:
     """The difference if the seeds without a number had ended in a certain way."""
 
     pair: str
-    treatment_of_seed: str
+    failed_seeds: str
     difference: Estimate
 
 
-def what_if(arms: Sequence[Arm], metric: Metric, order: Sequence[str], troubled: frozenset[str]) -> list[WhatIf]:
+def compute_sensitivity(
+    arms: Sequence[Arm], metric: Metric, order: Sequence[str], troubled: frozenset[str]
+) -> list[Sensitivity]:
     """How far the seeds without a number could move the answer; a view on robustness, not a result."""
     fates = ("Left out (hides the failure)", "Counted at its last validation", "Counted at the SFT start")
     by_name = {arm.name: arm for arm in arms}
@@ -30,7 +32,7 @@ def what_if(arms: Sequence[Arm], metric: Metric, order: Sequence[str], troubled:
                 pair = f"{by_name[name].label} \N{MINUS SIGN} {by_name[order[0]].label}"
                 if x is not None and y is not None:
                     difference = statistics.welch(x, y).difference
-                    rows.append(WhatIf(pair=pair, treatment_of_seed=fate, difference=difference))
+                    rows.append(Sensitivity(pair=pair, failed_seeds=fate, difference=difference))
     return rows
 
 

@@ -17,10 +17,10 @@ GB = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhaseCost:
-    """One phase: seconds, tokens and peak memory; of a method the means over its finished runs."""
+class StageCost:
+    """One stage: seconds, tokens and peak memory; of a method the means over its finished runs."""
 
-    phase: str
+    stage: str
     arm: str | None
     note: str
     seconds: float | None
@@ -31,7 +31,7 @@ class PhaseCost:
     @property
     def label(self) -> str:
         """The phase, and whose it was."""
-        return self.phase if self.arm is None else f"{self.phase}, {method_label(self.arm)}"
+        return self.stage if self.arm is None else f"{self.stage}, {method_label(self.arm)}"
 
     @property
     def verdict(self) -> str:
@@ -46,14 +46,14 @@ class PhaseCost:
         return f"{abs(measured / limit - 1):.0%} {word}"
 
 
-def phase_costs(study: Study, expected: dict[str, tuple[float, float]]) -> tuple[PhaseCost, ...]:
+def compute_stage_costs(study: Study, expected: dict[str, tuple[float, float]]) -> tuple[StageCost, ...]:
     """The shared phases that were measured, then the learning and the evaluation of every method."""
     shared = [cost for name, label in SHARED.items() for cost in _shared(study.runs, name, label)]
     own = [row for arm in study.arms for row in _of_method(arm, study.of(arm), expected.get(arm.split(" ")[0]))]
     return (*shared, *own)
 
 
-def _shared(runs: Sequence[Run], name: str, label: str) -> list[PhaseCost]:
+def _shared(runs: Sequence[Run], name: str, label: str) -> list[StageCost]:
     """One row for each artifact of this kind; several would be an unfair study, and are all shown."""
     made: dict[str, dict[str, float]] = {}
     for run in runs:
@@ -61,8 +61,8 @@ def _shared(runs: Sequence[Run], name: str, label: str) -> list[PhaseCost]:
         if about:
             made.setdefault(str((run.manifest.get("artifacts") or {}).get(name)), about)
     return [
-        PhaseCost(
-            phase=label,
+        StageCost(
+            stage=label,
             arm=None,
             note="once for all runs" if len(made) == 1 else key,
             seconds=about.get("seconds"),
@@ -73,7 +73,7 @@ def _shared(runs: Sequence[Run], name: str, label: str) -> list[PhaseCost]:
     ]
 
 
-def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> list[PhaseCost]:
+def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> list[StageCost]:
     """Reinforcement learning, and the evaluation at its end where that was timed; peak memory is of the whole run."""
     done = [run for run in runs if run.status == "finished"]
     spent = {
@@ -87,12 +87,12 @@ def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | No
         )
     }
     note = "mean of a run"
-    rows = [PhaseCost(phase="RL", arm=arm, note=note, expected_gb=expected, **spent)]
+    rows = [StageCost(stage="RL", arm=arm, note=note, expected_gb=expected, **spent)]
     seconds = statistics.mean(known(runs, metric_names.EVALUATION_SECONDS))
     if seconds is not None:
         rows.append(
-            PhaseCost(
-                phase="Final evaluation", arm=arm, note=note, seconds=seconds, tokens=None, peak_memory_bytes=None
+            StageCost(
+                stage="Final evaluation", arm=arm, note=note, seconds=seconds, tokens=None, peak_memory_bytes=None
             )
         )
     return rows

@@ -26,13 +26,13 @@ class Stratum:
     differences: dict[str, Estimate]
 
 
-def strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
+def compute_strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
     """All strata, metric by metric; empty where the prompts have none."""
     there = {name for run in study.runs for name in run.metrics if name.startswith(PREFIX)}
     return tuple(_stratum(study, baseline, name) for name in sorted(there, key=_place))
 
 
-def by_metric(rows: Sequence[Stratum]) -> list[tuple[str, list[Stratum]]]:
+def group_by_metric(rows: Sequence[Stratum]) -> list[tuple[str, list[Stratum]]]:
     """The rows of each metric under its label, in their order."""
     return [(label, list(found)) for label, found in groupby(rows, key=lambda row: row.metric.label)]
 

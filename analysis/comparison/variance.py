@@ -26,7 +26,7 @@ VALUES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByPrompt:
+class VarianceByPrompt:
     """One pair, prompt by prompt: intervals for new prompts and for new seeds too, and what would narrow them."""
 
     pair: Comparison
@@ -41,7 +41,9 @@ class ByPrompt:
         return None if low is None or high is None else not low <= 0 <= high
 
 
-def by_prompt(study: Study, metric: Metric, pairs: Sequence[Comparison]) -> tuple[tuple[ByPrompt, ...], str | None]:
+def compute_variance_by_prompt(
+    study: Study, metric: Metric, pairs: Sequence[Comparison]
+) -> tuple[tuple[VarianceByPrompt, ...], str | None]:
     """Every pair prompt by prompt, or none and the reason."""
     if metric.name not in VALUES:
         return (), f"{metric.label} is not a mean over prompts"
@@ -72,15 +74,15 @@ def _table(runs: Sequence[Run], prompts: Sequence[str], value: Callable[[dict[st
     return np.array(rows, float)
 
 
-def _compared(pair: Comparison, x: np.ndarray, y: np.ndarray) -> ByPrompt:
+def _compared(pair: Comparison, x: np.ndarray, y: np.ndarray) -> VarianceByPrompt:
     confidence = 1 - ALPHA / pair.family
     both = statistics.crossed(x - y, confidence=confidence) if pair.paired else statistics.crossed(x, y, confidence)
     two_models = len(x) == len(y) == 1 and set(np.unique([x, y])) <= {0.0, 1.0}
     test = statistics.mcnemar(int((x > y).sum()), int((x < y).sum())) if two_models else None
-    return ByPrompt(pair=pair, prompts=x.shape[1], crossed=both, mcnemar=test)
+    return VarianceByPrompt(pair=pair, prompts=x.shape[1], crossed=both, mcnemar=test)
 
 
-def advice(rows: Sequence[ByPrompt]) -> str:
+def format_advice(rows: Sequence[VarianceByPrompt]) -> str:
     """Which would narrow the intervals more, said of the pair whose interval is widest."""
     known = [(row, row.crossed.budget) for row in rows if row.crossed.budget is not None]
     if not known:
@@ -104,7 +106,7 @@ def _where_from(budget: VarianceBudget) -> str:
     return f"Of its variance {seeds} comes from seeds, {prompts} from prompts, {rest} from single answers."
 
 
-def spreads(row: ByPrompt) -> str:
+def format_spreads(row: VarianceByPrompt) -> str:
     """The three standard deviations behind a budget, in units of the metric."""
     budget, metric = row.crossed.budget, row.pair.metric
     if budget is None:
@@ -115,7 +117,7 @@ def spreads(row: ByPrompt) -> str:
     )
 
 
-def same_prompts(row: ByPrompt) -> str:
+def format_mcnemar(row: VarianceByPrompt) -> str:
     """Two trained models on the same prompts: who was right where the other was wrong."""
     test = row.mcnemar
     if test is None:

@@ -46,11 +46,11 @@ class Verdict:
         return EXIT_CODES.get(self.state, 0)
 
 
-def pair_state(pair: Comparison) -> State:
+def comparison_state(pair: Comparison) -> State:
     """What the deciding interval says about the treatment; equality is only ever concluded from a declared margin."""
-    if pair.benefit and pair.benefit[0] > 0:
+    if pair.improvement_interval and pair.improvement_interval[0] > 0:
         return "better"
-    if pair.benefit and pair.benefit[1] < 0:
+    if pair.improvement_interval and pair.improvement_interval[1] < 0:
         return "worse"
     return "equivalent" if pair.equivalent else "inconclusive"
 
@@ -102,7 +102,7 @@ def interval(metric: Metric, estimate: Estimate, name: str = "95% CI ", sign: bo
     return f"({name}{write(estimate.low)} to {write(estimate.high)})"
 
 
-def subtraction(pair: Comparison) -> str:
+def format_subtraction(pair: Comparison) -> str:
     """GRPO - PPO."""
     return f"{method_label(pair.treatment)} {MINUS} {method_label(pair.baseline)}"
 
@@ -119,7 +119,7 @@ def _detects(pair: Comparison, only: str = "only ") -> str:
 
 def decide_pair(pair: Comparison) -> Verdict:
     """The verdict on one pair, read off its intervals."""
-    state, metric = pair_state(pair), pair.metric
+    state, metric = comparison_state(pair), pair.metric
     number = (
         f"{metric.difference(pair.difference.value)} {interval(metric, pair.difference, sign=True)}, {_seeds(pair)}"
     )
@@ -128,9 +128,9 @@ def decide_pair(pair: Comparison) -> Verdict:
         return Verdict(state, lead, number, f"{_detects(pair, '')}{_too_small(pair)}")
     if state == "equivalent":
         inner = interval(metric, pair.inner, f"{pair.inner_percent:g}% CI ", sign=True)
-        rest = f"{subtraction(pair)} = {metric.difference(pair.difference.value)} {inner}, {_seeds(pair)}"
+        rest = f"{format_subtraction(pair)} = {metric.difference(pair.difference.value)} {inner}, {_seeds(pair)}"
         return Verdict(state, f"Equivalent within {metric.size(pair.margin)}:", rest, _outer(pair))
-    return Verdict(state, "Inconclusive:", f"{subtraction(pair)} = {number}", _detects(pair))
+    return Verdict(state, "Inconclusive:", f"{format_subtraction(pair)} = {number}", _detects(pair))
 
 
 def _outer(pair: Comparison) -> str:
@@ -146,11 +146,11 @@ def _many(metric: Metric, arms: Sequence[str], pairs: Sequence[Comparison]) -> V
     if wins:
         state: State = "worse" if list(wins) == [pairs[0].baseline] else "better"
         return Verdict(state, _beats(wins), _margins(metric, wins, pairs))
-    if all(pair_state(pair) == "equivalent" for pair in pairs):
+    if all(comparison_state(pair) == "equivalent" for pair in pairs):
         return Verdict("equivalent", f"Equivalent within {metric.size(pairs[0].margin)}:", f"all {len(pairs)} pairs.")
     widest = max(pairs, key=lambda pair: abs(pair.difference.value or 0.0))
     numbers = f"{metric.difference(widest.difference.value)} {interval(metric, widest.difference, sign=True)}"
-    rest = f"none of {len(pairs)} pairs separates; the widest is {subtraction(widest)} = {numbers}"
+    rest = f"none of {len(pairs)} pairs separates; the widest is {format_subtraction(widest)} = {numbers}"
     return Verdict("inconclusive", "Inconclusive:", f"{rest}, {_seeds(widest)}", _detects(widest))
 
 
@@ -158,7 +158,7 @@ def winners(arms: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[
     """Who beats whom, the method with most wins first."""
     beaten: dict[str, list[str]] = {arm: [] for arm in arms}
     for pair in pairs:
-        state = pair_state(pair)
+        state = comparison_state(pair)
         if state == "better":
             beaten[pair.treatment].append(pair.baseline)
         elif state == "worse":
@@ -177,7 +177,7 @@ def _beats(wins: dict[str, list[str]]) -> str:
 def _margins(metric: Metric, wins: dict[str, list[str]], pairs: Sequence[Comparison]) -> str:
     best = next(iter(wins))
     against = {
-        other: toward(best, pair)
+        other: difference_from(best, pair)
         for pair in pairs
         for other in (pair.treatment, pair.baseline)
         if best in (pair.treatment, pair.baseline) and other != best
@@ -201,7 +201,7 @@ def _open(metric: Metric, against: dict[str, Estimate], beaten: list[str]) -> st
     return f" It cannot be told apart from {listed(rest, 'or')}." if rest else ""
 
 
-def toward(arm: str, pair: Comparison) -> Estimate:
+def difference_from(arm: str, pair: Comparison) -> Estimate:
     """The difference of a pair seen from one of its methods: arm minus the other."""
     given = pair.difference
     if arm == pair.treatment or given.value is None:

@@ -56,7 +56,7 @@ class Cache:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Cache]:
+def open_cache(folder: Path) -> Iterator[Cache]:
     """The cache of an output folder, made where there is none; one process at a time, or two might pay for the same.
 
     Raises UserError when another process is judging, or when the file is no such cache.

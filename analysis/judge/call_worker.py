@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .endpoint import Endpoint, EndpointRefuses, EndpointSilent
+from .endpoint import Endpoint, EndpointUnavailable, RequestRejected
 from .prompt import Order, Request
 from .spending_limit import SpendingLimit, highest_price, price
 from .verdicts import Reply
@@ -41,7 +41,7 @@ class CallWorker:
                 if reply is None:
                     break
                 session.count(place, request, reply)
-                game.hear(reply)
+                game.add_reply(reply)
             session.settle(place, game)
             if session.stopped:
                 return
@@ -64,16 +64,16 @@ class CallWorker:
             reply, cost = bought.reply, price(bought.reply, session.judge.prices)
             session.cache.put(request.key, reply, request.body, bought.raw, perf_counter() - start)
             self._silent, self._bought = 0, self._bought + 1
-        except EndpointRefuses as error:
+        except RequestRejected as error:
             self._stop(str(error))
-        except EndpointSilent as error:
+        except EndpointUnavailable as error:
             self._silent += 1
             if self._silent >= PATIENCE:
                 self._stop(f"{session.judge.base_url} does not answer ({error})")
         finally:
             await self._purse.settle(amount, cost)
         if reply and self._bought % max(1, round(TENTH * self._calls)) == 0:
-            session.say(f"judge {session.judge.model}: {self._bought:,} of {self._calls:,} calls made")
+            session.log(f"judge {session.judge.model}: {self._bought:,} of {self._calls:,} calls made")
         return reply
 
     def _stop(self, reason: str) -> None:

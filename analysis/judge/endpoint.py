@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 TOO_LONG = "context_length_exceeded"
 
 
-class EndpointRefuses(UserError):
+class RequestRejected(UserError):
     """Asking again would not help: no money, no such model, a wrong key or parameter."""
 
 
-class EndpointSilent(Exception):
+class EndpointUnavailable(Exception):
     """No answer after all retries: the network, a timeout, or a server in trouble."""
 
 
@@ -41,7 +41,7 @@ class Endpoint:
             import openai
         except ImportError as error:
             raise UserError("a judge needs the openai package: pip install -e '.[judge]'") from error
-        self._judge, self._key, self._errors = judge, key(judge), openai
+        self._judge, self._key, self._errors = judge, read_api_key(judge), openai
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=judge.base_url,
@@ -57,15 +57,15 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, request: Request) -> Bought:
-        """One verdict. Raises EndpointRefuses or EndpointSilent; a refused or cut answer is a reply like any other."""
+        """Send one request. Raises RequestRejected or EndpointUnavailable; a refusal is a reply too."""
         try:
             raw = (await self._client.chat.completions.with_raw_response.create(**request.body)).text
         except (self._errors.APIConnectionError, self._errors.InternalServerError) as error:
-            raise EndpointSilent(self._words(error)) from error
+            raise EndpointUnavailable(self._words(error)) from error
         except self._errors.RateLimitError as error:
             if _code(error) == "insufficient_quota":
-                raise EndpointRefuses(f"{self._judge.base_url}: no money left there ({self._words(error)})") from error
-            raise EndpointSilent(self._words(error)) from error
+                raise RequestRejected(f"{self._judge.base_url}: no money left there ({self._words(error)})") from error
+            raise EndpointUnavailable(self._words(error)) from error
         except self._errors.APIStatusError as error:
             if _code(error) in (TOO_LONG, "content_filter"):
                 return _unanswered("length" if _code(error) == TOO_LONG else "content_filter", request, error)
@@ -79,7 +79,7 @@ class Endpoint:
                 await self._client.with_options(max_retries=1).models.with_raw_response.retrieve(self._judge.model)
             ).text
         except self._errors.APIConnectionError as error:
-            raise EndpointRefuses(f"{self._judge.base_url} cannot be reached: {self._words(error)}") from error
+            raise RequestRejected(f"{self._judge.base_url} cannot be reached: {self._words(error)}") from error
         except self._errors.AuthenticationError as error:
             raise self._refusal(error) from error
         except self._errors.APIError:
@@ -96,8 +96,8 @@ class Endpoint:
         told = str(body.get("message") or error.message or type(error).__name__)
         return " ".join((told.replace(self._key, "***") if self._key else told).split())[:300]
 
-    def _refusal(self, error: "openai.APIStatusError") -> EndpointRefuses:
-        return EndpointRefuses(f"{self._judge.base_url} refuses: {self._words(error)}{self._remedy(error)}")
+    def _refusal(self, error: "openai.APIStatusError") -> RequestRejected:
+        return RequestRejected(f"{self._judge.base_url} refuses: {self._words(error)}{self._remedy(error)}")
 
     def _remedy(self, error: "openai.APIStatusError") -> str:
         judge = self._judge
@@ -113,7 +113,7 @@ class Endpoint:
         return " (a parameter that the model does not take is left out with judge.<parameter>=null)"
 
 
-def key(judge: Judge) -> str | None:
+def read_api_key(judge: Judge) -> str | None:
     """What opens the endpoint; None where it asks for nothing. Raises UserError where it is not in the environment."""
     if judge.api_key_env is None:
         return None

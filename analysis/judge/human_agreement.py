@@ -12,14 +12,14 @@ from alignbench.core.json_text import JSONTextError, parse_json
 
 from ..statistics import Estimate
 from . import winrate
-from .pairs import Pair
+from .answer_pairs import AnswerPair
 
 Label = tuple[str, int, frozenset[str]]
 KEYS = ("prompt_id", "seed", "methods", "winner")
 
 
 @dataclass(frozen=True, kw_only=True)
-class People:
+class HumanAgreement:
     """Labels that met a judged pair, how far the judge agrees with them, and the score that people would give."""
 
     labels: int
@@ -28,7 +28,7 @@ class People:
     kappa: float | None
 
 
-def read_labels(path: Path) -> dict[Label, str]:
+def load_labels(path: Path) -> dict[Label, str]:
     """The winner by prompt, seed and methods, from JSON lines. Raises UserError with the line that is wrong."""
     if not path.is_file():
         raise UserError(f"judge.human_labels={path}: there is no such file.")
@@ -53,7 +53,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def ask_people(labels: Mapping[Label, str], pairs: Sequence[Pair], scores: np.ndarray) -> People:
+def compute_agreement(labels: Mapping[Label, str], pairs: Sequence[AnswerPair], scores: np.ndarray) -> HumanAgreement:
     """Set judged pairs of two methods against people. `scores` [n]: the judge's 1, 1/2, 0 for the treatment.
 
     One number for each prompt, for rows of one prompt are not independent.
@@ -67,12 +67,12 @@ def ask_people(labels: Mapping[Label, str], pairs: Sequence[Pair], scores: np.nd
     prompts = np.unique([pair.prompt_id for pair in pairs], return_inverse=True)[1] if pairs else np.zeros(0, int)
     labelled = np.isin(prompts, prompts[known])
     agreement, kappa = winrate.kappa(scores[known], said[known])
-    score = winrate.corrected_by_people(
+    score = winrate.prediction_powered_share(
         _means(scores[known], prompts[known]),
         _means(said[known], prompts[known]),
         _means(scores[~labelled], prompts[~labelled]),
     )
-    return People(labels=int(known.sum()), score=score, agreement=agreement, kappa=kappa)
+    return HumanAgreement(labels=int(known.sum()), score=score, agreement=agreement, kappa=kappa)
 
 
 def _means(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:

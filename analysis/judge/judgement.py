@@ -13,13 +13,13 @@ from alignbench.core.judge_settings import Judge
 from ..statistics import Estimate
 from ..study.load import Study
 from . import model_retirement, winrate
-from .cache import Cache, opened
-from .human_agreement import Label, People, ask_people, read_labels
-from .pairs import Pair, Pairing, make_pairs
+from .answer_pairs import AnswerPair, AnswerPairs, make_answer_pairs
+from .cache import Cache, open_cache
+from .human_agreement import HumanAgreement, Label, compute_agreement, load_labels
 from .panel import Panel
-from .session import Say, Session, Verdicts
+from .session import Log, Session, Verdicts
 from .tally import Tally, Trials, ranking, shares, strict, tally
-from .trial import INVALID, UNASKED
+from .trial import INVALID, UNJUDGED
 
 Where = tuple[str, str, int, str]
 
@@ -42,7 +42,7 @@ class Match:
     dollars: float
     ranked: Estimate | None
     second: SecondOpinion | None
-    people: People | None
+    people: HumanAgreement | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,31 +91,31 @@ class Bench:
     """Where judges sit: the cache, somebody to talk to, and today's date."""
 
     cache: Cache
-    say: Say
+    log: Log
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
-    def hear(self, judge: Judge, pairs: Sequence[Pair]) -> Verdicts:
+    def hear(self, judge: Judge, pairs: Sequence[AnswerPair]) -> Verdicts:
         """Every verdict of one judge."""
 
         def check(told: str | None) -> None:
-            model_retirement.refuse_if_gone(judge, told, self.today)
+            model_retirement.check_not_retired(judge, told, self.today)
 
-        return Session(judge, pairs, self.cache, self.say).run(check)
+        return Session(judge, pairs, self.cache, self.log).run(check)
 
 
-def judge_study(study: Study, arms: list[str], panel: Panel, say: Say) -> Judgement:
+def judge_study(study: Study, arms: list[str], panel: Panel, log: Log) -> Judgement:
     """Let the judges compare every pair of methods; `arms` in the order of the report, the baseline first.
 
     Raises UserError where nothing could be judged and the remedy is known: a missing key, a model that has left.
     """
-    pairing = make_pairs(study, arms, panel.judge.max_prompts)
+    pairing = make_answer_pairs(study, arms, panel.judge.max_prompts)
     if not pairing.pairs:
         return Judgement(judge=panel.judge, reason="no seed has an eval.jsonl from two methods")
-    labels = read_labels(Path(panel.judge.human_labels)) if panel.judge.human_labels else None
-    with opened(study.output_dir) as cache:
-        bench = Bench(cache, say)
+    labels = load_labels(Path(panel.judge.human_labels)) if panel.judge.human_labels else None
+    with open_cache(study.output_dir) as cache:
+        bench = Bench(cache, log)
         heard = [(judge, bench.hear(judge, pairing.pairs)) for judge in (panel.judge, panel.second) if judge]
-    leaving = [model_retirement.warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
+    leaving = [model_retirement.format_warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
     return Judgement(
         judge=panel.judge,
         matches=tuple(_matches(pairing, arms, [verdicts for _, verdicts in heard], labels)),
@@ -129,12 +129,12 @@ def judge_study(study: Study, arms: list[str], panel: Panel, say: Say) -> Judgem
     )
 
 
-def _said(pairs: Sequence[Pair], verdicts: Verdicts) -> dict[Where, int]:
+def _said(pairs: Sequence[AnswerPair], verdicts: Verdicts) -> dict[Where, int]:
     results = strict(verdicts.games).tolist()
     return {
         (pair.treatment, pair.baseline, pair.seed, pair.prompt_id): result
         for pair, result in zip(pairs, results, strict=True)
-        if result != UNASKED
+        if result != UNJUDGED
     }
 
 
@@ -155,7 +155,9 @@ def relatives(study: Study, judge: Judge) -> list[str]:
     return sorted(name for name in names if any(word.lower() in name.lower() for word in judge.family))
 
 
-def _matches(pairing: Pairing, arms: list[str], heard: list[Verdicts], labels: dict[Label, str] | None) -> list[Match]:
+def _matches(
+    pairing: AnswerPairs, arms: list[str], heard: list[Verdicts], labels: dict[Label, str] | None
+) -> list[Match]:
     places = _places(pairing.pairs)
     names = [(later, earlier) for earlier, later in combinations(arms, 2) if (later, earlier) in places]
     prompts = np.unique([pair.prompt_id for pair in pairing.pairs], return_inverse=True)[1]
@@ -174,7 +176,7 @@ def _matches(pairing: Pairing, arms: list[str], heard: list[Verdicts], labels: d
     ]
 
 
-def _places(pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
+def _places(pairs: Sequence[AnswerPair]) -> dict[tuple[str, str], np.ndarray]:
     """Where in the list the pairs of each two methods stand."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, pair in enumerate(pairs):
@@ -183,7 +185,7 @@ def _places(pairs: Sequence[Pair]) -> dict[tuple[str, str], np.ndarray]:
 
 
 def _games(
-    pairs: Sequence[Pair], prompts: np.ndarray, rows: np.ndarray, name: tuple[str, str], verdicts: Verdicts
+    pairs: Sequence[AnswerPair], prompts: np.ndarray, rows: np.ndarray, name: tuple[str, str], verdicts: Verdicts
 ) -> Trials:
     chosen = [pairs[i] for i in rows]
     return Trials(
@@ -200,12 +202,12 @@ def _games(
 
 def _second(games: Trials, others: Trials) -> SecondOpinion:
     one, other = strict(games.games), strict(others.games)
-    both = ~np.isin(one, (INVALID, UNASKED)) & ~np.isin(other, (INVALID, UNASKED)) & ~games.identical
+    both = ~np.isin(one, (INVALID, UNJUDGED)) & ~np.isin(other, (INVALID, UNJUDGED)) & ~games.identical
     agreement, kappa = winrate.kappa(one[both], other[both])
     return SecondOpinion(tally=tally(others), agreement=agreement, kappa=kappa)
 
 
-def _people(labels: dict[Label, str], pairs: Sequence[Pair], rows: np.ndarray, games: Trials) -> People:
+def _people(labels: dict[Label, str], pairs: Sequence[AnswerPair], rows: np.ndarray, games: Trials) -> HumanAgreement:
     results = strict(games.games)
-    valid = ~np.isin(results, (INVALID, UNASKED))
-    return ask_people(labels, [pairs[i] for i in rows[valid]], shares(results[valid]))
+    valid = ~np.isin(results, (INVALID, UNJUDGED))
+    return compute_agreement(labels, [pairs[i] for i in rows[valid]], shares(results[valid]))

@@ -16,7 +16,7 @@ def day(text: str | None) -> date | None:
         return None
 
 
-def refuse_if_gone(judge: Judge, told: str | None, today: date) -> None:
+def check_not_retired(judge: Judge, told: str | None, today: date) -> None:
     """Raise UserError when the model has left: by the endpoint's own date, else by the reported one."""
     end = day(told) or day(judge.shutdown_date)
     if end is not None and end <= today:
@@ -24,7 +24,7 @@ def refuse_if_gone(judge: Judge, told: str | None, today: date) -> None:
         raise UserError(f"judge.model={judge.model} left on {end} (says {who}).{_next(judge)}")
 
 
-def warning(judge: Judge, known: str | None, today: date) -> str | None:
+def format_warning(judge: Judge, known: str | None, today: date) -> str | None:
     """What to say when the model is about to leave, or has left since it judged."""
     end = day(known)
     if end is None or end > today + SOON:

@@ -22,7 +22,7 @@ class Panel:
     second: Judge | None = None
 
 
-def panel(words: Sequence[str]) -> Panel | None:
+def parse_judges(words: Sequence[str]) -> Panel | None:
     """The judges that words such as judge=gpt4o_mini, judge.max_dollars=1 and second.base_url=... ask for.
 
     Words that begin with `second.` change the option that judge.second names. None for judge=none and for no words.
@@ -32,17 +32,17 @@ def panel(words: Sequence[str]) -> Panel | None:
         if words:
             raise UserError(f"{words[0]}: say which judge with judge=OPTION, one of {', '.join(options())}.")
         return None
-    judge = compose("none" if chosen[-1] == "null" else chosen[-1], [w for w in words if w.startswith("judge.")])
-    return None if judge is None else with_second(judge, [w for w in words if w.startswith("second.")])
+    judge = compose_judge("none" if chosen[-1] == "null" else chosen[-1], [w for w in words if w.startswith("judge.")])
+    return None if judge is None else add_second_judge(judge, [w for w in words if w.startswith("second.")])
 
 
-def with_second(judge: Judge, words: Sequence[str] = ()) -> Panel:
+def add_second_judge(judge: Judge, words: Sequence[str] = ()) -> Panel:
     """A judge with the second one that it names."""
     if judge.second is None:
         if words:
             raise UserError(f"{words[0]}: there is no second judge; name one with judge.second=OPTION.")
         return Panel(judge)
-    return Panel(judge, compose(judge.second, [f"judge.{word.removeprefix('second.')}" for word in words]))
+    return Panel(judge, compose_judge(judge.second, [f"judge.{word.removeprefix('second.')}" for word in words]))
 
 
 def options() -> list[str]:
@@ -50,7 +50,7 @@ def options() -> list[str]:
     return sorted(file.stem for file in (CONF / "judge").glob("*.yaml"))
 
 
-def compose(option: str, words: Sequence[str] = ()) -> Judge | None:
+def compose_judge(option: str, words: Sequence[str] = ()) -> Judge | None:
     """An option of conf/judge, changed by words such as judge.max_dollars=1; None for `none`.
 
     Raises UserError for an option, a key or a value that there is not.
@@ -68,10 +68,10 @@ def compose(option: str, words: Sequence[str] = ()) -> Judge | None:
     except HydraException as error:
         told = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"judge={option}: {told}. Its keys stand in conf/judge/{option}.yaml.") from error
-    return declared(OmegaConf.to_container(node, resolve=True))
+    return judge_from_config(OmegaConf.to_container(node, resolve=True))
 
 
-def declared(section: Any) -> Judge | None:
+def judge_from_config(section: Any) -> Judge | None:
     """The judge of a config section `judge`; None where it is another class or none at all."""
     if not isinstance(section, Mapping) or section.get("_target_") != TARGET:
         return None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from alignbench.core.judge_settings import Judge
 
-from .pairs import Pair
+from .answer_pairs import AnswerPair
 
 Order = Literal[0, 1]
 """0: the treatment's answer is shown as A; 1: the baseline's is."""
@@ -99,11 +99,11 @@ class Template:
         most = self.judge.max_chars
         return text if len(text) <= most else f"{text[:most]}\n[cut here; {len(text) - most} characters left out]"
 
-    def is_cut(self, pair: Pair) -> bool:
+    def is_cut(self, pair: AnswerPair) -> bool:
         """Whether the judge sees less than there is."""
         return max(map(len, (pair.prompt, *pair.answers))) > self.judge.max_chars
 
-    def request(self, pair: Pair, order: Order, attempt: int) -> Request:
+    def request(self, pair: AnswerPair, order: Order, attempt: int) -> Request:
         """The call that judges a pair in one order.
 
         The key is made of all that is sent, so it is the same whichever method is called the baseline; each attempt has

@@ -6,23 +6,23 @@ from alignbench.core.errors import UserError
 
 from ..study.load import Study
 from .judgement import Judgement, judge_study
-from .panel import declared, panel, with_second
-from .session import Say
+from .panel import add_second_judge, judge_from_config, parse_judges
+from .session import Log
 
 
-def judgement_of(study: Study, arms: list[str], words: Sequence[str], say: Say) -> Judgement | None:
+def resolve_judgement(study: Study, arms: list[str], words: Sequence[str], log: Log) -> Judgement | None:
     """The judgement that words such as judge=gpt4o_mini ask for, else the one that the runs' configs declare.
 
     What was typed and cannot be done raises UserError; what was declared and cannot be done is told in the report,
     which is written all the same.
     """
     if words:
-        typed = panel(words)
-        return None if typed is None else judge_study(study, arms, typed, say)
-    judges = [judge for run in study.runs if (judge := declared(run.config.get("judge"))) is not None]
+        typed = parse_judges(words)
+        return None if typed is None else judge_study(study, arms, typed, log)
+    judges = [judge for run in study.runs if (judge := judge_from_config(run.config.get("judge"))) is not None]
     if not judges:
         return None
     try:
-        return judge_study(study, arms, with_second(judges[0]), say)
+        return judge_study(study, arms, add_second_judge(judges[0]), log)
     except UserError as error:
         return Judgement(judge=judges[0], reason=str(error).rstrip("."))

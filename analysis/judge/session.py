@@ -11,16 +11,16 @@ from alignbench.core.errors import UserError
 from alignbench.core.judge_settings import Judge
 
 from ..study.metrics import counted
+from .answer_pairs import AnswerPair
 from .cache import Cache
 from .call_worker import CallWorker
 from .endpoint import Endpoint
-from .pairs import Pair
 from .prompt import ORDERS, Order, Request, Template
 from .spending_limit import SpendingLimit, expected_price, price
-from .trial import INVALID, TIE, UNASKED, Trial
+from .trial import INVALID, TIE, UNJUDGED, Trial
 from .verdicts import Reply
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 Place = tuple[int, Order]
 
 
@@ -44,11 +44,11 @@ class Verdicts:
 class Session:
     """One judge at work on one list of pairs."""
 
-    def __init__(self, judge: Judge, pairs: Sequence[Pair], cache: Cache, say: Say) -> None:
-        self.judge, self.cache, self.say = judge, cache, say
+    def __init__(self, judge: Judge, pairs: Sequence[AnswerPair], cache: Cache, log: Log) -> None:
+        self.judge, self.cache, self.log = judge, cache, log
         self.stopped: str | None = None
         self._pairs, self._template = pairs, Template(judge)
-        self._games = np.full((len(pairs), 2), UNASKED, dtype=np.int8)
+        self._games = np.full((len(pairs), 2), UNJUDGED, dtype=np.int8)
         self._troubles = [""] * len(pairs)
         self._counted: set[str] = set()
         self._models: set[str] = set()
@@ -110,7 +110,7 @@ class Session:
             if reply is None:
                 return False
             self.count((i, order), request, reply)
-            game.hear(reply)
+            game.add_reply(reply)
         self.settle((i, order), game)
         return True
 
@@ -138,13 +138,13 @@ class Session:
         some = [self.game(place).request for place in places[:: max(1, len(places) // 200)]]
         each = sum(expected_price(request, self.judge) for request in some) / len(some)
         limit = "no limit" if self.judge.max_dollars is None else f"limit ${self.judge.max_dollars:g} for the study"
-        self.say(
+        self.log(
             f"judge {self.judge.model}: {counted(len(self._pairs), 'pair')} in both orders; "
             f"{counted(len(places), 'call')} to make, about ${each * len(places):.4f} beside "
             f"${self._dollars.sum():.4f} paid before ({limit})"
         )
 
     def _account(self) -> None:
-        done = int((self._games != UNASKED).all(axis=1).sum())
+        done = int((self._games != UNJUDGED).all(axis=1).sum())
         known = f"{done:,} of {len(self._pairs):,} pairs judged, ${self._dollars.sum():.4f} in all"
-        self.say(f"judge {self.judge.model}: {known}{f'; stopped: {self.stopped}' if self.stopped else ''}")
+        self.log(f"judge {self.judge.model}: {known}{f'; stopped: {self.stopped}' if self.stopped else ''}")

@@ -9,7 +9,7 @@ import numpy as np
 from .. import statistics
 from ..statistics import Estimate
 from . import winrate
-from .trial import INVALID, LOSS, TIE, UNASKED, WIN
+from .trial import INVALID, LOSS, TIE, UNJUDGED, WIN
 
 TOO_MANY_INVALID = 0.05
 SCORE = {WIN: 1.0, TIE: 0.5, LOSS: 0.0}
@@ -19,7 +19,7 @@ SCORE = {WIN: 1.0, TIE: 0.5, LOSS: 0.0}
 class Trials:
     """All pairs of two methods, one row each.
 
-    `games` [n, 2]: WIN, TIE, LOSS of the treatment, INVALID or UNASKED, with the treatment shown first and second;
+    `games` [n, 2]: WIN, TIE, LOSS of the treatment, INVALID or UNJUDGED, with the treatment shown first and second;
     `prompts` [n]: which prompt, as a number; `lengths` [n, 2]: characters of the treatment's and the baseline's
     answer; `identical`, `cut` [n]: the same answer twice; one longer than the judge is shown.
     """
@@ -84,11 +84,11 @@ def strict(games: np.ndarray) -> np.ndarray:
     """One result for each pair [n] from its two games [n, 2].
 
     Both orders must name the same winner, else it is a tie; without a verdict in one order the pair is INVALID, never a
-    tie; a pair that was not asked in both is UNASKED.
+    tie; a pair that was not asked in both is UNJUDGED.
     """
     first, second = games[:, 0], games[:, 1]
     result = np.where(first == second, first, TIE)
-    result = np.where((first == UNASKED) | (second == UNASKED), UNASKED, result)
+    result = np.where((first == UNJUDGED) | (second == UNJUDGED), UNJUDGED, result)
     return np.where((first == INVALID) | (second == INVALID), INVALID, result)
 
 
@@ -100,7 +100,7 @@ def shares(results: np.ndarray) -> np.ndarray:
 def tally(played: Trials) -> Tally:
     """Count one pair of methods."""
     results = strict(played.games)
-    valid = (results != INVALID) & (results != UNASKED)
+    valid = (results != INVALID) & (results != UNJUDGED)
     games, prompts, gaps = played.games[valid], played.prompts[valid], played.lengths[valid]
     scores = shares(results[valid])
     win, tie, loss = (int((results == kind).sum()) for kind in (WIN, TIE, LOSS))
@@ -114,7 +114,7 @@ def tally(played: Trials) -> Tally:
         tie=tie,
         loss=loss,
         invalid=invalid,
-        unjudged=int((results == UNASKED).sum()),
+        unjudged=int((results == UNJUDGED).sum()),
         identical=int((played.identical & valid).sum()),
         cut=int((played.cut & valid).sum()),
         prompts=len(np.unique(prompts)),
@@ -171,7 +171,7 @@ def ranking(played: Sequence[Trials], methods: Sequence[str]) -> dict[tuple[str,
     parts = []
     for match in played:
         results = strict(match.games)
-        valid = (results != INVALID) & (results != UNASKED)
+        valid = (results != INVALID) & (results != UNJUDGED)
         count = int(valid.sum())
         parts.append(
             (

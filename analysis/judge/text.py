@@ -70,7 +70,7 @@ def sentence(match: Match) -> str:
     return f"{counts} with {baseline}{invalid}. Score {share(found.score)}: {preference(found)}."
 
 
-def of_sample(judgement: Judgement | None, seed: int | None, prompt_id: str) -> list[str]:
+def format_sample(judgement: Judgement | None, seed: int | None, prompt_id: str) -> list[str]:
     """What the judge said of the answers to one prompt at one seed, if it was asked."""
     if judgement is None or seed is None:
         return []
@@ -169,7 +169,7 @@ def _people(match: Match) -> str:
     return f"{people.labels:,}; {share(people.score)}; {_agreement(people.agreement, people.kappa)}"
 
 
-def brief(judgement: Judgement) -> list[str]:
+def summary_lines(judgement: Judgement) -> list[str]:
     """A line for the terminal: judge: GRPO 48.6% (40.3 to 57.0) against PPO, 73 pairs, 2 invalid, $1.84."""
     if judgement.reason:
         return [f"judge: n/a, {judgement.reason}"]

@@ -121,7 +121,7 @@ def _logistic(x: float) -> float:
     return 1 / (1 + exp(-x)) if x > -700 else 0.0
 
 
-def corrected_by_people(
+def prediction_powered_share(
     judged: np.ndarray, people: np.ndarray, others: np.ndarray, confidence: float = 0.95
 ) -> Estimate:
     """The share that people would give, from a few of their labels and many of the judge's (one number per prompt).

@@ -6,15 +6,15 @@ from math import isfinite
 from typing import Any
 
 from ..comparison.compare import Comparison
-from ..comparison.stage_costs import PhaseCost
+from ..comparison.stage_costs import StageCost
 from ..comparison.strata import Stratum
-from ..comparison.variance import ByPrompt
+from ..comparison.variance import VarianceByPrompt
 from ..findings import Findings
 from ..judge.json_data import as_data
 from ..statistics import Estimate, interquartile_mean
 from ..study.load import Run
 from ..validity.overoptimization import OverOptimization
-from ..validity.reward_hacking import over_optimization_sentence
+from ..validity.reward_hacking import format_overoptimization
 from ..validity.reward_model import Bin, RewardModel
 
 LEDGER = ("prompts", "completions", "tokens", "optimizer_steps", "seconds", "peak_memory_bytes")
@@ -34,16 +34,16 @@ def summary(findings: Findings) -> dict[str, Any]:
         "runs": [_run(run) for run in findings.study.runs],
         "comparisons": [_comparison(pair, findings.state_of(pair)) for pair in findings.pairs],
         "exploratory": [_comparison(pair, "not_tested") for pair in findings.exploratory],
-        "pairing": {"by_seed": findings.pairing.holds, "refused": findings.pairing.refusal},
+        "pairing": {"by_seed": findings.pairing.by_seed, "refused": findings.pairing.refusal},
         "by_prompt": [_by_prompt(row) for row in findings.by_prompt],
         "judge": as_data(findings.judgement),
         "answers": {row.metric.name: {"start": row.start, "end": row.end} for row in findings.changes},
         "strata": [_stratum(row) for row in findings.strata],
         "over_optimization": [_over_optimization(finding) for finding in findings.over_optimization],
         "reward_models": [_reward_model(model) for model in findings.reward_models],
-        "phases": [_phase(cost) for cost in findings.phases],
+        "phases": [_phase(cost) for cost in findings.stage_costs],
         "fairness": _fairness(findings),
-        "warnings": [caution.text for caution in findings.cautions],
+        "warnings": [warning.text for warning in findings.warnings],
     }
 
 
@@ -89,14 +89,14 @@ def _comparison(pair: Comparison, verdict: str) -> dict[str, Any]:
         "glass_delta": _estimate(pair.glass_delta),
         "paired": _paired(pair),
         "interquartile_means": [_estimate(interquartile_mean(row)) for row in pair.scores],
-        "probability_of_improvement": pair.improvement,
+        "probability_of_improvement": pair.probability_of_improvement,
         "probability_above_zero": pair.test.probability_above_zero,
         "permutation": {"p": pair.permutation.p, "smallest_possible_p": pair.permutation.smallest},
         "pairs_in_family": pair.family,
         "minimum_detectable_d": pair.detectable_d,
-        "power_of_welch_at_minimum_detectable_d": pair.power_of_welch,
+        "power_of_welch_at_minimum_detectable_d": pair.welch_power,
         "minimum_detectable_difference": pair.detectable,
-        "seeds_needed_for": {"0.8": pair.seeds_for_d(0.8)},
+        "seeds_needed_for": {"0.8": pair.seeds_needed_for_d(0.8)},
         "verdict": verdict,
     }
 
@@ -114,12 +114,12 @@ def _over_optimization(finding: OverOptimization) -> dict[str, Any]:
     return {
         "method": finding.arm,
         "state": finding.state,
-        "sentence": over_optimization_sentence(finding),
+        "sentence": format_overoptimization(finding),
         **{name: asdict(point) for name, point in finding.points.items()},
         "fall": _estimate(finding.fall),
-        "fall_at_most_the_gain": _estimate(finding.lost),
+        "fall_at_most_the_gain": _estimate(finding.capped_fall),
         "rise_of_proxy": _estimate(finding.rise),
-        "smallest_fall_that_matters": finding.matters,
+        "smallest_fall_that_matters": finding.relevant_fall,
         "seeds": [asdict(seed) for seed in finding.seeds],
     }
 
@@ -141,8 +141,9 @@ def _bin(row: Bin) -> dict[str, Any]:
     return {"from": _number(row.low), "to": _number(row.high), "accuracy": _estimate(row.accuracy), "pairs": row.pairs}
 
 
-def _phase(cost: PhaseCost) -> dict[str, Any]:
-    return {**asdict(cost), "label": cost.label, "verdict": cost.verdict}
+def _phase(cost: StageCost) -> dict[str, Any]:
+    numbers = asdict(cost)
+    return {"phase": numbers.pop("stage"), **numbers, "label": cost.label, "verdict": cost.verdict}
 
 
 def _paired(pair: Comparison) -> dict[str, Any] | None:
@@ -153,7 +154,7 @@ def _paired(pair: Comparison) -> dict[str, Any] | None:
     return {**numbers, "d_z": _estimate(test.d_z), "d_av": _estimate(test.d_av)}
 
 
-def _by_prompt(row: ByPrompt) -> dict[str, Any]:
+def _by_prompt(row: VarianceByPrompt) -> dict[str, Any]:
     budget = row.crossed.budget
     return {
         "treatment": row.pair.treatment,

@@ -8,7 +8,7 @@ from ..findings import Findings
 from ..plots.chart_index import ChartIndex
 from ..statistics import Estimate
 from ..study.metrics import counted, listed, method_label
-from ..validity.reward_hacking import over_optimization_sentence
+from ..validity.reward_hacking import format_overoptimization
 from ..validity.reward_model import RewardModel
 from .verdict_text import at_what_cost, which
 
@@ -24,7 +24,7 @@ def effect_lede(findings: Findings) -> str:
             else ("Shown for completeness; these differences are no result.")
         )
     pair = findings.pairs[0]
-    wins, pairings = pair.wins
+    wins, pairings = pair.seed_pairings_won
     if findings.verdict.state == "incomplete":
         return "Not given while a planned run has no result; 'What if?' above shows how far it could move the answer."
     text = f"{pair.metric.difference(pair.difference.value)} {interval(pair.metric, pair.difference, sign=True)}. "
@@ -42,12 +42,14 @@ def seeds_lede(findings: Findings) -> str:
     ]
     if not pairs:
         return "Every seed of the study, those without a result included."
-    apart = [pair for pair in pairs if pair.wins[0] in (0, pair.wins[1])]
+    apart = [pair for pair in pairs if pair.seed_pairings_won[0] in (0, pair.seed_pairings_won[1])]
     if not apart:
         return "The methods overlap: no method has all its seeds on one side of another's."
     behind: dict[str, list[str]] = {}
     for pair in apart:
-        winner, loser = (pair.treatment, pair.baseline) if pair.wins[0] else (pair.baseline, pair.treatment)
+        winner, loser = (
+            (pair.treatment, pair.baseline) if pair.seed_pairings_won[0] else (pair.baseline, pair.treatment)
+        )
         behind.setdefault(method_label(winner), []).append(method_label(loser))
     return " ".join(
         f"Every {winner} seed is ahead of every {listed(losers)} seed." for winner, losers in behind.items()
@@ -71,7 +73,7 @@ def learning_lede(findings: Findings, gallery: ChartIndex) -> str:
 
 def proxy_sentences(findings: Findings) -> list[str]:
     """Under 'Did true quality follow the reward?', one for each method."""
-    return [over_optimization_sentence(finding) for finding in findings.over_optimization]
+    return [format_overoptimization(finding) for finding in findings.over_optimization]
 
 
 def reward_model_lede(model: RewardModel) -> str:

@@ -9,8 +9,8 @@ from alignbench.core import metric_names
 
 from ..comparison.compare import Comparison
 from ..comparison.costs import GIB, Cost
-from ..comparison.stage_costs import GB, PhaseCost
-from ..comparison.verdict import subtraction, toward
+from ..comparison.stage_costs import GB, StageCost
+from ..comparison.verdict import difference_from, format_subtraction
 from ..findings import Findings
 from ..plots import inline_svg
 from ..statistics import Estimate
@@ -56,7 +56,7 @@ def effect_rows(pair: Comparison) -> list[tuple[str, str, Estimate, str, str, bo
     rows = [
         (
             "Difference",
-            f"{subtraction(pair)}{unit}",
+            f"{format_subtraction(pair)}{unit}",
             pair.difference,
             metric.signed(pair.difference.value),
             ends(metric, pair.difference),
@@ -112,7 +112,7 @@ def matrix_cell(findings: Findings, row: Arm, column: Arm) -> dict[str, str]:
         return {"tint": "na", "text": "", "interval": ""}
     if findings.state_of(pair) == "incomplete":
         return {"tint": "na", "text": "n/a", "interval": "a run has no result"}
-    estimate, metric = toward(row.name, pair), pair.metric
+    estimate, metric = difference_from(row.name, pair), pair.metric
     sign = -1 if metric.better == "less" else 1
     ahead = (
         estimate.low is not None
@@ -195,13 +195,13 @@ def seed_cells(seed: SeedFall) -> list[str]:
     return [fixed(number) for number in (*seed.gold, seed.fall, *seed.proxy, seed.rise)]
 
 
-def phase_cells(cost: PhaseCost) -> list[str]:
+def phase_cells(cost: StageCost) -> list[str]:
     """Seconds, tokens and peak memory of a phase."""
     memory = None if cost.peak_memory_bytes is None else cost.peak_memory_bytes / GIB
     return ["" if number is None else significant(number) for number in (cost.seconds, cost.tokens, memory)]
 
 
-def expectation(cost: PhaseCost) -> str:
+def expectation(cost: StageCost) -> str:
     """4.31 GB; expected 4 to 5 GB: as expected."""
     if cost.expected_gb is None or cost.peak_memory_bytes is None:
         return ""

@@ -8,7 +8,7 @@ from ..comparison.compare import Comparison
 from ..comparison.costs import Cost
 from ..comparison.verdict import SYMBOLS, State
 from ..findings import Findings
-from ..judge.text import brief
+from ..judge.text import summary_lines as judge_lines
 from ..plots.theme import PALETTE_SIZE, TERMINAL_MARKS
 from ..study.methods import Arm
 from ..study.metrics import Metric, plain, significant
@@ -209,17 +209,17 @@ def _level_row(name: str, level: str, interval: str, change: str, seconds: str) 
 
 
 def _judge(findings: Findings) -> list[str]:
-    lines = brief(findings.judgement) if findings.judgement else []
+    lines = judge_lines(findings.judgement) if findings.judgement else []
     return [part for line in lines for part in _wrapped(line, " ")]
 
 
 def _cautions(findings: Findings) -> list[str]:
     """What stops the verdict in full, then the other warnings in brief, two on a line."""
-    stops = [caution.text for caution in findings.cautions if caution.level == "stops the verdict"]
-    rest = [caution.brief or caution.text for caution in findings.cautions if caution.level != "stops the verdict"]
+    stops = [warning.text for warning in findings.warnings if warning.level == "stops the verdict"]
+    rest = [warning.brief or warning.text for warning in findings.warnings if warning.level != "stops the verdict"]
     lines = [line for text in stops[:4] for line in _wrapped(text, " ! ")]
     lines += _side_by_side([f" ! {text}"[:COLUMNS] for text in rest[:BRIEF]])
-    more = len(findings.cautions) - len(stops[:4]) - len(rest[:BRIEF])
+    more = len(findings.warnings) - len(stops[:4]) - len(rest[:BRIEF])
     return [*lines, *([f"   {more} more in the report"] if more else [])]
 
 

@@ -73,7 +73,7 @@ def which(findings: Findings) -> str:
     pair = pairs[0]
     treatment, baseline = method_label(pair.treatment), method_label(pair.baseline)
     if state in ("better", "worse"):
-        ahead, ends = (treatment if state == "better" else baseline), pair.benefit or (0.0, 0.0)
+        ahead, ends = (treatment if state == "better" else baseline), pair.improvement_interval or (0.0, 0.0)
         least, most = sorted(map(abs, ends))
         return f"{ahead}, by {pair.metric.signed(least).lstrip('+')} to {pair.metric.size(most)}."
     if state == "equivalent":
@@ -82,9 +82,9 @@ def which(findings: Findings) -> str:
 
 
 def _both_ends(pair: Comparison, treatment: str, baseline: str) -> str:
-    if pair.benefit is None:
+    if pair.improvement_interval is None:
         return f"There is no interval: {REASONS.get(pair.difference.reason or '', '')}."
-    low, high = pair.benefit
+    low, high = pair.improvement_interval
     return (
         f"The data fit anything from {baseline} ahead by {pair.metric.size(-low)} to {treatment} ahead by "
         f"{pair.metric.number(high)}."
@@ -125,7 +125,7 @@ def how_sure(findings: Findings) -> str:
 def seeds_advice(pair: Comparison) -> str:
     """How many seeds would find the margin (or half of what is detectable now), and half of that."""
     size = pair.margin or (pair.detectable or 0.0) / 2
-    plans = [(size, pair.seeds_for(size)), (size / 2, pair.seeds_for(size / 2))]
+    plans = [(size, pair.seeds_needed_for(size)), (size / 2, pair.seeds_needed_for(size / 2))]
     found = [
         f"{pair.metric.size(size)}, plan about {n:,} seeds per method"
         if place == 0

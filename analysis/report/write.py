@@ -7,8 +7,8 @@ import jinja2
 from markupsafe import Markup
 
 from ..comparison import variance
-from ..comparison.strata import by_metric
-from ..comparison.verdict import SYMBOLS, subtraction
+from ..comparison.strata import group_by_metric
+from ..comparison.verdict import SYMBOLS, format_subtraction
 from ..findings import Findings
 from ..judge import text
 from ..plots import inline_svg
@@ -18,8 +18,8 @@ from ..plots.theme import method_color, stylesheet
 from ..study.curves import FROM_SEEDS
 from ..study.metrics import REASONS, counted, metric_named
 from ..study.samples import visible
-from ..validity.overoptimization import MATTERS
-from ..validity.scope import pairing_note
+from ..validity.overoptimization import RELEVANT_SHARE
+from ..validity.scope import format_pairing_note
 from . import section_captions, tables, verdict_text
 from .json_summary import as_json
 
@@ -95,13 +95,13 @@ def _words(findings: Findings, gallery: ChartIndex) -> dict[str, Any]:
         "cell": tables,
         "by": variance,
         "judge": text,
-        "pairing_note": pairing_note(findings.pairing, findings.pairs),
+        "pairing_note": format_pairing_note(findings.pairing, findings.pairs),
         "gallery": gallery,
         "palette": Markup(stylesheet()),
         "css": Markup((TEMPLATES / "report.css").read_text()),
         "sections": [(anchor, label) for anchor, label in SECTIONS if anchor not in absent(findings)],
-        "matters": MATTERS,
-        "strata": by_metric(findings.strata),
+        "matters": RELEVANT_SHARE,
+        "strata": group_by_metric(findings.strata),
         "symbol": SYMBOLS[findings.verdict.state],
         "pill": verdict_text.PILLS[findings.verdict.state],
         "several": several,
@@ -122,7 +122,7 @@ def _words(findings: Findings, gallery: ChartIndex) -> dict[str, Any]:
         ],
         "ratio_text": verdict_text.ratio_text,
         "reason": lambda reason: REASONS.get(reason or "", reason or ""),
-        "subtraction": subtraction,
+        "subtraction": format_subtraction,
         "counted": counted,
         "method_color": method_color,
         "key": inline_svg.key,

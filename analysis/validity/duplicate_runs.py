@@ -14,7 +14,7 @@ FEW_NUMBERS = 3
 """Final numbers that two runs may share by chance."""
 
 
-def twins_of(runs: list[Run]) -> list[tuple[str, list[Run]]]:
+def find_duplicate_runs(runs: list[Run]) -> list[tuple[str, list[Run]]]:
     """Runs that measured the very same numbers, and which numbers; they did the same thing."""
     found: list[tuple[str, list[Run]]] = []
     for what, mark in (("curves", _curves_of), ("final numbers", _finals_of)):
@@ -48,7 +48,7 @@ def _finals_of(run: Run) -> str:
     return repr(sorted(own.items())) if own else ""
 
 
-def seeds_applied(runs: list[Run], twins: list[tuple[str, list[Run]]]) -> Check:
+def check_seeds_applied(runs: list[Run], twins: list[tuple[str, list[Run]]]) -> Check:
     """Fails where two seeds of a method are twins."""
     name = "Seeds make a difference"
     same = [(what, group) for what, group in twins if len({run.arm for run in group}) < len(group)]
@@ -57,7 +57,7 @@ def seeds_applied(runs: list[Run], twins: list[tuple[str, list[Run]]]) -> Check:
     return Check(name, "ok" if len(runs) > 1 else "unknown", "no two runs of a method have identical numbers")
 
 
-def methods_applied(arms: list[str], twins: list[tuple[str, list[Run]]]) -> Check:
+def check_methods_applied(arms: list[str], twins: list[tuple[str, list[Run]]]) -> Check:
     """Fails where two methods have twins."""
     name = "Methods make a difference"
     same = [(what, group) for what, group in twins if len({run.arm for run in group}) > 1]

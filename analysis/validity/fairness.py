@@ -11,7 +11,7 @@ from ..study.load import Run, Study
 from ..study.metrics import counted, listed, significant
 from .budget import TOKENS_MAY_DIFFER, LedgerRow, budget
 from .checks import Check, Outcome, at, same, short, who
-from .duplicate_runs import methods_applied, seeds_applied, twins_of
+from .duplicate_runs import check_methods_applied, check_seeds_applied, find_duplicate_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class Fairness:
         return sum(check.outcome == outcome for check in self.checks)
 
 
-def judge_fairness(study: Study, allow: tuple[str, ...], price_per_hour: float | None = None) -> Fairness:
+def check_fairness(study: Study, allow: tuple[str, ...], price_per_hour: float | None = None) -> Fairness:
     """Compare the conditions of all finished runs; `allow` holds config keys, ledger names or check names."""
     runs = [run for run in study.runs if run.counted and run.status == "finished"]
-    twins = twins_of(runs)
+    twins = find_duplicate_runs(runs)
     differing, keys = differences([(run.arm, run.config) for run in runs], allow)
     checks = [
         *_same_foundations(runs),
@@ -53,8 +53,8 @@ def judge_fairness(study: Study, allow: tuple[str, ...], price_per_hour: float |
         _same_amount(runs, "optimizer_steps", "Same number of optimizer steps"),
         _similar_tokens(runs),
         _same_seeds(study),
-        seeds_applied(runs, twins),
-        methods_applied(study.arms, twins),
+        check_seeds_applied(runs, twins),
+        check_methods_applied(study.arms, twins),
         _same_machine(runs),
         _same_software(runs, study.arms),
         _clean_tree(runs),

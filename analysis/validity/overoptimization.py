@@ -28,7 +28,7 @@ from ..study.load import Run, Study
 from ..study.mlflow_reader import Curve
 
 GOLD, PROXY, KL = metric_names.EVAL_GOLD, "eval/avg_reward", "eval/kl"
-MATTERS = 0.25
+RELEVANT_SHARE = 0.25
 """The share of the gain that a fall must take back to matter."""
 
 Table = dict[int, tuple[float, float]]
@@ -85,10 +85,10 @@ class OverOptimization:
     end: Point
     seeds: tuple[SeedFall, ...]
     fall: Estimate
-    lost: Estimate
+    capped_fall: Estimate
     """The fall, no seed's counted for more than a clear gain."""
     rise: Estimate
-    matters: float
+    relevant_fall: float
     """The smallest fall that matters, in units of gold."""
 
     @property
@@ -108,7 +108,7 @@ class OverOptimization:
         return sum(seed.fall >= gain for seed in self.seeds)
 
 
-def over_optimization(study: Study, margin: float | None) -> tuple[OverOptimization, ...]:
+def find_overoptimization(study: Study, margin: float | None) -> tuple[OverOptimization, ...]:
     """One finding for each method whose finished runs have gold and proxy curves; `margin` is in units of gold."""
     found = (_of_method(arm, study.of(arm), margin) for arm in study.arms)
     return tuple(finding for finding in found if finding)
@@ -128,7 +128,7 @@ def _of_method(arm: str, runs: Sequence[Run], margin: float | None) -> OverOptim
     distances = {run.seed: _by_step(run.curves[KL]) for run in runs if KL in run.curves}
     points = [_mean_point(tables, distances, dict.fromkeys(tables, step)) for step in steps]
     end = _mean_point(tables, distances, {seed: max(table) for seed, table in tables.items()})
-    peak, matters = max(points, key=lambda point: point.gold), margin or MATTERS * max(0.0, gain)
+    peak, matters = max(points, key=lambda point: point.gold), margin or RELEVANT_SHARE * max(0.0, gain)
     return OverOptimization(
         arm=arm,
         state=_state(seeds, lost, rise, matters, peak is points[-1]),
@@ -137,9 +137,9 @@ def _of_method(arm: str, runs: Sequence[Run], margin: float | None) -> OverOptim
         end=end,
         seeds=seeds,
         fall=fall,
-        lost=lost,
+        capped_fall=lost,
         rise=rise,
-        matters=matters,
+        relevant_fall=matters,
     )
 
 

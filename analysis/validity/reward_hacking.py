@@ -23,14 +23,16 @@ QUALITIES = (metric_names.FINAL_GOLD, metric_names.FINAL_ACCURACY)
 """What can tell better answers from more reward; the first that was measured before and after RL is asked."""
 
 
-def signs(study: Study, arms: Sequence[Arm], found: Sequence[OverOptimization]) -> list[ReportWarning]:
+def collect_reward_hacking_warnings(
+    study: Study, arms: Sequence[Arm], found: Sequence[OverOptimization]
+) -> list[ReportWarning]:
     """The warnings of all methods, the most telling kind first."""
     quality = quality_metric(study)
     return [
-        *(caution for finding in found for caution in _over_optimized(finding)),
-        *(caution for arm in arms for caution in _degenerate(arm)),
-        *(caution for arm in arms for caution in _inflated(arm, quality)),
-        *(caution for arm in arms for caution in _verbose(arm, quality)),
+        *(warning for finding in found for warning in _over_optimized(finding)),
+        *(warning for arm in arms for warning in _degenerate(arm)),
+        *(warning for arm in arms for warning in _inflated(arm, quality)),
+        *(warning for arm in arms for warning in _verbose(arm, quality)),
     ]
 
 
@@ -40,7 +42,7 @@ def quality_metric(study: Study) -> Metric | None:
     return metric_named(there[0]) if there else None
 
 
-def over_optimization_sentence(finding: OverOptimization) -> str:
+def format_overoptimization(finding: OverOptimization) -> str:
     """Whether a method over-optimized its reward, in words, with the numbers that say so."""
     who, peak, end = method_label(finding.arm), finding.peak, finding.end
     gold = metric_named(GOLD)
@@ -59,7 +61,11 @@ def over_optimization_sentence(finding: OverOptimization) -> str:
         return f"{who} did not over-optimize: gold was highest at the end ({rose}, {_where(end)})."
     if finding.state == "one seed":
         return f"{who}, one seed: {path}, while {proxy}. One run cannot say whether that is more than chance."
-    why = f"less than the {gold.number(finding.matters)} that would matter" if is_clear(finding.fall) else "not clear"
+    why = (
+        f"less than the {gold.number(finding.relevant_fall)} that would matter"
+        if is_clear(finding.fall)
+        else "not clear"
+    )
     return f"{who}: no over-optimization shown; {path}. The fall, {size}, is {why}."
 
 
@@ -81,7 +87,7 @@ def _where(point: Point) -> str:
 
 
 def _over_optimized(finding: OverOptimization) -> list[ReportWarning]:
-    who, text = method_label(finding.arm), over_optimization_sentence(finding)
+    who, text = method_label(finding.arm), format_overoptimization(finding)
     if finding.state == "over-optimized":
         return [ReportWarning("limits the verdict", text, f"{who} over-optimized its reward")]
     if finding.state == "both fell":

@@ -56,7 +56,7 @@ class RewardModel:
     calibration: dict[str, float | None]
     """Expected calibration error, the temperature that mends it, mean and standard deviation of the scores."""
 
-    def from_margin(self, margin: float) -> Estimate:
+    def accuracy_from_margin(self, margin: float) -> Estimate:
         """The accuracy on all pairs of this margin or more."""
         kept = [row for row in self.by_margin if row.low >= margin]
         return statistics.wilson(
@@ -64,7 +64,7 @@ class RewardModel:
         )
 
 
-def reward_models(study: Study) -> tuple[RewardModel, ...]:
+def summarize_reward_models(study: Study) -> tuple[RewardModel, ...]:
     """Every reward model of the study; a fair study with a learned reward has one, others have none."""
     owners: dict[str, list[str]] = {}
     told: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from ..comparison.compare import Comparison
-from ..comparison.paired_design import Pairing
-from ..comparison.variance import ByPrompt
-from ..comparison.verdict import interval, subtraction
+from ..comparison.paired_design import PairedDesign
+from ..comparison.variance import VarianceByPrompt
+from ..comparison.verdict import format_subtraction, interval
 from ..study.metrics import signed
 from .warnings import ReportWarning
 
 
-def prompt_cautions(rows: Sequence[ByPrompt]) -> list[ReportWarning]:
+def prompt_warnings(rows: Sequence[VarianceByPrompt]) -> list[ReportWarning]:
     """The interval that decides speaks of these prompts; this is how far it would be from one for all prompts."""
     known = [row for row in rows if row.crossed.new_both.low is not None]
     if not known:
@@ -19,22 +19,22 @@ def prompt_cautions(rows: Sequence[ByPrompt]) -> list[ReportWarning]:
     row = lost[0] if lost else max(known, key=_width)
     metric, both = row.pair.metric, row.crossed.new_both
     shown = interval(metric, both, "", sign=True).strip("()")
-    which = f" for {subtraction(row.pair)}" if len(rows) > 1 else ""
+    which = f" for {format_subtraction(row.pair)}" if len(rows) > 1 else ""
     text = f"The interval is about new seeds on these {row.prompts:,} prompts; for new prompts too it is {shown}{which}"
     ending = ", which includes zero: the verdict holds for these prompts only." if lost else "."
     return [ReportWarning("limits the verdict", text + ending, f"new prompts too: {shown}")]
 
 
-def _excludes_zero(row: ByPrompt) -> bool:
+def _excludes_zero(row: VarianceByPrompt) -> bool:
     low, high = row.pair.difference.low, row.pair.difference.high
     return low is not None and high is not None and not low <= 0 <= high
 
 
-def _width(row: ByPrompt) -> float:
+def _width(row: VarianceByPrompt) -> float:
     return (row.crossed.new_both.high or 0.0) - (row.crossed.new_both.low or 0.0)
 
 
-def pairing_cautions(pairing: Pairing) -> list[ReportWarning]:
+def pairing_warnings(pairing: PairedDesign) -> list[ReportWarning]:
     """Pairs that were declared and are refused, so that nobody takes the report for one of pairs."""
     if pairing.refusal is None:
         return []
@@ -42,9 +42,9 @@ def pairing_cautions(pairing: Pairing) -> list[ReportWarning]:
     return [ReportWarning("limits the verdict", text, "pairing by seed is refused")]
 
 
-def pairing_note(pairing: Pairing, pairs: Sequence[Comparison]) -> str:
+def format_pairing_note(pairing: PairedDesign, pairs: Sequence[Comparison]) -> str:
     """How the seeds were compared and what the differences within seeds show, for the caption of the difference."""
-    if not pairing.holds or not pairs or pairs[0].paired is None:
+    if not pairing.by_seed or not pairs or pairs[0].paired is None:
         return ""
     told = "Seeds are compared one by one, as declared: same start and same prompt order for each seed."
     first, d_z = pairs[0].paired, pairs[0].paired.d_z

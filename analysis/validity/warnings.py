@@ -25,7 +25,7 @@ class ReportWarning:
     brief: str = ""
 
 
-def cautions(
+def collect_warnings(
     study: Study,
     metric: Metric,
     arms: Sequence[Arm],
@@ -59,7 +59,7 @@ def cautions(
         *(ReportWarning("note", text) for text in [*study.notes, *_odd_runs(study)]),
         *_no_margin(pairs),
     ]
-    return sorted(found, key=lambda caution: LEVELS.index(caution.level))
+    return sorted(found, key=lambda warning: LEVELS.index(warning.level))
 
 
 def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:

@@ -7,14 +7,14 @@ import pytest
 from synthetic import GRPO, PPO, SEEDS, Fake, four_by_five, two_by_three
 
 from analysis import statistics
-from analysis.comparison.paired_design import settle_pairing
-from analysis.comparison.variance import advice, by_prompt, spreads
+from analysis.comparison.paired_design import resolve_pairing
+from analysis.comparison.variance import compute_variance_by_prompt, format_advice, format_spreads
 from analysis.findings import find
 from analysis.report.write import write_report
 from analysis.study.load import load_study
 from analysis.study.metrics import metric_named
 from analysis.study.options import Options
-from analysis.validity.scope import pairing_note, prompt_cautions
+from analysis.validity.scope import format_pairing_note, prompt_warnings
 
 DECLARED = {"metric": "final/accuracy", "baseline": "ppo", "margin": 0.01, "pairing": "seed", "allow": []}
 
@@ -39,7 +39,7 @@ def plain(studies):
 
 def test_declared_pairs_decide_by_their_own_interval(paired):
     """Seeds in order 42, 123, 777: differences 0.021, -0.026, 0.017 have mean 0.004."""
-    assert paired.pairing.holds
+    assert paired.pairing.by_seed
     pair = paired.pairs[0]
     expected = statistics.paired(GRPO, PPO)
     assert pair.difference == expected.difference
@@ -48,7 +48,7 @@ def test_declared_pairs_decide_by_their_own_interval(paired):
     assert pair.cohens_d == expected.d_av
     assert pair.cohens_d.value == pytest.approx(statistics.cohens_d(GRPO, PPO).value)
     assert pair.detectable == pytest.approx(statistics.minimum_detectable_d_z(3) * expected.sd)
-    assert pair.seeds_for(0.8 * expected.sd) == 15
+    assert pair.seeds_needed_for(0.8 * expected.sd) == 15
     assert all(other.paired for other in paired.exploratory)
 
 
@@ -59,7 +59,7 @@ def test_the_report_says_that_seeds_were_paired(paired):
     assert "Paired t = " in html
     assert report["pairing"] == {"by_seed": True, "refused": None}
     assert report["comparisons"][0]["paired"]["d_z"]["ci95"][0] < 0
-    assert "d_z = " in pairing_note(paired.pairing, paired.pairs)
+    assert "d_z = " in format_pairing_note(paired.pairing, paired.pairs)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_pairs_that_the_manifests_do_not_support_are_refused(studies, change, wh
     runs = two_by_three(config={"analysis": DECLARED})
     runs[4].manifest = change
     name = f"refused-{abs(hash(why))}"
-    refused = settle_pairing(load_study(studies.write(name, runs), studies.output_dir), "seed")
-    assert not refused.holds
+    refused = resolve_pairing(load_study(studies.write(name, runs), studies.output_dir), "seed")
+    assert not refused.by_seed
     assert why in refused.refusal
 
 
@@ -85,7 +85,7 @@ def test_a_refusal_is_in_the_report_and_groups_decide(studies):
     findings = findings_of(studies, "partnerless", runs)
     assert findings.pairing.refusal == "not every seed has a partner in every method (ppo 1001)"
     assert findings.pairs[0].paired is None
-    assert any("analysis.pairing=seed was declared and is refused" in c.text for c in findings.cautions)
+    assert any("analysis.pairing=seed was declared and is refused" in c.text for c in findings.warnings)
 
 
 def test_pairs_are_never_the_reports_own_idea(plain):
@@ -106,11 +106,11 @@ def test_prompts_are_crossed_with_seeds(plain):
 def test_the_advice_names_what_narrows_the_interval_more(plain):
     row = plain.by_prompt[0]
     budget = row.crossed.budget
-    text = advice(plain.by_prompt)
+    text = format_advice(plain.by_prompt)
     assert text.startswith("More seeds:" if budget.wanted == "seeds" else "More prompts:")
     assert f"{100 * budget.error():.1f} points" in text
     assert f"twice the seeds would make it {100 * budget.error(times_seeds=2):.1f}" in text
-    assert f"{100 * budget.rest_sd:.1f} from answer to answer" in spreads(row)
+    assert f"{100 * budget.rest_sd:.1f} from answer to answer" in format_spreads(row)
 
 
 def test_the_report_shows_whom_each_interval_speaks_for(plain):
@@ -121,7 +121,7 @@ def test_the_report_shows_whom_each_interval_speaks_for(plain):
     assert "## More seeds or more prompts?" in page.with_name("report.md").read_text()
     assert sum(row["variance"].values()) == pytest.approx(1)
     assert row["new_seeds_and_prompts"]["ci95"][0] < row["new_prompts"]["estimate"]
-    assert any(caution.brief.startswith("new prompts too: ") for caution in plain.cautions)
+    assert any(warning.brief.startswith("new prompts too: ") for warning in plain.warnings)
 
 
 def test_a_verdict_that_fresh_prompts_would_take_away_says_so(studies):
@@ -131,8 +131,8 @@ def test_a_verdict_that_fresh_prompts_would_take_away_says_so(studies):
         run.accuracy = score
     findings = findings_of(studies, "few-prompts", runs)
     assert findings.verdict.state == "better"
-    (caution,) = prompt_cautions(findings.by_prompt)
-    assert "includes zero: the verdict holds for these prompts only" in caution.text
+    (warning,) = prompt_warnings(findings.by_prompt)
+    assert "includes zero: the verdict holds for these prompts only" in warning.text
 
 
 def test_two_models_on_the_same_prompts(studies):
@@ -149,7 +149,7 @@ def test_every_pair_of_many_methods_has_its_row(studies):
     findings = findings_of(studies, "four-by-prompt", four_by_five())
     assert len(findings.by_prompt) == 6
     assert write_report(findings).read_text().count("new seeds and new prompts</th>") == 1
-    assert " (" in advice(findings.by_prompt).split(":")[1]
+    assert " (" in format_advice(findings.by_prompt).split(":")[1]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_without_the_numbers_there_is_a_reason(studies, plain, metric, drop, why
     study = plain.study
     if drop:
         object.__setattr__(study.runs[0], "answers", study.runs[0].answers[1:])
-    rows, reason = by_prompt(study, metric_named(metric), plain.pairs)
+    rows, reason = compute_variance_by_prompt(study, metric_named(metric), plain.pairs)
     assert (rows, reason) == ((), why)
 
 

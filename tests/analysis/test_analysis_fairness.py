@@ -4,12 +4,12 @@ import pytest
 from synthetic import Fake, config_of, two_by_three
 
 from analysis.study.load import load_study
-from analysis.validity.fairness import judge_fairness
+from analysis.validity.fairness import check_fairness
 
 
 def checks_of(studies, name, runs, allow=()):
     study = load_study(studies.write(name, runs), studies.output_dir)
-    fairness = judge_fairness(study, allow)
+    fairness = check_fairness(study, allow)
     return fairness, {check.name: check for check in fairness.checks}
 
 
@@ -48,7 +48,7 @@ def test_unequal_conditions_fail_unless_allowed(studies, change, check, permit):
     assert "grpo seed 123" in checks[check].evidence or "seed 123" in checks[check].evidence
     assert not fairness.ok
     study = load_study(f"unequal-{permit}", studies.output_dir)
-    assert judge_fairness(study, (permit,)).ok
+    assert check_fairness(study, (permit,)).ok
 
 
 def test_config_outside_the_method_must_be_allowed(studies):
@@ -59,8 +59,8 @@ def test_config_outside_the_method_must_be_allowed(studies):
     assert checks["Same configuration apart from the method"].outcome == "failed"
     assert "rl.rollouts_per_step" in fairness.violations[0]
     study = load_study("config", studies.output_dir)
-    assert judge_fairness(study, ("rl.rollouts_per_step",)).ok
-    assert judge_fairness(study, ("rl",)).ok
+    assert check_fairness(study, ("rl.rollouts_per_step",)).ok
+    assert check_fairness(study, ("rl",)).ok
 
 
 def test_seeds_of_one_method_must_share_their_settings(studies):
@@ -89,7 +89,7 @@ def test_final_numbers_of_another_run_raise_the_alarm_though_the_curves_differ(s
     study = load_study(studies.write("measured-twice", two_by_three()), studies.output_dir)
     finals = {name: value for name, value in study.runs[0].metrics.items() if name.startswith("final/")}
     study.runs[4].metrics.update(finals)
-    checks = {check.name: check for check in judge_fairness(study, ()).checks}
+    checks = {check.name: check for check in check_fairness(study, ()).checks}
     assert checks["Methods make a difference"].outcome == "failed"
     assert "identical final numbers in ppo seed 42 and grpo seed 123" in checks["Methods make a difference"].evidence
     assert checks["Seeds make a difference"].outcome == "ok"
@@ -165,7 +165,7 @@ def test_budget_of_the_methods(studies):
     assert rows["Wall-clock time, s"].matched == "measured, not matched"
     assert float(rows["Peak memory of a run, GiB"].totals["ppo"]) == pytest.approx(2.4, abs=0.02)
     assert "Price, $" not in rows
-    priced = {row.quantity: row for row in judge_fairness(load_study("budget", studies.output_dir), (), 36.0).ledger}
+    priced = {row.quantity: row for row in check_fairness(load_study("budget", studies.output_dir), (), 36.0).ledger}
     seconds = float(rows["Wall-clock time, s"].totals["ppo"].replace(",", ""))
     assert float(priced["Price, $"].totals["ppo"]) == pytest.approx(seconds / 100, abs=0.05), "a cent a second"
 

@@ -14,26 +14,26 @@ from werkzeug import Response
 from alignbench.core.errors import UserError
 from alignbench.core.judge_settings import Judge, Prices
 from analysis.judge import model_retirement
-from analysis.judge.cache import opened
-from analysis.judge.pairs import Pair
-from analysis.judge.panel import compose
+from analysis.judge.answer_pairs import AnswerPair
+from analysis.judge.cache import open_cache
+from analysis.judge.panel import compose_judge
 from analysis.judge.session import Session
-from analysis.judge.trial import INVALID, LOSS, TIE, UNASKED, WIN
+from analysis.judge.trial import INVALID, LOSS, TIE, UNJUDGED, WIN
 from validation.simulations.simulated_judge import Taste
 
 KEY = "sk-very-secret"
 PRICE = (600 * 1.0 + 400 * 0.5 + 100 * 2.0) / 1e6  # of one call of the server, by the prices below
 
 
-def pair(i: int = 0, one: str = "quality=1", other: str = "quality=0", **changes) -> Pair:
-    made = Pair("grpo", "ppo", 42, f"p{i}", f"What is {i}?", str(i), (f"{one} {i}", f"{other} {i}"))
+def pair(i: int = 0, one: str = "quality=1", other: str = "quality=0", **changes) -> AnswerPair:
+    made = AnswerPair("grpo", "ppo", 42, f"p{i}", f"What is {i}?", str(i), (f"{one} {i}", f"{other} {i}"))
     return replace(made, **changes)
 
 
 @pytest.fixture
 def judge(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Judge:
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    made = compose("openai_compatible", ["judge.model=simulated", "judge.json_schema=true", "judge.retries=2"])
+    made = compose_judge("openai_compatible", ["judge.model=simulated", "judge.json_schema=true", "judge.retries=2"])
     assert made is not None
     prices = Prices(input=1.0, cached_input=0.5, output=2.0)
     return replace(made, base_url=server.url, api_key_env="JUDGE_KEY", prices=prices, concurrency=2)
@@ -43,8 +43,8 @@ def judge(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> Judge:
 def heard(tmp_path):
     said: list[str] = []
 
-    def hear(judge: Judge, pairs: list[Pair], check=lambda told: None):
-        with opened(tmp_path) as cache:
+    def hear(judge: Judge, pairs: list[AnswerPair], check=lambda told: None):
+        with open_cache(tmp_path) as cache:
             return Session(judge, pairs, cache, said.append).run(check)
 
     hear.said, hear.cache = said, tmp_path / "judge.sqlite"
@@ -133,7 +133,7 @@ def test_cache_only_asks_nobody(heard, judge, server):
     judge = replace(judge, mode="cache_only", api_key_env="NOT_SET")
     found = heard(judge, [pair(0), pair(1)])
     assert len(server.calls) == 2
-    assert found.games.tolist() == [[WIN, WIN], [UNASKED, UNASKED]]
+    assert found.games.tolist() == [[WIN, WIN], [UNJUDGED, UNJUDGED]]
     assert "cache_only" in found.stopped
     assert heard(judge, [pair(0)]).stopped is None
 
@@ -163,7 +163,7 @@ def test_an_empty_account_stops_at_once(heard, judge, server):
     assert "no money left" in found.stopped
     assert KEY not in found.stopped
     assert (found.games[0] == WIN).all()
-    assert (found.games[1:] == UNASKED).all()
+    assert (found.games[1:] == UNJUDGED).all()
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_the_limit_is_never_passed_and_more_money_goes_on(heard, judge, server):
     assert found.stopped == f"judge.max_dollars={20 * PRICE:g} is reached"
     assert 10 * PRICE < found.dollars.sum() <= 20 * PRICE
     assert len(server.calls) == round(found.dollars.sum() / PRICE)
-    assert (found.games == UNASKED).any()
+    assert (found.games == UNJUDGED).any()
     made = len(server.calls)
     assert heard(judge, pairs).games.tolist() == found.games.tolist()  # the same money goes equally far
     assert len(server.calls) == made
@@ -297,7 +297,7 @@ def test_long_answers_are_cut_and_flagged(heard, judge, server):
 
 
 def test_strange_text_can_be_sent(heard, judge, server, tmp_path):
-    from analysis.judge.pairs import _text
+    from analysis.judge.answer_pairs import _text
 
     strange = _text("quality=1 \x00 \u202e 中文 \U0001f600 \ud800")
     assert heard(judge, [pair(0, strange)]).games.tolist() == [[WIN, WIN]]
@@ -315,16 +315,16 @@ def test_a_model_that_has_left_is_refused_with_its_successor(heard, judge, serve
     today = date(2027, 1, 20)
     server.model = model(shutdown_date="2027-01-14")
     with pytest.raises(UserError, match=r"left on 2027-01-14 \(says its endpoint\). Use judge=gpt6_luna"):
-        heard(judge, [pair()], lambda told: model_retirement.refuse_if_gone(judge, told, today))
+        heard(judge, [pair()], lambda told: model_retirement.check_not_retired(judge, told, today))
     assert server.calls == []
 
 
 def test_the_reported_date_counts_where_the_endpoint_is_silent(heard, judge, server):
     judge = replace(judge, shutdown_date="2027-01-14")
     with pytest.raises(UserError, match=r"\(says judge.shutdown_date\)"):
-        heard(judge, [pair()], lambda told: model_retirement.refuse_if_gone(judge, told, date(2027, 2, 1)))
+        heard(judge, [pair()], lambda told: model_retirement.check_not_retired(judge, told, date(2027, 2, 1)))
     server.model = model(shutdown_date="2028-01-14")  # the endpoint knows better
-    found = heard(judge, [pair()], lambda told: model_retirement.refuse_if_gone(judge, told, date(2027, 2, 1)))
+    found = heard(judge, [pair()], lambda told: model_retirement.check_not_retired(judge, told, date(2027, 2, 1)))
     assert found.shutdown_date == "2028-01-14"
     assert heard(replace(judge, mode="cache_only"), [pair()]).shutdown_date == "2028-01-14"
 
@@ -338,22 +338,22 @@ def test_servers_without_dates_are_fine(heard, judge, server, answer):
 
 
 def test_the_warning_comes_thirty_days_before():
-    judge = compose("gpt4o_mini")
+    judge = compose_judge("gpt4o_mini")
     assert judge is not None
     assert judge.shutdown_date == "2027-01-14"
-    assert model_retirement.warning(judge, judge.shutdown_date, date(2026, 12, 14)) is None
-    told = model_retirement.warning(judge, judge.shutdown_date, date(2026, 12, 15))
+    assert model_retirement.format_warning(judge, judge.shutdown_date, date(2026, 12, 14)) is None
+    told = model_retirement.format_warning(judge, judge.shutdown_date, date(2026, 12, 15))
     assert "leaves its endpoint on 2027-01-14" in told
     assert "Use judge=gpt6_luna" in told
-    assert "left its endpoint" in model_retirement.warning(judge, judge.shutdown_date, date(2027, 1, 14))
-    assert model_retirement.warning(judge, "soon", date(2027, 1, 14)) is None
+    assert "left its endpoint" in model_retirement.format_warning(judge, judge.shutdown_date, date(2027, 1, 14))
+    assert model_retirement.format_warning(judge, "soon", date(2027, 1, 14)) is None
 
 
 def test_a_cache_in_use_and_a_file_that_is_none_are_told(tmp_path):
-    with opened(tmp_path), pytest.raises(UserError, match="another process is judging"), opened(tmp_path):
+    with open_cache(tmp_path), pytest.raises(UserError, match="another process is judging"), open_cache(tmp_path):
         pass
     (tmp_path / "judge.sqlite").write_text("not a database, but long enough to be looked at as one" * 20)
-    with pytest.raises(UserError, match="no use as the judge's cache"), opened(tmp_path):
+    with pytest.raises(UserError, match="no use as the judge's cache"), open_cache(tmp_path):
         pass
 
 

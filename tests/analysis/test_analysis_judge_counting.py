@@ -9,10 +9,10 @@ from scipy import stats
 
 from analysis.judge import winrate
 from analysis.judge.tally import Trials, ranking, strict, tally
-from analysis.judge.trial import INVALID, LOSS, TIE, UNASKED, WIN
+from analysis.judge.trial import INVALID, LOSS, TIE, UNJUDGED, WIN
 from validation.simulations.simulated_judge import Contest, Taste, simulate
 
-KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNASKED}
+KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNJUDGED}
 
 
 def played(words: str, prompts=None, lengths=None, names=("grpo", "ppo")) -> Trials:
@@ -48,13 +48,13 @@ TRUTH = {
     "li": INVALID,
     "il": INVALID,
     "ii": INVALID,
-    "wu": UNASKED,
-    "uw": UNASKED,
-    "tu": UNASKED,
-    "ut": UNASKED,
-    "lu": UNASKED,
-    "ul": UNASKED,
-    "uu": UNASKED,
+    "wu": UNJUDGED,
+    "uw": UNJUDGED,
+    "tu": UNJUDGED,
+    "ut": UNJUDGED,
+    "lu": UNJUDGED,
+    "ul": UNJUDGED,
+    "uu": UNJUDGED,
     "iu": INVALID,
     "ui": INVALID,
 }
@@ -218,19 +218,19 @@ def test_people_correct_a_judge_that_is_wrong_by_a_constant():
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.1, 0.5, 2000)
     judged = truth + 0.2
-    found = winrate.corrected_by_people(judged[:50], truth[:50], judged[50:])
+    found = winrate.prediction_powered_share(judged[:50], truth[:50], judged[50:])
     assert found.low < truth.mean() < found.high
     assert found.high - found.low < 0.03  # 50 labels alone would give 0.065
-    few = winrate.corrected_by_people(judged[:5], truth[:5], judged[5:])
+    few = winrate.prediction_powered_share(judged[:5], truth[:5], judged[5:])
     assert (few.value, few.reason) == (None, "few_labels")
 
 
 def test_a_judge_of_no_use_leaves_people_alone():
     rng = np.random.default_rng(1)
     people, noise = rng.random(100), rng.random(1000)
-    found = winrate.corrected_by_people(1 - people, people, noise)  # it says the opposite
+    found = winrate.prediction_powered_share(1 - people, people, noise)  # it says the opposite
     assert found.value == pytest.approx(people.mean())
-    same = winrate.corrected_by_people(np.ones(20), np.ones(20), np.ones(50))
+    same = winrate.prediction_powered_share(np.ones(20), np.ones(20), np.ones(50))
     assert (same.value, same.low, same.reason) == (1.0, None, "all_the_same")
 
 

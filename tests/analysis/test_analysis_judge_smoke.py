@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.judge.cache import opened
-from analysis.judge.pairs import Pair
-from analysis.judge.panel import compose
+from analysis.judge.answer_pairs import AnswerPair
+from analysis.judge.cache import open_cache
+from analysis.judge.panel import compose_judge
 from analysis.judge.session import Session
 from analysis.judge.verdicts import TROUBLES, VERDICTS
 
@@ -88,7 +88,7 @@ def wait(address: str, process: subprocess.Popen, log: Path) -> None:
 
 def test_a_real_server_understands_what_is_asked(served: tuple[str, str], tmp_path: Path) -> None:
     url, model = served
-    judge = compose(
+    judge = compose_judge(
         "openai_compatible",
         [
             f"judge.model={model}",
@@ -98,8 +98,8 @@ def test_a_real_server_understands_what_is_asked(served: tuple[str, str], tmp_pa
             "judge.reasks=0",
         ],
     )
-    pairs = [Pair("grpo", "ppo", 1, "p", "What is 2 + 2?", "4", ("4", "5"))]
-    with opened(tmp_path) as cache:
+    pairs = [AnswerPair("grpo", "ppo", 1, "p", "What is 2 + 2?", "4", ("4", "5"))]
+    with open_cache(tmp_path) as cache:
         found = Session(judge, pairs, cache, lambda text: None).run(lambda told: None)
     assert found.stopped is None
     assert found.calls.sum() == 2

@@ -16,11 +16,11 @@ from synthetic import SEEDS, Fake, Studies, config_of, four_by_five, two_by_thre
 from alignbench.core.errors import UserError
 from analysis.__main__ import main
 from analysis.findings import find
+from analysis.judge.answer_pairs import make_answer_pairs
 from analysis.judge.json_data import as_data
-from analysis.judge.pairs import make_pairs
-from analysis.judge.panel import compose, panel
-from analysis.judge.resolve import judgement_of
-from analysis.judge.text import of_sample, warnings
+from analysis.judge.panel import compose_judge, parse_judges
+from analysis.judge.resolve import resolve_judgement
+from analysis.judge.text import format_sample, warnings
 from analysis.study.load import load_study
 from analysis.study.options import Options
 from validation.simulations.simulated_judge import Taste
@@ -164,14 +164,14 @@ def test_a_stop_for_lack_of_money_is_a_partial_result(studied, server):
 
 def test_the_pairs_meet_at_a_prompt_within_a_seed(studied):
     study = load_study("two", studied.output_dir)
-    made = make_pairs(study, ["ppo", "grpo"], 20)
+    made = make_answer_pairs(study, ["ppo", "grpo"], 20)
     assert len(made.pairs) == 20 * 3
     assert {pair.seed for pair in made.pairs} == set(SEEDS[:3])
     table = {(run.arm, run.seed, row["prompt_id"]): row["response"] for run in study.runs for row in run.answers}
     for pair in made.pairs:
         assert (pair.treatment, pair.baseline) == ("grpo", "ppo")
         assert pair.answers == tuple(table[arm, pair.seed, pair.prompt_id] for arm in ("grpo", "ppo"))
-    more = make_pairs(study, ["ppo", "grpo"], 30)
+    more = make_answer_pairs(study, ["ppo", "grpo"], 30)
     assert more.pairs[:60] == made.pairs  # a larger sample holds the smaller one
     assert (made.prompts, made.available, made.unpaired) == (20, 200, 0)
     assert [pair.prompt_id for pair in made.pairs] != sorted(pair.prompt_id for pair in made.pairs)
@@ -185,7 +185,7 @@ def test_a_failed_run_has_no_pairs_and_a_missing_answer_is_told(tmp_path, server
     eval_file = next(tmp_path.glob("runs/s/ppo*s123*/eval.jsonl"))
     lines = [line for line in eval_file.read_text().splitlines() if json.loads(line)["prompt_id"] != "test-0007"]
     eval_file.write_text("\n".join(lines) + "\n")
-    found = make_pairs(load_study("s", tmp_path), ["ppo", "grpo"], 500)
+    found = make_answer_pairs(load_study("s", tmp_path), ["ppo", "grpo"], 500)
     assert len(found.pairs) == 399
     assert found.unpaired == 201  # a whole seed of GRPO, and one answer
     assert {pair.seed for pair in found.pairs} == {123, 777}
@@ -195,7 +195,7 @@ def test_four_methods_are_judged_in_six_pairs_and_ranked(tmp_path, server):
     made = Folders(tmp_path)
     made.write("four", contest(four_by_five(), rloo=1.0, grpo=0.5))
     server.taste = Taste(noise=0.5)
-    found = judgement_of(
+    found = resolve_judgement(
         load_study("four", tmp_path),
         ["ppo", "grpo", "rloo", "dr_grpo"],
         words(server, "judge.max_prompts=30"),
@@ -240,7 +240,7 @@ def test_a_second_judge_shows_whether_two_agree(studied, server):
 def test_people_correct_the_judge(studied, server):
     study = load_study("two", studied.output_dir)
     labels = studied.output_dir / "labels.jsonl"
-    pairs = make_pairs(study, ["ppo", "grpo"], 40).pairs
+    pairs = make_answer_pairs(study, ["ppo", "grpo"], 40).pairs
     rows = [{"prompt_id": p.prompt_id, "seed": p.seed, "methods": ["ppo", "grpo"], "winner": "ppo"} for p in pairs[:60]]
     labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run(studied, server, "judge.max_prompts=40", f"judge.human_labels={labels}") == 0
@@ -317,7 +317,7 @@ def test_a_declared_judge_without_a_key_does_not_cost_the_report(tmp_path, serve
 
 
 def test_a_judge_of_the_policies_own_family_is_told(studied, server):
-    found = judgement_of(
+    found = resolve_judgement(
         load_study("two", studied.output_dir),
         ["ppo", "grpo"],
         words(server, "judge.max_prompts=5", "judge.family=[TINY]"),
@@ -329,7 +329,7 @@ def test_a_judge_of_the_policies_own_family_is_told(studied, server):
 
 def test_many_ties_and_a_favored_place_are_told(studied, server):
     server.taste = Taste(position=5.0, noise=0.1)
-    found = judgement_of(load_study("two", studied.output_dir), ["ppo", "grpo"], words(server), lambda text: None)
+    found = resolve_judgement(load_study("two", studied.output_dir), ["ppo", "grpo"], words(server), lambda text: None)
     told = " ".join(text for _, text, _ in warnings(found))
     assert "More than 30% of the judged pairs are ties" in told
     assert "depends on which answer it is shown first" in told
@@ -354,16 +354,16 @@ def test_a_sample_says_what_the_judge_said_of_it(tmp_path, server):
 
 def test_what_is_said_of_a_sample(studied, server):
     study = load_study("two", studied.output_dir)
-    found = judgement_of(study, ["ppo", "grpo"], words(server, "judge.max_prompts=5"), lambda text: None)
+    found = resolve_judgement(study, ["ppo", "grpo"], words(server, "judge.max_prompts=5"), lambda text: None)
     told = set()
-    for pair in make_pairs(study, ["ppo", "grpo"], 5).pairs:
+    for pair in make_answer_pairs(study, ["ppo", "grpo"], 5).pairs:
         gap = np.subtract(*(float(answer.split()[0].removeprefix("quality=")) for answer in pair.answers))
         winner, loser = ("GRPO", "PPO") if gap > 0 else ("PPO", "GRPO")
         expected = f"{winner} is better than {loser}, in both orders" if gap else "GRPO and PPO tie"
-        assert of_sample(found, pair.seed, pair.prompt_id) == [expected]
+        assert format_sample(found, pair.seed, pair.prompt_id) == [expected]
         told.add(expected)
     assert len(told) == 3
-    assert of_sample(found, 999, pair.prompt_id) == of_sample(None, 1, "x") == []
+    assert format_sample(found, 999, pair.prompt_id) == format_sample(None, 1, "x") == []
 
 
 def test_hostile_answers_do_not_break_the_report(tmp_path, server):
@@ -376,14 +376,14 @@ def test_hostile_answers_do_not_break_the_report(tmp_path, server):
 
 
 def test_the_options_say_what_was_decided():
-    mini, luna = compose("gpt4o_mini"), compose("gpt6_luna")
+    mini, luna = compose_judge("gpt4o_mini"), compose_judge("gpt6_luna")
     assert (mini.model, mini.shutdown_date, mini.successor) == ("gpt-4o-mini-2024-07-18", "2027-01-14", "gpt6_luna")
     assert mini.json_schema
     assert (luna.temperature, luna.seed, luna.reasoning_effort) == (None, None, "none")
-    assert compose("none") is None
-    assert panel([]) is None
+    assert compose_judge("none") is None
+    assert parse_judges([]) is None
     with pytest.raises(UserError, match="judge.mode='sometimes'"):
-        compose("gpt4o_mini", ["judge.mode=sometimes"])
+        compose_judge("gpt4o_mini", ["judge.mode=sometimes"])
 
 
 def test_nobody_who_wants_no_judge_waits_for_its_libraries(studied):

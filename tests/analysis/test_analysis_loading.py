@@ -85,14 +85,14 @@ def test_a_run_without_a_result_is_counted_and_makes_the_study_incomplete(studie
     assert words in findings.verdict.sentence
     assert "5 of 6 planned runs finished" in findings.verdict.sentence
     assert [run.status for run in findings.study.runs].count(status) == 1
-    assert findings.cautions[0].level == "stops the verdict"
+    assert findings.warnings[0].level == "stops the verdict"
 
 
 def test_what_if_counts_the_failed_seed_at_its_last_validation_and_at_the_start(studies):
     runs = two_by_three()
     runs[5] = Fake("grpo", 777, 0.627, status="failed", reason="x")
     findings = findings_of(studies, studies.write("what-if", runs))
-    left_out, last, start = findings.what_if
+    left_out, last, start = findings.sensitivity
     ppo = sum((0.624, 0.641, 0.610)) / 3
     assert left_out.difference.value == pytest.approx((0.645 + 0.615) / 2 - ppo)
     assert start.difference.value == pytest.approx((0.645 + 0.615 + 0.418) / 3 - ppo)
@@ -114,7 +114,7 @@ def test_a_duplicate_seed_is_shown_and_not_counted(studies):
     assert len(findings.study.runs) == 7
     assert [run.counted for run in findings.study.runs].count(False) == 1
     assert findings.arm("ppo").scores == (0.624, 0.641, 0.610)
-    assert any("second run" in caution.text for caution in findings.cautions)
+    assert any("second run" in warning.text for warning in findings.warnings)
 
 
 def test_seeds_that_were_added_later_count_too(studies):

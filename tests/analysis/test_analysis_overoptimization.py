@@ -7,8 +7,8 @@ import pytest
 
 from analysis.study.load import Run, Study
 from analysis.study.mlflow_reader import Curve
-from analysis.validity.overoptimization import over_optimization
-from analysis.validity.reward_hacking import over_optimization_sentence
+from analysis.validity.overoptimization import find_overoptimization
+from analysis.validity.reward_hacking import format_overoptimization
 
 
 def curve(values, every=10):
@@ -35,7 +35,7 @@ def study_of(golds, proxies, kls=None):
 
 
 def judged(golds, proxies, margin=None, kls=None):
-    (finding,) = over_optimization(study_of(golds, proxies, kls), margin)
+    (finding,) = find_overoptimization(study_of(golds, proxies, kls), margin)
     return finding
 
 
@@ -60,7 +60,7 @@ def test_over_optimized_is_a_clear_fall_that_matters_while_the_proxy_rises():
     assert finding.fall.value == pytest.approx(2.0)
     # falls 2.0, 2.1, 1.9: sd 0.1, half width 4.3027 * 0.1 / sqrt(3) = 0.248
     assert (finding.fall.low, finding.fall.high) == pytest.approx((1.752, 2.248), abs=1e-3)
-    assert over_optimization_sentence(finding) == (
+    assert format_overoptimization(finding) == (
         "GRPO over-optimized the reward: gold peaked at 1.00 (step 10, KL 2.00) and ended at \u22121.00, while the "
         "proxy rose from 1.00 to 3.00. The fall, 2.00 (95% CI 1.75 to 2.25), shows on 3 of 3 seeds."
     )
@@ -70,9 +70,9 @@ def test_a_seed_that_fell_much_further_does_not_hide_that_all_fell():
     golds = [[-1, 1, 0, -1.2], [-1, 1.2, 0, -0.9], [-1, 0.8, 0, -19]]
     finding = judged(golds, RISING)
     assert finding.fall.low < 0  # falls 2.2, 2.1, 19.8
-    assert (finding.lost.value, finding.lost_all) == (pytest.approx(2.0), 3)  # the gain of 2 at most
+    assert (finding.capped_fall.value, finding.lost_all) == (pytest.approx(2.0), 3)  # the gain of 2 at most
     assert finding.state == "over-optimized"
-    assert over_optimization_sentence(finding).endswith(
+    assert format_overoptimization(finding).endswith(
         "shows on 3 of 3 seeds: seeds fell by 2.10 to 19.80, 3 of 3 by all that had been gained or more."
     )
 
@@ -80,7 +80,7 @@ def test_a_seed_that_fell_much_further_does_not_hide_that_all_fell():
 def test_a_fall_counts_whole_where_the_gain_may_be_chance():
     golds = [[0, 0.5, 0.2], [0, 0.4, 0.1], [0, -0.6, -9]]
     finding = judged(golds, [[0, 1, 2]] * 3)
-    assert finding.lost == finding.fall
+    assert finding.capped_fall == finding.fall
     assert finding.state == "no clear fall"
 
 
@@ -93,7 +93,7 @@ def test_noise_is_seldom_called_a_fall():
 def test_a_proxy_that_falls_as_well_is_a_breakdown():
     finding = judged([[-1, 1, -1], [-1, 1.2, -0.9], [-1, 0.8, -1.1]], [[0, 3, 1]] * 3)
     assert finding.state == "both fell"
-    assert over_optimization_sentence(finding).startswith(
+    assert format_overoptimization(finding).startswith(
         "GRPO broke down: gold peaked at 1.00 (step 10) and ended at \u22121.00, and the proxy went from 3.00 to 1.00."
     )
 
@@ -102,11 +102,10 @@ def test_a_small_fall_does_not_matter_unless_a_margin_says_so():
     golds = [[-1, 1, 0.89], [-1, 1.1, 1.0], [-1, 0.9, 0.78]]  # falls 0.11, 0.10, 0.12 of a gain of 2: a twentieth
     kept = judged(golds, [[0, 1, 2]] * 3)
     assert kept.fall.low > 0
-    assert kept.matters == pytest.approx(0.5)
+    assert kept.relevant_fall == pytest.approx(0.5)
     assert kept.state == "no clear fall"
-    assert (
-        "The fall, 0.11 (95% CI 0.09 to 0.13), is less than the 0.50 that would matter."
-        in over_optimization_sentence(kept)
+    assert "The fall, 0.11 (95% CI 0.09 to 0.13), is less than the 0.50 that would matter." in format_overoptimization(
+        kept
     )
     assert judged(golds, [[0, 1, 2]] * 3, margin=0.05).state == "over-optimized"
 
@@ -114,7 +113,7 @@ def test_a_small_fall_does_not_matter_unless_a_margin_says_so():
 def test_a_method_that_ends_at_its_best_did_not_over_optimize():
     finding = judged([[-1, 0, 1], [-1, 0.1, 1.1], [-1, 0, 0.9]], [[0, 1, 2]] * 3, kls=[0, 1, 2])
     assert finding.state == "best at the end"
-    assert over_optimization_sentence(finding) == (
+    assert format_overoptimization(finding) == (
         "GRPO did not over-optimize: gold was highest at the end (from \u22121.00 to 1.00, step 20, KL 2.00)."
     )
 
@@ -122,13 +121,13 @@ def test_a_method_that_ends_at_its_best_did_not_over_optimize():
 def test_one_seed_decides_nothing():
     finding = judged([[-1, 1, -1]], [[0, 1, 2]])
     assert finding.state == "one seed"
-    assert "One run cannot say whether that is more than chance." in over_optimization_sentence(finding)
+    assert "One run cannot say whether that is more than chance." in format_overoptimization(finding)
     assert judged([[-1, 0, 1]], [[0, 1, 2]]).state == "best at the end"
 
 
 def test_a_run_that_stopped_early_is_measured_at_its_own_end():
     study = study_of([[-1, 1, 0, -1]] * 2 + [[-1, 1, 0]], [[0, 1, 2, 3]] * 2 + [[0, 1, 2]])
-    (finding,) = over_optimization(study, None)
+    (finding,) = find_overoptimization(study, None)
     assert [seed.gold[2] for seed in finding.seeds] == [-1, -1, 0]
     assert finding.end.gold == pytest.approx(-2 / 3)
 
@@ -136,7 +135,7 @@ def test_a_run_that_stopped_early_is_measured_at_its_own_end():
 def test_numbers_that_are_not_finite_and_runs_without_gold_are_left_out():
     nan = float("nan")
     assert judged([[-1, 1, nan, -1], [-1, 1, 0, -1]], [[0, 1, 2, 3]] * 2).peak.step == 10
-    assert over_optimization(study_of([[nan, nan]], [[1, 2]]), None) == ()
+    assert find_overoptimization(study_of([[nan, nan]], [[1, 2]]), None) == ()
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])

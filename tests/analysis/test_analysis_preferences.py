@@ -6,7 +6,7 @@ import pytest
 from preferences import REWARD_MODEL, as_it_should_be, preference_run, pushed_too_far
 from synthetic import SEEDS, two_by_three
 
-from analysis.comparison.strata import by_metric
+from analysis.comparison.strata import group_by_metric
 from analysis.findings import find
 from analysis.plots.overoptimization import tick_marks
 from analysis.report.terminal import summary_lines
@@ -78,14 +78,14 @@ def test_the_default_headline_is_gold_then_accuracy_then_reward(far, arithmetic,
 def test_degenerate_answers_are_named_with_their_rate(far, fine):
     findings, html, text, home = far
     words = "97% of PPO's answers are empty at the end (97%, 98% and 96% by seed; 0% before RL)."
-    assert words in [caution.text for caution in findings.cautions]
+    assert words in [warning.text for warning in findings.warnings]
     assert "| empty answers | 0.0% \u2192 97.0% | 0.0% \u2192 0.0% |" in text
     assert "<td>0.0% \u2192 97.0%</td>" in html
     assert "| answer length, tokens | 12.0 \u2192 18.0 | 12.0 \u2192 18.0 |" in text
     answers = json.loads((home / "report.json").read_text())["answers"]
     assert answers["final/empty_fraction"]["end"]["ppo"] == pytest.approx(0.97)
     assert any("97% of PPO's answers empty" in line for line in summary_lines(findings, home / "report.html", False))
-    assert not [caution for caution in fine[0].cautions if "empty" in caution.text or "repetitive" in caution.text]
+    assert not [warning for warning in fine[0].warnings if "empty" in warning.text or "repetitive" in warning.text]
 
 
 def test_repetitive_answers_are_named_too(studies):
@@ -94,7 +94,7 @@ def test_repetitive_answers_are_named_too(studies):
         run.more[20]["final/repeated_fraction"] = 0.4
     findings = built(studies, "preferences-repeated", runs)[0]
     assert "40% of PPO's answers are repetitive at the end (40%, 40% and 40% by seed; 0% before RL)." in [
-        caution.text for caution in findings.cautions
+        warning.text for warning in findings.warnings
     ]
 
 
@@ -102,13 +102,13 @@ def test_repetition_that_was_there_before_is_only_a_note(studies):
     runs = as_it_should_be()
     for run in runs[:3]:
         run.more[20] |= {"final/repeated_fraction": 0.13, "final/start_repeated_fraction": 0.17}
-    (told,) = [c for c in built(studies, "preferences-less-repeated", runs)[0].cautions if "repetitive" in c.text]
+    (told,) = [c for c in built(studies, "preferences-less-repeated", runs)[0].warnings if "repetitive" in c.text]
     assert told.level == "note"
     assert told.text == "13% of PPO's answers are repetitive at the end (13%, 13% and 13% by seed; 17% before RL)."
 
 
 def test_more_reward_without_quality_is_inflation(far, fine):
-    texts = [caution.text for caution in far[0].cautions]
+    texts = [warning.text for warning in far[0].warnings]
     inflated = [
         text
         for text in texts
@@ -116,7 +116,7 @@ def test_more_reward_without_quality_is_inflation(far, fine):
     ]
     assert len(inflated) == 1
     assert "while gold reward changed by \u22120.06 (95% CI" in inflated[0]
-    assert not [caution for caution in fine[0].cautions if "inflation" in caution.text]
+    assert not [warning for warning in fine[0].warnings if "inflation" in warning.text]
 
 
 def longer(runs, tokens, *, drop=()):
@@ -128,14 +128,14 @@ def longer(runs, tokens, *, drop=()):
 
 def test_twice_the_length_at_equal_quality_is_verbosity(studies):
     flat = [preference_run(m, s, -1.0, -1.0 + 0.02 * (s % 5 - 2)) for m in ("ppo", "grpo") for s in SEEDS[:3]]
-    texts = [c.text for c in built(studies, "preferences-verbose", longer(flat, 30.0))[0].cautions]
+    texts = [c.text for c in built(studies, "preferences-verbose", longer(flat, 30.0))[0].warnings]
     verbose = [text for text in texts if text.startswith("Verbosity: ")]
     assert len(verbose) == 2
     assert "PPO's answers are 2.5 times as long as before RL (12 to 30 tokens) and not clearly better" in verbose[0]
     better = built(studies, "preferences-longer", longer(as_it_should_be(), 30.0))[0]
-    assert not [c for c in better.cautions if "times as long" in c.text]
+    assert not [c for c in better.warnings if "times as long" in c.text]
     blind = built(studies, "preferences-blind", longer(as_it_should_be(), 30.0, drop=("gold",)))[0]
-    notes = [c for c in blind.cautions if "times as long" in c.text]
+    notes = [c for c in blind.warnings if "times as long" in c.text]
     assert [c.level for c in notes] == ["note", "note"]
     assert "nothing but the reward says whether they are better" in notes[0].text
 
@@ -155,7 +155,7 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert f"Gates, on validation pairs: {gates}" in html
     assert gates in text
     # margin 1 or more: (0.916 * 700 + 0.989 * 400) / 1100
-    assert model.from_margin(1.0).value == pytest.approx(0.94255, abs=1e-5)
+    assert model.accuracy_from_margin(1.0).value == pytest.approx(0.94255, abs=1e-5)
     assert "| 2 or more | 400 | 98.9% (97.3 to 99.6) | 98.9% (97.3 to 99.6) |" in text
     assert "| 1 to 2 | 700 | 91.6% (89.3 to 93.4) | 94.3% (92.7 to 95.5) |" in text
     for name in ("margin", "length"):
@@ -193,7 +193,7 @@ def test_two_reward_models_are_both_shown(studies):
 
 def test_what_each_phase_cost_stands_beside_what_was_expected(far):
     findings, html, text, _ = far
-    assert [cost.label for cost in findings.phases] == [
+    assert [cost.label for cost in findings.stage_costs] == [
         "SFT",
         "Reward model",
         "RL, PPO",
@@ -212,7 +212,7 @@ def test_memory_within_and_below_the_expectation(studies):
     runs = as_it_should_be()
     for run in runs:
         run.config["analysis"]["expected_memory_gb"] = {"ppo": [2, 3], "grpo": [2, 3]}
-    verdicts = [cost.verdict for cost in built(studies, "preferences-memory", runs)[0].phases]
+    verdicts = [cost.verdict for cost in built(studies, "preferences-memory", runs)[0].stage_costs]
     assert verdicts == ["", "", "as expected", "", "16% less", ""]
 
 
@@ -221,7 +221,7 @@ def test_strata_have_a_table_and_stay_out_of_the_forest(far):
     assert {pair.metric.name for pair in findings.exploratory}.isdisjoint(row.metric.name for row in findings.strata)
     assert not [pair for pair in findings.exploratory if "stratum" in pair.metric.name]
     assert "2 strata: places and tools and toys." in html
-    assert [(label, [row.name for row in rows]) for label, rows in by_metric(findings.strata)] == [
+    assert [(label, [row.name for row in rows]) for label, rows in group_by_metric(findings.strata)] == [
         ("gold reward", ["places", "tools and toys"]),
         ("reward", ["places", "tools and toys"]),
     ]
@@ -236,7 +236,7 @@ def test_a_study_without_preferences_speaks_of_none(arithmetic):
     for word in ("Proxy", "Reward model", "stratum"):
         assert word not in text
     assert not list((home / "figures").glob("proxy*"))
-    assert [cost.label for cost in findings.phases] == ["RL, PPO", "RL, GRPO"]
+    assert [cost.label for cost in findings.stage_costs] == ["RL, PPO", "RL, GRPO"]
 
 
 def test_without_kl_the_words_remain(studies):

@@ -4,8 +4,8 @@ from math import nan
 
 import pytest
 
-from analysis.comparison.compare import compare_all
-from analysis.comparison.verdict import decide, pair_state, winners
+from analysis.comparison.compare import compare_methods
+from analysis.comparison.verdict import comparison_state, decide, winners
 from analysis.statistics import Estimate
 from analysis.study.metrics import metric_named
 
@@ -15,7 +15,7 @@ PPO, GRPO = (0.624, 0.641, 0.610), (0.645, 0.615, 0.627)
 
 def verdict_of(scores, metric=ACCURACY, margin=None, unfinished=(), violations=(), planned=None):
     arms = list(scores)
-    pairs = compare_all(metric, scores, arms, margin)
+    pairs = compare_methods(metric, scores, arms, margin)
     return decide(
         metric=metric,
         arms=arms,
@@ -123,17 +123,17 @@ def test_many_methods_name_who_beats_whom():
 
 
 def test_sentence_interval_and_state_agree_for_every_pair():
-    pairs = compare_all(ACCURACY, FOUR, list(FOUR))
+    pairs = compare_methods(ACCURACY, FOUR, list(FOUR))
     beaten = winners(list(FOUR), pairs)
     assert beaten == {"rloo": ["ppo", "grpo"]}
     for pair in pairs:
         apart = pair.difference.low > 0 or pair.difference.high < 0
-        assert (pair_state(pair) in ("better", "worse")) == apart
+        assert (comparison_state(pair) in ("better", "worse")) == apart
 
 
 def test_many_methods_get_simultaneous_intervals():
-    alone = compare_all(ACCURACY, {name: FOUR[name] for name in ("ppo", "rloo")}, ["ppo", "rloo"])[0]
-    among = next(pair for pair in compare_all(ACCURACY, FOUR, list(FOUR)) if pair.treatment == "rloo")
+    alone = compare_methods(ACCURACY, {name: FOUR[name] for name in ("ppo", "rloo")}, ["ppo", "rloo"])[0]
+    among = next(pair for pair in compare_methods(ACCURACY, FOUR, list(FOUR)) if pair.treatment == "rloo")
     assert among.difference.value == alone.difference.value
     assert among.difference.low < alone.difference.low
     assert among.detectable_d > alone.detectable_d

@@ -7,7 +7,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
-from analysis.comparison.compare import ALPHA, compare_all
+from analysis.comparison.compare import ALPHA, compare_methods
 from analysis.comparison.verdict import State, decide
 from analysis.statistics import Estimate, power
 from analysis.study.metrics import metric_named
@@ -21,7 +21,7 @@ def verdict(scores: Sequence[Sequence[float]], margin: float | None = None) -> S
     """The verdict of the report on one study, more being better."""
     arms = [f"method{place}" for place in range(len(scores))]
     metric = metric_named("final/avg_reward")
-    pairs = compare_all(metric, dict(zip(arms, scores, strict=True)), arms, margin)
+    pairs = compare_methods(metric, dict(zip(arms, scores, strict=True)), arms, margin)
     planned = sum(map(len, scores))
     return decide(
         metric=metric, arms=arms, pairs=pairs, level=Estimate(value=None), planned=planned, unfinished=(), violations=()

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AnswerPair:
     """Two answers to one prompt; `answers` are the treatment's and the baseline's."""
 
     treatment: str
@@ -30,10 +30,10 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairing:
+class AnswerPairs:
     """All pairs of a study in the order in which they are judged, and how many prompts there were to choose from."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[AnswerPair, ...]
     prompts: int
     available: int
     unpaired: int
@@ -44,7 +44,7 @@ def place(prompt_id: str) -> str:
     return sha256(f"judge/{prompt_id}".encode()).hexdigest()
 
 
-def make_pairs(study: Study, arms: list[str], most: int) -> Pairing:
+def make_answer_pairs(study: Study, arms: list[str], most: int) -> AnswerPairs:
     """Every pair of methods at every seed that both finished, on at most `most` prompts.
 
     `arms` in the order of the report: the earlier one of a pair is its baseline. Prompt by prompt, so that a stop for
@@ -56,7 +56,7 @@ def make_pairs(study: Study, arms: list[str], most: int) -> Pairing:
     pairs = tuple(pair for prompt in chosen for pair in _pairs_on(prompt, study.seeds, arms, tables))
     met = {(arm, pair.seed, pair.prompt_id) for pair in pairs for arm in (pair.treatment, pair.baseline)}
     there = sum(prompt in table for runs in tables.values() for table in runs.values() for prompt in chosen)
-    return Pairing(pairs=pairs, prompts=len(chosen), available=len(known), unpaired=there - len(met))
+    return AnswerPairs(pairs=pairs, prompts=len(chosen), available=len(known), unpaired=there - len(met))
 
 
 def _has_answers(run: Run) -> bool:
@@ -69,12 +69,12 @@ def _table(run: Run) -> dict[str, Row]:
 
 def _pairs_on(
     prompt: str, seeds: list[int], arms: list[str], tables: dict[str, dict[int, dict[str, Row]]]
-) -> Iterator[Pair]:
+) -> Iterator[AnswerPair]:
     for seed in seeds:
         rows = {arm: row for arm in arms if (row := tables[arm].get(seed, {}).get(prompt)) is not None}
         for baseline, treatment in combinations([arm for arm in arms if arm in rows], 2):
             one, two = rows[treatment], rows[baseline]
-            yield Pair(
+            yield AnswerPair(
                 treatment,
                 baseline,
                 seed,
