@@ -98,7 +98,7 @@ class Invariants:
             "invariants.importance",
             f"the sampler's tokens tell as much of the policy as {share:.1%} of them would if they were its "
             f"own (least allowed {self.least_effective_share:.0%}): it samples with other weights, at "
-            "another temperature, or from too few tokens (rl.truncation)",
+            "another temperature, or from too few tokens (rl.logits_filter)",
         )
 
     def check_finite(self, name: str, value: float) -> list[str]:

@@ -31,7 +31,7 @@ class Sampler:
     """Where a response is cut."""
     temperature: float
     """0 takes the most likely token each time."""
-    truncation: LogitsFilter | None = None
+    logits_filter: LogitsFilter | None = None
     """Which tokens may be sampled; None lets all. Log-probabilities are of what was sampled from."""
     rollouts_at_once: int | None = None
     """The most that are written at a time; None is all of them. Beyond rounding it changes nothing."""
@@ -112,7 +112,7 @@ class Sampler:
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """A token for each row, where the distribution function reaches its uniform number; and its log-probability."""
         logp = distribution(logits, self.temperature or 1.0, self.policy.text.never)
-        logp = logp if self.truncation is None else self.truncation(logp)
+        logp = logp if self.logits_filter is None else self.logits_filter(logp)
         token = logp.argmax(-1) if self.temperature == 0 else reach(logp.exp(), uniform.double())
         return token, logp.gather(-1, token[:, None])[:, 0]
 

@@ -35,18 +35,18 @@ class VLLMSampler:
         max_prompt_tokens: int,
         max_new_tokens: int,
         temperature: float,
-        truncation: LogitsFilter | None,
+        logits_filter: LogitsFilter | None,
         cache_gib: float,
         weights_checksum: WeightsChecksum,
     ) -> None:
         """`weights_checksum` tells whether the policy's weights are still those that vLLM was given."""
-        if truncation is not None and truncation.top_p < 1 and truncation.min_p:
+        if logits_filter is not None and logits_filter.top_p < 1 and logits_filter.min_p:
             raise UserError(
-                "hardware.sampler=vllm takes rl.truncation.min_p before top_p, our own loop after it: set "
+                "hardware.sampler=vllm takes rl.logits_filter.min_p before top_p, our own loop after it: set "
                 "one of the two, or hardware.sampler=own"
             )
         self.policy, self.max_new_tokens, self.temperature = policy, max_new_tokens, temperature
-        self.truncation = truncation or LogitsFilter()
+        self.logits_filter = logits_filter or LogitsFilter()
         self._longest, self._cache_gib = max_prompt_tokens + max_new_tokens, cache_gib
         self._weights_checksum = weights_checksum
         self._engine: VLLMEngine | None = None
@@ -88,7 +88,7 @@ class VLLMSampler:
     def _rules(self, seed: int) -> Any:
         from vllm import SamplingParams
 
-        text, cut = self.policy.text, self.truncation
+        text, cut = self.policy.text, self.logits_filter
         return SamplingParams(
             seed=seed,
             temperature=self.temperature,

@@ -45,7 +45,7 @@ class Evaluate:
     """The k of pass@k, each at most `samples`."""
     temperature: Positive = 1.0
     """Temperature of the answers that are drawn."""
-    truncation: LogitsFilter | None = None
+    logits_filter: LogitsFilter | None = None
     """Which tokens may be drawn, such as {top_p: 0.95}; null lets all. The distance to the reference is of all."""
     seed: Size = 0
     """Seed of what is drawn, the same for all runs."""
@@ -66,10 +66,10 @@ class Evaluate:
             )
         if self.select == "perplexity" and not self.perplexity_rows:
             raise UserError("select=perplexity needs perplexity_rows=1 or more")
-        if self.truncation is not None and self.decoding == "greedy" and not self.samples:
+        if self.logits_filter is not None and self.decoding == "greedy" and not self.samples:
             raise UserError(
-                "eval.truncation would not be read, since no answer is drawn: set eval.decoding=sampled or "
-                "eval.samples=8, or eval.truncation=null"
+                "eval.logits_filter would not be read, since no answer is drawn: set eval.decoding=sampled or "
+                "eval.samples=8, or eval.logits_filter=null"
             )
 
     def is_due(self, step: int, over: bool) -> bool:
@@ -121,7 +121,7 @@ class Evaluator:
         """`samples` answers to each prompt, a row each: a single one by `decoding`, several drawn at `temperature`."""
         greedy = samples == 1 and self.settings.decoding == "greedy"
         temperature = 0.0 if greedy else self.settings.temperature
-        drawn = self._answers(rows, samples, temperature, self.settings.truncation)
+        drawn = self._answers(rows, samples, temperature, self.settings.logits_filter)
         return [row for rollouts in drawn for row in self._rows(rollouts)]
 
     @torch.no_grad()
@@ -149,7 +149,7 @@ class Evaluator:
         """
         right: list[int] = []
         n = self.settings.samples
-        for rollouts in self._answers(rows, n, self.settings.temperature, self.settings.truncation):
+        for rollouts in self._answers(rows, n, self.settings.temperature, self.settings.logits_filter):
             marks = self.scorer(rollouts).components["correct_strict"].view(-1, n)
             right += [int(c) for c in marks.sum(1).tolist()]
         return {
@@ -157,10 +157,10 @@ class Evaluator:
         }
 
     def _answers(
-        self, rows: Sequence[Row], samples: int, temperature: float, truncation: LogitsFilter | None = None
+        self, rows: Sequence[Row], samples: int, temperature: float, logits_filter: LogitsFilter | None = None
     ) -> Iterator[Rollouts]:
         sampler = Sampler(
-            policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature, truncation=truncation
+            policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature, logits_filter=logits_filter
         )
         text = self.policy.text
         for prompts in once(rows, text.prompt, self.batch_size, text.pad, self.max_prompt_tokens):

@@ -40,7 +40,7 @@ class RL:
     """Where an answer is cut."""
     temperature: Positive = 1.0
     """Of the sampling, and of the log-probabilities that are trained on."""
-    truncation: LogitsFilter | None = None
+    logits_filter: LogitsFilter | None = None
     """Which tokens may be sampled, such as {top_p: 0.95}; needs importance_cap, since all tokens are trained on."""
     epochs: Count = 1
     """Passes over the rollouts of a step."""
@@ -60,10 +60,10 @@ class RL:
     """Steps between checkpoints; 0 keeps none."""
 
     def __post_init__(self) -> None:
-        if self.truncation is not None and self.importance_cap is None:
+        if self.logits_filter is not None and self.importance_cap is None:
             raise UserError(
-                "rl.truncation samples from fewer tokens than are trained on, so each has to be weighed by "
-                "the chance that was left: set rl.importance_cap=1.0, or rl.truncation=null"
+                "rl.logits_filter samples from fewer tokens than are trained on, so each has to be weighed by "
+                "the chance that was left: set rl.importance_cap=1.0, or rl.logits_filter=null"
             )
 
     def prompts_per_step(self, algorithm: Algorithm) -> int:
@@ -122,7 +122,7 @@ class RL:
             policy=policy,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
-            truncation=self.truncation,
+            logits_filter=self.logits_filter,
             rollouts_at_once=rollouts_at_once,
         )
         return RLLoop(
@@ -144,7 +144,7 @@ class RL:
             max_prompt_tokens=self.max_prompt_tokens,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
-            truncation=self.truncation,
+            logits_filter=self.logits_filter,
             cache_gib=cache_gib,
             weights_checksum=weights_checksum,
         )

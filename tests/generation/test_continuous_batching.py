@@ -24,9 +24,13 @@ WIDE = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64},
 """Rotary and absolute positions, shared keys, capped scores, all of them remembered."""
 
 
-def draw(policy, at_once, *, group=GROUP, temperature=1.0, truncation=None):
+def draw(policy, at_once, *, group=GROUP, temperature=1.0, logits_filter=None):
     sampler = Sampler(
-        policy=policy, max_new_tokens=LIMIT, temperature=temperature, truncation=truncation, rollouts_at_once=at_once
+        policy=policy,
+        max_new_tokens=LIMIT,
+        temperature=temperature,
+        logits_filter=logits_filter,
+        rollouts_at_once=at_once,
     )
     return sampler(prompts_of(MANY), group, 5)
 
@@ -67,7 +71,7 @@ def test_those_that_come_later_write_the_same(name, text, watched):
 
 
 @pytest.mark.parametrize(
-    "rules", [{"temperature": 0.0}, {"temperature": 1.3, "truncation": LogitsFilter(top_k=6, top_p=0.9)}]
+    "rules", [{"temperature": 0.0}, {"temperature": 1.3, "logits_filter": LogitsFilter(top_k=6, top_p=0.9)}]
 )
 def test_so_do_the_greedy_and_the_truncated(llama, rules, watched):
     expected = draw(llama, None, **rules)

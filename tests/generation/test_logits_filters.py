@@ -33,7 +33,7 @@ def test_nothing_is_left_out_without_a_rule():
 def test_what_is_drawn_is_reported_with_the_chance_it_was_drawn_with(rules, left):
     chances = torch.tensor([0.0, 0.05, 0.3, 0.02, 0.13, 0.5])
     policy = CausalPolicy(markov_model(chances.clamp(min=1e-30).expand(6, 6)), make_text(pad_is_eos=True))
-    sampler = Sampler(policy=policy, max_new_tokens=1, temperature=1.0, truncation=LogitsFilter(**rules))
+    sampler = Sampler(policy=policy, max_new_tokens=1, temperature=1.0, logits_filter=LogitsFilter(**rules))
     rollouts = sampler(prompts_of([[3, 2]]), 500, 0)
     tokens = rollouts.responses[:, 0]
     assert sorted(tokens.unique().tolist()) == left

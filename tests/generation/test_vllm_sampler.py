@@ -74,13 +74,13 @@ def make_policy(name: str, *, adapted: bool, tied: bool) -> CausalPolicy:
     return CausalPolicy(model, make_text(), temperature=TEMPERATURE)
 
 
-def writer(policy, *, temperature=TEMPERATURE, truncation=None, limit=LIMIT) -> VLLMSampler:
+def writer(policy, *, temperature=TEMPERATURE, logits_filter=None, limit=LIMIT) -> VLLMSampler:
     return VLLMSampler(
         policy=policy,
         max_prompt_tokens=16,
         max_new_tokens=limit,
         temperature=temperature,
-        truncation=truncation,
+        logits_filter=logits_filter,
         cache_gib=0.05,
         weights_checksum=weights_checksum,
     )
@@ -123,7 +123,7 @@ def test_a_base_in_four_bits_is_refused_before_anything_is_trained(monkeypatch):
 
 def test_rules_that_vllm_takes_in_another_order_are_refused(llama):
     with pytest.raises(UserError, match="min_p before top_p"):
-        writer(llama, truncation=LogitsFilter(top_p=0.9, min_p=0.1))
+        writer(llama, logits_filter=LogitsFilter(top_p=0.9, min_p=0.1))
 
 
 def test_a_seed_is_addressed_by_step_prompt_and_number():
@@ -230,7 +230,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(rules):
     with torch.no_grad():
         logits = policy.inner(input_ids=torch.tensor([[5]])).logits[0]
     chances = rule(distribution(logits, TEMPERATURE, (PAD,)))[0]
-    rollouts = writer(policy, truncation=rule, limit=1)(prompts_of([[5]]), 3000, 1)
+    rollouts = writer(policy, logits_filter=rule, limit=1)(prompts_of([[5]]), 3000, 1)
     drawn = rollouts.responses[:, 0]
     torch.testing.assert_close(rollouts.logprobs[:, 0], chances[drawn], atol=1e-4, rtol=1e-4)
     expected = chances.double().exp() * 3000

@@ -113,8 +113,8 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     "word",
     [
-        "rl.truncation={top_p: 0.9}",
-        "eval.truncation={top_p: 0.9}",
+        "rl.logits_filter={top_p: 0.9}",
+        "eval.logits_filter={top_p: 0.9}",
         "algo.clip_low=7",
         "sft.steps=-1",
         "hardware.threads=0",
