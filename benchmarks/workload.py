@@ -15,7 +15,7 @@ from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
 from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState
-from alignbench.engine.score import microbatches, siblings
+from alignbench.engine.score import microbatches, sibling_groups
 from alignbench.engine.update import Update, Updated
 from alignbench.kernels.attention_switch import as_laid_out
 from alignbench.models.policy import CausalPolicy
@@ -118,7 +118,7 @@ class Watched(Update):
     def _largest(self, experience: Experience) -> Tensor:
         """The rows of the largest microbatch, which is no larger than a minibatch."""
         size = min(self.microbatch_size, len(experience) // self.minibatches)
-        return next(microbatches(experience, size, siblings(self.policy, experience), may_part=True))
+        return next(microbatches(experience, size, sibling_groups(self.policy, experience), split_groups=True))
 
 
 def kept(policy: CausalPolicy, part: Experience) -> int:

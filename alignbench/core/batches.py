@@ -160,8 +160,8 @@ class Experience(Scored):
     pair_share: float = 0.0
     """The share of each pair in the loss, set with `weights`."""
 
-    def counts(self) -> bool:
-        """Whether any token has a share in the loss."""
+    def has_weights(self) -> bool:
+        """Whether any token has a weight above 0 in the loss."""
         return self.weights is not None and bool(self.weights.any())
 
     def total(self, losses: PerToken) -> Scalar:
@@ -209,14 +209,14 @@ def _take(value: Any, rows: Tensor) -> Any:
     return value
 
 
-def joined(parts: Sequence[Scored]) -> Scored:
-    """The rollouts of several draws as one batch, padded to the longest, their groups numbered anew."""
-    apart, groups = [], 0
+def concatenate(parts: Sequence[Scored]) -> Scored:
+    """The rollouts of several batches as one, padded to the longest, with groups renumbered from 0."""
+    renumbered, groups = [], 0
     for part in parts:
-        names, of = torch.unique(part.group, return_inverse=True)
-        apart.append(replace(part, group=of + groups))
+        names, group_index = torch.unique(part.group, return_inverse=True)
+        renumbered.append(replace(part, group=group_index + groups))
         groups += len(names)
-    whole: Any = {f.name: _join([getattr(part, f.name) for part in apart], f.name) for f in fields(Scored)}
+    whole: Any = {f.name: _join([getattr(part, f.name) for part in renumbered], f.name) for f in fields(Scored)}
     return Scored(**whole)
 
 

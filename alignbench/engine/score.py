@@ -1,4 +1,4 @@
-"""Rollouts -> Scored: what the scorer says of each rollout, and what each model thinks of each token."""
+"""Scores rollouts, and computes the log-probabilities of policy and reference, in microbatches."""
 
 from collections.abc import Iterator
 
@@ -20,14 +20,14 @@ def score(
     tokens: int | None = None,
     rescored: bool = True,
 ) -> Scored:
-    """Score, and take old and reference log-probabilities from the same forward pass that the update will use.
+    """Score rollouts, and compute old and reference log-probabilities by the forward pass that the update uses.
 
-    Unless `rescored`, old ones are those the sampler took, and there are no values.
+    Unless `rescored`, the old log-probabilities are the sampler's, and there are no values.
     """
     scores = scorer(rollouts)
-    old = read(policy, rollouts, microbatch_size, tokens) if rescored else None
+    old = compute_forward(policy, rollouts, microbatch_size, tokens) if rescored else None
     with policy.reference():
-        reference = read(policy, rollouts, microbatch_size, tokens)
+        reference = compute_forward(policy, rollouts, microbatch_size, tokens)
     return rollouts.widen(
         Scored,
         scores=scores.total.to(rollouts.mask.device),
@@ -40,12 +40,12 @@ def score(
 
 
 @torch.no_grad()
-def read(policy: Policy, batch: Sequences, microbatch_size: int, tokens: int | None = None) -> Forward:
-    """What a policy thinks of a whole batch, a few rows, or `tokens`, at a time."""
+def compute_forward(policy: Policy, batch: Sequences, microbatch_size: int, tokens: int | None = None) -> Forward:
+    """The policy's outputs [n, t] for a whole batch, computed in microbatches of rows, or of `tokens` tokens."""
     logprobs = torch.zeros_like(batch.mask, dtype=torch.float32)
     entropy, values = torch.zeros_like(logprobs), None
-    for rows in microbatches(batch, microbatch_size, siblings(policy, batch), may_part=True, tokens=tokens):
-        with torch.inference_mode():  # what it makes may not be learned from: all of it is copied
+    for rows in microbatches(batch, microbatch_size, sibling_groups(policy, batch), split_groups=True, tokens=tokens):
+        with torch.inference_mode():  # Inference tensors cannot be trained on: all of them are copied.
             part = policy(batch[rows])
         logprobs[rows], entropy[rows] = part.logprobs, part.entropy
         if part.values is not None:
@@ -55,8 +55,8 @@ def read(policy: Policy, batch: Sequences, microbatch_size: int, tokens: int | N
 
 
 @torch.no_grad()
-def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollout:
-    """The score of each row of a whole batch, [n], a few rows at a time."""
+def score_with_model(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollout:
+    """The reward model's score of each row of a batch, [n], computed in microbatches."""
     scores = torch.zeros(len(batch), device=batch.mask.device)
     for rows in microbatches(batch, microbatch_size):
         scores[rows] = model(batch[rows]).to(scores)
@@ -66,46 +66,50 @@ def judge(model: ScoreModel, batch: Sequences, microbatch_size: int) -> PerRollo
 def microbatches(
     batch: Sequences | Pairs,
     size: int,
-    together: Tensor | None = None,
+    groups: Tensor | None = None,
     *,
-    may_part: bool = False,
+    split_groups: bool = False,
     tokens: int | None = None,
-    shared: bool = True,
+    shared_prompts: bool = True,
 ) -> Iterator[Tensor]:
-    """Row numbers, `size` at a time or as many as have that many `tokens`, rows of like length together.
+    """Row numbers of each microbatch: `size` rows or up to `tokens` tokens, rows of similar length together.
 
-    Rows that share a number in `together` [n] stay together, and the tokens of their prompt count once where it is
-    `shared`; a group that is too large is a microbatch of its own, or several where it `may_part`.
+    Rows with the same number in `groups` [n] stay together, and with `shared_prompts` the tokens of their prompt count
+    once. A group that is too large is a microbatch of its own, or several with `split_groups`.
     """
-    lengths, room = batch.lengths(), tokens or size
+    lengths, capacity = batch.lengths(), tokens or size
     sizes = lengths if tokens else torch.ones_like(lengths)
-    if together is None:
+    if groups is None:
         order = lengths.argsort(descending=True, stable=True)
-        yield from order.split(filled(sizes[order], room))
+        yield from order.split(split_sizes(sizes[order], capacity))
         return
-    once = batch.prompt_lengths if tokens and shared and isinstance(batch, Sequences) else torch.zeros_like(lengths)
-    own, (names, of) = sizes - once, torch.unique(together, return_inverse=True)
-    zeros = torch.zeros(len(names), dtype=lengths.dtype, device=of.device)
-    of_group = zeros.scatter(0, of, once).index_add(0, of, own)
-    order = zeros.scatter_reduce(0, of, lengths, "amax").argsort(descending=True, stable=True)
-    for groups in order.split(filled(of_group[order], room)):
-        rows = torch.isin(of, groups).nonzero()[:, 0]
-        parts = may_part and len(groups) == 1
-        yield from rows.split(filled(own[rows], room - int(once[rows[0]]))) if parts else (rows,)
+    prompt_sizes = torch.zeros_like(lengths)
+    if tokens and shared_prompts and isinstance(batch, Sequences):
+        prompt_sizes = batch.prompt_lengths
+    own_sizes, (names, group_index) = sizes - prompt_sizes, torch.unique(groups, return_inverse=True)
+    zeros = torch.zeros(len(names), dtype=lengths.dtype, device=group_index.device)
+    group_sizes = zeros.scatter(0, group_index, prompt_sizes).index_add(0, group_index, own_sizes)
+    order = zeros.scatter_reduce(0, group_index, lengths, "amax").argsort(descending=True, stable=True)
+    for together in order.split(split_sizes(group_sizes[order], capacity)):
+        rows = torch.isin(group_index, together).nonzero()[:, 0]
+        if split_groups and len(together) == 1:
+            yield from rows.split(split_sizes(own_sizes[rows], capacity - int(prompt_sizes[rows[0]])))
+        else:
+            yield rows
 
 
-def filled(sizes: Tensor, room: int) -> list[int]:
-    """How many of these things [n], in their order, go together each time: as many as there is room for, or one."""
+def split_sizes(sizes: Tensor, capacity: int) -> list[int]:
+    """How many consecutive items of `sizes` [n] go into each part: as many as fit into `capacity`, at least one."""
     counts, left = list[int](), 0
     for size in sizes.tolist():
         if size > left or not counts:
             counts.append(0)
-            left = room
+            left = capacity
         counts[-1] += 1
         left -= size
     return counts
 
 
-def siblings(policy: Policy, batch: Sequences) -> Tensor | None:
-    """Which rows had better stand in one microbatch [n]: a group, where the policy reads its prompt once for all."""
+def sibling_groups(policy: Policy, batch: Sequences) -> Tensor | None:
+    """The group [n] of each row where the policy computes a shared prompt once, so that a group stays together."""
     return batch.group if policy.shares_prompts and isinstance(batch, Rollouts) else None

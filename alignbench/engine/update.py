@@ -1,4 +1,4 @@
-"""Experience -> new weights: epochs x minibatches x microbatches, with one denominator for each optimizer step."""
+"""The policy update: epochs, minibatches and microbatches, with one loss denominator per optimizer step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from alignbench.core.protocols import Algorithm, Policy
 from alignbench.core.seeds import derive
 from alignbench.engine.checks import Invariants, weights_checksum
 from alignbench.engine.optimizer import Optimizer
-from alignbench.engine.score import microbatches, siblings
-from alignbench.engine.step_metrics import Metrics, TokenMeans, observe
+from alignbench.engine.score import microbatches, sibling_groups
+from alignbench.engine.token_metrics import Metrics, TokenMeans, token_metrics
 
 SPREAD = ("ratio", "kl", "advantages")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """How a batch of experience is worked through."""
+    """Trains the policy on a batch of experience."""
 
     policy: Policy
     optimizer: Optimizer
@@ -30,21 +30,21 @@ class Update:
     microbatch_size: int
     invariants: Invariants
     tokens_per_microbatch: int | None = None
-    """How many tokens a microbatch has, in place of rows; None goes by rows."""
+    """Tokens per microbatch, instead of rows; None counts rows."""
     importance_cap: float | None = None
-    """The most that a token counts for being likelier now than when it was sampled; None counts all alike."""
+    """Upper bound on the importance weight pi_old / pi_sampler of a token; None does not weight."""
 
     def __call__(
         self, experience: Experience, *, step: int, optimizer_steps: int, seed: int, learning_rate_scale: float = 1.0
     ) -> "Updated":
-        """Work through the batch; `optimizer_steps` were made before it."""
+        """Run all optimizer steps on the batch; `optimizer_steps` were made before it."""
         seen, norms, rates, losses, first_gap, warnings = TokenMeans(), [0.0], [0.0], [0.0], 0.0, list[str]()
         skipped = 0
         before = weights_checksum(self.policy.trainable()) if step == 0 else None
         for rows in self._minibatches(experience, seed, step):
-            batch = self._shared_out(experience[rows])
-            if not batch.counts():
-                continue  # Nothing to learn from: not even the optimizer's momentum moves the weights.
+            batch = self._with_weights(experience[rows])
+            if not batch.has_weights():
+                continue  # Nothing to learn from: no optimizer step, so that momentum does not move the weights either.
             loss, kl_to_old, gap = self._accumulate(batch, seen)
             norm = self.optimizer.clip()
             warnings += self.invariants.check_finite("the loss", loss) + self.invariants.check_finite("grad norm", norm)
@@ -75,39 +75,39 @@ class Update:
         }
         return Updated(metrics=metrics, optimizer_steps=done, warnings=tuple(warnings))
 
-    def _shared_out(self, minibatch: Experience) -> Experience:
-        """The minibatch of one optimizer step with the shares of its tokens, and of its importance weights in them."""
+    def _with_weights(self, minibatch: Experience) -> Experience:
+        """The minibatch of one optimizer step with its token weights, importance weights included."""
         batch = self.algorithm.with_weights(minibatch)
         assert batch.weights is not None
         return replace(batch, weights=batch.weights * importance(batch, self.importance_cap))
 
     def _minibatches(self, experience: Experience, seed: int, step: int) -> Iterator[Tensor]:
-        """Rows of each minibatch of each epoch: whole groups, shuffled by address."""
-        names, of = torch.unique(experience.group, return_inverse=True)
+        """Rows of each minibatch of each epoch: whole groups in an order derived from the seed."""
+        names, group_index = torch.unique(experience.group, return_inverse=True)
         for epoch in range(self.epochs):
             order = torch.randperm(len(names), generator=derive(seed, "minibatches", step, epoch))
             for part in order.tensor_split(min(self.minibatches, len(names))):
-                yield torch.isin(of.cpu(), part).nonzero()[:, 0]
+                yield torch.isin(group_index.cpu(), part).nonzero()[:, 0]
 
     def _accumulate(self, batch: Experience, seen: TokenMeans) -> tuple[float, float, float]:
-        """Add up the gradient of one optimizer step; returns its loss, KL to the sampler, and largest |log ratio|."""
+        """Accumulate the gradient of one optimizer step; returns loss, KL to pi_old, and largest |log ratio|."""
         total, local, gaps = torch.zeros((), device=batch.mask.device), TokenMeans(), [0.0]
         whole = self.algorithm.whole_groups
-        together = batch.group if whole else siblings(self.policy, batch)
+        groups = batch.group if whole else sibling_groups(self.policy, batch)
         for rows in microbatches(
             batch,
             self.microbatch_size,
-            together,
-            may_part=not whole,
+            groups,
+            split_groups=not whole,
             tokens=self.tokens_per_microbatch,
-            shared=self.policy.shares_prompts,
+            shared_prompts=self.policy.shares_prompts,
         ):
             part = batch[rows]
             now = self.policy(part)
             output = self.algorithm.loss(now, part)
-            if output.loss.requires_grad:  # A frozen policy was reported, and may be gone on with.
+            if output.loss.requires_grad:  # False for a frozen policy with invariants.trainable=warn.
                 output.loss.backward()
-            shown = observe(now, part)
+            shown = token_metrics(now, part)
             seen.add(part.mask, **shown, **output.tokens)
             local.add(part.mask, kl_to_old=shown["kl_to_old"])
             total = total + output.loss.detach()
@@ -122,10 +122,10 @@ class Update:
 
 
 def importance(batch: Scored, cap: float | None) -> Tensor:
-    """min(pi_old / pi_sampler, cap) of each token, [n, t]: for samplers whose arithmetic is not the update's.
+    """min(pi_old / pi_sampler, cap) of each token, [n, t]: corrects for a sampler that computes otherwise.
 
-    Truncated importance sampling, Yao et al. 2025, https://fengyao.notion.site/off-policy-rl. There it weighs the
-    policy's loss; here every term of the loss, since all are means over the tokens that were sampled.
+    Truncated importance sampling, Yao et al. 2025, https://fengyao.notion.site/off-policy-rl. There it weights the
+    policy loss; here every term of the loss, since all are means over the sampled tokens.
     """
     if cap is None:
         return torch.ones_like(batch.old_logprobs)
@@ -134,7 +134,7 @@ def importance(batch: Scored, cap: float | None) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Updated:
-    """What an update did."""
+    """The result of an update."""
 
     metrics: Metrics
     optimizer_steps: int

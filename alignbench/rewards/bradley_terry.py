@@ -61,7 +61,7 @@ class Judged:
 
     def __call__(self, rollouts: Rollouts) -> Scores:
         """Scores of the policy's own tokens; the component `reward_model` is the model's score as it is."""
-        raw = score.judge(self.model, rollouts, self.reward.microbatch_size)
+        raw = score.score_with_model(self.model, rollouts, self.reward.microbatch_size)
         scale = self.reward.scale(self.model.calibration)
         return Scores(total=(raw / scale.temperature - scale.mean) / scale.std, components={"reward_model": raw})
 

@@ -12,7 +12,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Positive, Size
 from alignbench.core.protocols import Scorer
 from alignbench.data.prompt_stream import once
-from alignbench.engine.score import read
+from alignbench.engine.score import compute_forward
 from alignbench.engine.supervised_loop import negative_log_likelihood
 from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
@@ -193,7 +193,7 @@ class Evaluator:
         return {} if known is None else {"gold": known}
 
     def _read(self, batch: Sequences) -> Forward:
-        return read(self.policy, batch, self.microbatch_size, self.tokens_per_microbatch)
+        return compute_forward(self.policy, batch, self.microbatch_size, self.tokens_per_microbatch)
 
     @torch.no_grad()
     def _perplexity(self, examples: Demonstrations) -> float:

@@ -166,7 +166,7 @@ class RL:
 
     def is_over(self, state: RunState) -> bool:
         """Whether the last step was done, or the run was ended before it."""
-        return state.step >= self.steps or state.steering.stop
+        return state.step >= self.steps or state.kl_control.stop
 
 
 def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: Best) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from alignbench.core.seeds import in_epochs
 from alignbench.engine.checks import Invariants, Level
 from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.run_state import RunState, StepReport
-from alignbench.engine.score import judge
+from alignbench.engine.score import score_with_model
 from alignbench.engine.supervised_loop import SupervisedLoop
 from alignbench.equations.pairs import bradley_terry
 from alignbench.models.loading import Lora
@@ -254,7 +254,7 @@ class Verdicts:
         lengths = both.mask.sum(1).view(2, -1)
         unknown = float("nan")
         return cls(
-            scores=judge(model, both, microbatch_size).double().cpu().view(2, -1),
+            scores=score_with_model(model, both, microbatch_size).double().cpu().view(2, -1),
             margins=torch.tensor([unknown if m is None else m for m in pairs.margins], dtype=torch.float64),
             length_differences=lengths[0] - lengths[1],
             dropped=pairs.dropped,

@@ -234,9 +234,9 @@ class TestBatches:
 
     def test_without_a_winner_nothing_counts_for_pairs_and_all_for_ppo(self):
         batch = random_batch(scores=torch.full((8,), 0.5))
-        assert not experience(Pairwise(), batch).counts()
-        assert experience(PPOPairwise(), batch).counts()
-        assert experience(Pairwise(), random_batch()).counts()
+        assert not experience(Pairwise(), batch).has_weights()
+        assert experience(PPOPairwise(), batch).has_weights()
+        assert experience(Pairwise(), random_batch()).has_weights()
 
     def test_only_rollouts_in_a_pair_pay_for_their_kl(self):
         algorithm = Pairwise(pairs=Pairing(selector="consecutive"))

@@ -268,8 +268,8 @@ class TestDAPO:
 
     def test_when_all_are_cut_nothing_counts(self):
         batch = replace(self.BATCH, truncated=torch.ones(4, dtype=torch.bool))
-        assert not experience(GRPO(overlong=Overlong(limit=10)), batch).counts()
-        assert experience(GRPO(), batch).counts()
+        assert not experience(GRPO(overlong=Overlong(limit=10)), batch).has_weights()
+        assert experience(GRPO(), batch).has_weights()
 
     def test_groups_that_differ_are_kept(self):
         batch = one_token([0.0, 1.0, 1.0, 1.0, 0.35, 0.35, 0.35], [0, 0, 1, 1, 2, 2, 2])

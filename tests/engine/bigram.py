@@ -89,7 +89,7 @@ class Fickle(Bigram):
         return 0.5 * super().logits() if torch.is_grad_enabled() else super().logits()
 
 
-class RolloutCollector:
+class BigramSampler:
     """Samples from the policy's table until the end token or the limit."""
 
     def __init__(self, policy: Bigram, temperature: float = 1.0) -> None:
@@ -245,7 +245,7 @@ def engine(
     )
     return RLLoop(
         policy=policy,
-        sampler=RolloutCollector(policy, temperature),
+        sampler=BigramSampler(policy, temperature),
         scorer=scorer or Wanted(),
         algorithm=algorithm,
         update=update,

@@ -9,13 +9,14 @@ from bigram import FAMILY, LIMIT, METHODS, PROMPTS, WANTED, Given, Stream, Wante
 from torch import tensor
 from torch.testing import assert_close
 
-from alignbench.core.batches import Scores, joined
+from alignbench.core.batches import Scores, concatenate
 from alignbench.core.errors import InvariantBroken
 from alignbench.core.seeds import address
-from alignbench.engine.collect_rollouts import first
+from alignbench.engine.collect_rollouts import first_groups
 from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, score
-from alignbench.engine.update import TokenMeans, importance
+from alignbench.engine.token_metrics import TokenMeans
+from alignbench.engine.update import importance
 
 RELATIVES = [name for name in FAMILY if name not in METHODS]
 every_relative = pytest.mark.parametrize("method", RELATIVES)
@@ -150,7 +151,7 @@ class TestDynamicSampling:
                 for name in ("responses", "mask", "logprobs", "old_logprobs", "ref_logprobs")
             },
         )
-        both = joined([narrow, scored])
+        both = concatenate([narrow, scored])
         assert both.prompts.shape == (64, 2)
         assert both.prompts[0].tolist() == [0, int(scored.prompts[0, 1])]
         assert both.mask.shape == (64, LIMIT)
@@ -159,7 +160,7 @@ class TestDynamicSampling:
         assert both.group.tolist() == [i // 4 for i in range(64)]
         assert both.texts == scored.texts * 2
         assert torch.equal(both.components["hits"][:32], scored.components["hits"])
-        chosen = first(both, both.group % 3 == 1, 2)
+        chosen = first_groups(both, both.group % 3 == 1, 2)
         assert chosen.group.tolist() == [1] * 4 + [4] * 4
 
 

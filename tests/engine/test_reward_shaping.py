@@ -9,7 +9,7 @@ from bigram import METHODS, Stream, engine, start
 from alignbench.algorithms.kl import PhasedKL
 from alignbench.algorithms.normalizer import EMA
 from alignbench.core.protocols import RunningStats
-from alignbench.engine.reward_shaping import shape
+from alignbench.engine.reward_shaping import shape_rewards
 from alignbench.engine.rl_loop import RLLoop
 
 
@@ -25,16 +25,16 @@ def drawn():
 
 def test_the_penalty_is_taken_off_those_that_did_not_end_and_off_no_other(drawn):
     assert 0 < drawn.truncated.sum() < len(drawn)
-    out, moments = shape(drawn, None, None, 2.5)
+    out, moments = shape_rewards(drawn, None, None, 2.5)
     assert torch.equal(drawn.scores - out.scores, torch.where(drawn.truncated, 2.5, 0.0))
     assert moments is None
     assert torch.equal(out.components["missing_eos"], torch.where(drawn.truncated, -2.5, 0.0))
     assert torch.equal(out.components["hits"], drawn.components["hits"])
-    assert shape(drawn, None, None, 0.0)[0].components == drawn.components
+    assert shape_rewards(drawn, None, None, 0.0)[0].components == drawn.components
 
 
 def test_the_penalty_stands_on_the_normalized_scale(drawn):
-    out, moments = shape(drawn, EMA(), RunningStats(mean=1.0, std=4.0), 0.5)
+    out, moments = shape_rewards(drawn, EMA(), RunningStats(mean=1.0, std=4.0), 0.5)
     expected = (drawn.scores - 1) / 4 - 0.5 * drawn.truncated
     torch.testing.assert_close(out.scores, expected.float())
     assert moments == EMA()(drawn.scores, RunningStats(mean=1.0, std=4.0))[1]
@@ -48,9 +48,9 @@ def test_a_run_learns_from_normalized_scores_and_shows_those_the_scorer_gave(met
     assert first.metrics["rewards/mean"] == plain.metrics["rewards/mean"]
     assert first.metrics["train/score_mean"] == pytest.approx(0, abs=1e-6)
     assert first.metrics["train/score_std"] == pytest.approx(1, abs=1e-5)
-    assert first.state.moments.mean == pytest.approx(first.metrics["rewards/mean"])
+    assert first.state.score_stats.mean == pytest.approx(first.metrics["rewards/mean"])
     assert second.metrics["train/score_mean"] == pytest.approx(
-        (second.metrics["rewards/mean"] - first.state.moments.mean) / first.state.moments.std, abs=1e-5
+        (second.metrics["rewards/mean"] - first.state.score_stats.mean) / first.state.score_stats.std, abs=1e-5
     )
 
 
@@ -64,7 +64,7 @@ def test_the_learning_rate_follows_the_controller():
 def test_the_controller_can_say_that_it_is_over():
     kl = PhasedKL(values=(1e-9,), boundaries=(), action="stop", coef=0.0, unit="per_sequence")
     reports = steps(engine(METHODS["GRPO"](kl=kl)), 2)
-    assert [r.state.steering.stop for r in reports] == [False, True]
+    assert [r.state.kl_control.stop for r in reports] == [False, True]
 
 
 def test_phases_are_shares_of_the_run():
@@ -76,4 +76,4 @@ def test_phases_are_shares_of_the_run():
 def test_the_state_comes_back_as_it_was_saved():
     state = steps(engine(METHODS["GRPO"](normalizer=EMA(), kl=PhasedKL())), 1)[0].state
     assert type(state).from_dict(state.as_dict()) == state
-    assert type(state).from_dict(replace(state, moments=None).as_dict()).moments is None
+    assert type(state).from_dict(replace(state, score_stats=None).as_dict()).score_stats is None

@@ -205,5 +205,5 @@ def test_without_a_signal_and_without_a_penalty_nothing_is_learned():
 
 def test_a_signal_ends_the_count_of_steps_without():
     running = engine(METHODS["GRPO"]())
-    state = steps(running, 1, RunState(steering=KLControlState(coef=0.02), steps_without_signal=3))[0].state
+    state = steps(running, 1, RunState(kl_control=KLControlState(coef=0.02), steps_without_signal=3))[0].state
     assert state.steps_without_signal == 0

@@ -7,6 +7,7 @@ import torch
 
 from alignbench.core.batches import Experience, Forward, Scored
 from alignbench.engine import step_metrics
+from alignbench.engine.token_metrics import TokenMeans, token_metrics
 
 MASK = torch.tensor([[True, True, False], [True, False, False], [True, True, True], [True, True, False]])
 
@@ -108,7 +109,7 @@ def test_a_critic_is_judged_by_the_variance_it_explains():
 def test_token_means_are_those_of_all_tokens_at_once():
     draw = torch.Generator().manual_seed(0)
     values, mask = torch.randn(6, 4, generator=draw), torch.rand(6, 4, generator=draw) > 0.4
-    means = step_metrics.TokenMeans()
+    means = TokenMeans()
     for rows in (slice(0, 1), slice(1, 4), slice(4, 6)):
         means.add(mask[rows], x=torch.where(mask, values, 1e9)[rows])
     assert means.mean("x") == pytest.approx(values[mask].mean().item(), rel=1e-6)
@@ -116,7 +117,7 @@ def test_token_means_are_those_of_all_tokens_at_once():
 
 
 def test_token_means_of_nothing_are_zero():
-    means = step_metrics.TokenMeans()
+    means = TokenMeans()
     assert means.mean("x") == 0.0
     means.add(torch.zeros(2, 2, dtype=torch.bool), x=torch.ones(2, 2))
     assert (means.mean("x"), means.std("x")) == (0.0, 0.0)
@@ -125,7 +126,7 @@ def test_token_means_of_nothing_are_zero():
 def test_an_update_shows_ratio_and_divergences_of_each_token():
     batch = scored().widen(Experience, advantages=torch.ones(4, 3))
     now = Forward(logprobs=batch.old_logprobs + math.log(2), entropy=torch.full((4, 3), 0.3))
-    shown = step_metrics.observe(now, batch)
+    shown = token_metrics(now, batch)
     assert set(shown) == {"ratio", "kl", "kl_to_old", "entropy", "advantages"}
     torch.testing.assert_close(shown["ratio"], torch.full((4, 3), 2.0))
     torch.testing.assert_close(shown["kl_to_old"], torch.full((4, 3), 1 - math.log(2)))

@@ -10,9 +10,9 @@ from alignbench.core.batches import Pairs, sequences
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.run_state import RunState
-from alignbench.engine.score import microbatches, read, score, siblings
+from alignbench.engine.score import compute_forward, microbatches, score, sibling_groups
 from alignbench.engine.supervised_loop import SFTObjective, SupervisedLoop
-from alignbench.engine.update import TokenMeans
+from alignbench.engine.token_metrics import TokenMeans
 
 REDUCTIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_length")
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -23,7 +23,7 @@ def gathered(method, *, stir=True, **options):
     running = engine(METHODS[method](**options))
     state = start(running.algorithm)
     rollouts = running.sampler(next(Stream().after(0)), 4, 11)
-    scored = score(rollouts, running.scorer, running.policy, state.steering.coef, 32)
+    scored = score(rollouts, running.scorer, running.policy, state.kl_control.coef, 32)
     if stir:
         with torch.no_grad():
             running.policy.table += 0.3 * torch.randn(
@@ -89,8 +89,8 @@ def test_a_whole_update_does_not_depend_on_the_microbatch_size(method, size):
 def test_reading_does_not_depend_on_the_microbatch_size():
     running, experience = gathered("PPO")
     with torch.no_grad():
-        whole, parts = read(running.policy, experience, 32), read(running.policy, experience, 5)
-        few = read(running.policy, experience, 32, tokens=17)
+        whole, parts = compute_forward(running.policy, experience, 32), compute_forward(running.policy, experience, 5)
+        few = compute_forward(running.policy, experience, 32, tokens=17)
     for found in (parts, few):
         torch.testing.assert_close(found.logprobs, whole.logprobs, atol=1e-6, rtol=0)
         torch.testing.assert_close(found.entropy, whole.entropy, atol=1e-6, rtol=0)
@@ -109,7 +109,7 @@ def test_microbatches_hold_each_row_once_and_rows_of_like_length():
 @pytest.mark.parametrize(("size", "expected"), [(9, [8] * 4), (8, [8] * 4), (4, [4] * 8), (3, [3, 1] * 8)])
 def test_siblings_that_may_part_stand_in_one_microbatch_unless_they_are_too_many(size, expected):
     _, experience = gathered("GRPO")
-    parts = list(microbatches(experience, size, experience.group, may_part=True))
+    parts = list(microbatches(experience, size, experience.group, split_groups=True))
     assert sorted(torch.cat(parts).tolist()) == list(range(32))
     assert [len(p) for p in parts] == expected
     for rows in parts:
@@ -157,18 +157,18 @@ def test_a_budget_is_filled_with_rows_the_longest_first(tokens, expected):
 def test_a_prompt_that_siblings_share_counts_once(tokens, shared, expected):
     """Groups of 4 + 4 + 9 and of 4 + 3 + 6 tokens."""
     batch, group = sized(4, [[4, 9], [3, 6]])
-    parts = microbatches(batch, 1, group, may_part=True, tokens=tokens, shared=shared)
+    parts = microbatches(batch, 1, group, split_groups=True, tokens=tokens, shared_prompts=shared)
     assert [rows.tolist() for rows in parts] == expected
-    whole = list(microbatches(batch, 1, group, tokens=tokens, shared=shared))
+    whole = list(microbatches(batch, 1, group, tokens=tokens, shared_prompts=shared))
     assert [len(rows) for rows in whole] in ([2, 2], [4]), "whose loss compares them never part"
 
 
 def test_a_policy_that_shares_prompts_meets_siblings_together():
     running, experience = gathered("GRPO")
-    assert siblings(running.policy, experience) is None
+    assert sibling_groups(running.policy, experience) is None
     running.policy.shares_prompts = True
-    assert torch.equal(siblings(running.policy, experience), experience.group)
-    assert siblings(running.policy, EXAMPLES) is None
+    assert torch.equal(sibling_groups(running.policy, experience), experience.group)
+    assert sibling_groups(running.policy, EXAMPLES) is None
 
 
 @pytest.mark.parametrize("minibatches", [1, 2, 3, 8, 20])

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from small_models import EOS, PAD, PROMPTS, SIZES, make_model, make_text, markov_model, prompts_of
 from transformers import AutoModelForCausalLM, BloomConfig, GptOssConfig
 
-from alignbench.engine.score import read
+from alignbench.engine.score import compute_forward
 from alignbench.generation import continuous_batching, shared_prefix_decoding
 from alignbench.generation.decoding import Plain
 from alignbench.generation.sampler import Sampler, reach
@@ -85,7 +85,7 @@ def test_the_seed_alone_decides(llama):
 def test_what_was_sampled_can_be_learned_from(llama):
     rollouts = draw(llama)
     weight = torch.ones(1, requires_grad=True)
-    for part in (rollouts.logprobs, rollouts.responses, read(llama, rollouts, 4).logprobs):
+    for part in (rollouts.logprobs, rollouts.responses, compute_forward(llama, rollouts, 4).logprobs):
         (weight * part).sum().backward()  # the weight's gradient is of what was kept for it
 
 

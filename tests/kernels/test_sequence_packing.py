@@ -21,8 +21,8 @@ from alignbench.core.batches import Rollouts, Scored, sequences
 from alignbench.core.protocols import Critic
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW, Optimizer
-from alignbench.engine.score import read
-from alignbench.engine.step_metrics import TokenMeans
+from alignbench.engine.score import compute_forward
+from alignbench.engine.token_metrics import TokenMeans
 from alignbench.engine.update import Update
 from alignbench.kernels.attention_switch import attending
 from alignbench.kernels.prefix_attention import PREFIX
@@ -325,7 +325,7 @@ def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorith
         policy = CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
         policy.sharing = replace(policy.sharing, possible=packs)
         draw = torch.Generator().manual_seed(0)
-        before = read(policy, BATCH, 8)
+        before = compute_forward(policy, BATCH, 8)
         rollouts = BATCH.widen(
             Rollouts,
             group=torch.arange(8) // 4,

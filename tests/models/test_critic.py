@@ -19,7 +19,7 @@ from alignbench.data.prompt_stream import PromptStream
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
 from alignbench.engine.run_state import RunState
-from alignbench.engine.score import judge as judged
+from alignbench.engine.score import score_with_model as judged
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained, save
 from alignbench.models.policy import CausalPolicy

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from alignbench.core.batches import Rollouts, Sequences, sequences
 from alignbench.core.errors import UserError
-from alignbench.engine.score import judge
+from alignbench.engine.score import score_with_model
 from alignbench.models.loading import Lora, Pretrained, Tiny, save
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import SFT, RewardModel, Translated, reading, trained, untrained
@@ -82,12 +82,12 @@ def thousand() -> Sequences:
 
 def test_a_thousand_scores_do_not_depend_on_how_many_are_scored_at_once(small):
     rows = thousand()
-    whole = judge(small, rows, 1000)
+    whole = score_with_model(small, rows, 1000)
     assert whole.std() > 0.1
     for size in (1, 7, 64):
-        close(judge(small, rows, size), whole)
+        close(score_with_model(small, rows, size), whole)
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(1))
-    close(judge(small, rows[order], 64), whole[order])
+    close(score_with_model(small, rows[order], 64), whole[order])
 
 
 def test_scores_have_a_gradient_and_training_leaves_them_as_they_are(small):
@@ -96,7 +96,7 @@ def test_scores_have_a_gradient_and_training_leaves_them_as_they_are(small):
         assert small.model.training
     assert not small.model.training
     assert trained_on.requires_grad
-    assert torch.equal(trained_on.detach(), judge(small, batch(), 100))
+    assert torch.equal(trained_on.detach(), score_with_model(small, batch(), 100))
     assert {name for name, _ in small.trainable()} == {name for name, _ in small.model.named_parameters()}
 
 
@@ -298,10 +298,10 @@ def test_adapter_and_head_learn_and_come_back_from_disk(adapted, tmp_path):
     model, rows = on_top(adapted), batch()
     frozen = {n: p.detach().clone() for n, p in model.model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.trainable()}
-    better, worse = judge(model, rows, 8).view(2, -1)
+    better, worse = score_with_model(model, rows, 8).view(2, -1)
     wished = rows if (better < worse).any() else rows[torch.tensor([2, 3, 0, 1])]
     learn(model, wished)
-    scores = judge(model, wished, 8)
+    scores = score_with_model(model, wished, 8)
     assert (scores[:2] > scores[2:] + 1).all()
     assert all(not torch.equal(start[n], p) for n, p in model.trainable())
     assert all(torch.equal(frozen[n], p) for n, p in model.model.named_parameters() if n in frozen)
@@ -309,11 +309,11 @@ def test_adapter_and_head_learn_and_come_back_from_disk(adapted, tmp_path):
     model.save(tmp_path, CARD)
     assert (tmp_path / SFT / "adapter_config.json").is_file()
     again = trained(adapted[0], tmp_path, texts=(), device="cpu")
-    close(judge(again, wished, 8), scores, atol=1e-6)
+    close(score_with_model(again, wished, 8), scores, atol=1e-6)
     assert not list(again.trainable())
     assert again.calibration.mean == 0.5
     for size in (1, 3):
-        close(judge(again, wished, size), scores)
+        close(score_with_model(again, wished, size), scores)
 
 
 def test_without_an_sft_model_one_adapter_is_enough(gemma, tmp_path):
@@ -322,7 +322,11 @@ def test_without_an_sft_model_one_adapter_is_enough(gemma, tmp_path):
     learn(model, batch(), steps=2)
     model.save(tmp_path, CARD)
     assert not (tmp_path / SFT).exists()
-    close(judge(trained(source, tmp_path, texts=(), device="cpu"), batch(), 8), judge(model, batch(), 8), atol=1e-6)
+    close(
+        score_with_model(trained(source, tmp_path, texts=(), device="cpu"), batch(), 8),
+        score_with_model(model, batch(), 8),
+        atol=1e-6,
+    )
 
 
 # --- a tokenizer of its own -----------------------------------------------------------------------------------------
@@ -356,8 +360,8 @@ def test_a_policy_with_another_tokenizer_is_read_as_text():
     assert isinstance(translated, Translated)
     written, expected = rollouts(ours, ["= 3", "3"], [False, True]), rollouts(theirs, ["= 3", "3"], [False, True])
     assert written.prompts.shape != expected.prompts.shape
-    close(judge(translated, written, 8), judge(model, expected, 8))
-    close(judge(translated, written, 1), judge(model, expected, 8))
+    close(score_with_model(translated, written, 8), score_with_model(model, expected, 8))
+    close(score_with_model(translated, written, 1), score_with_model(model, expected, 8))
 
 
 # --- low precision --------------------------------------------------------------------------------------------------
@@ -369,14 +373,14 @@ def test_beside_an_adapter_in_low_precision_the_head_stays_exact(gemma, tmp_path
     model = begin(source=source)
     assert model.inner.get_input_embeddings().weight.dtype == torch.bfloat16
     assert all(p.dtype == torch.float32 for _, p in model.trainable())
-    before = judge(model, batch(), 8).view(2, -1)
+    before = score_with_model(model, batch(), 8).view(2, -1)
     wished = batch() if (before[0] < before[1]).any() else batch()[torch.tensor([2, 3, 0, 1])]
     learn(model, wished)
-    scores = judge(model, wished, 8)
+    scores = score_with_model(model, wished, 8)
     assert scores.dtype == torch.float32
     assert (scores[:2] > scores[2:]).all()
     model.save(tmp_path, CARD)
-    close(judge(trained(source, tmp_path, texts=(), device="cpu"), wished, 8), scores)
+    close(score_with_model(trained(source, tmp_path, texts=(), device="cpu"), wished, 8), scores)
 
 
 def test_all_weights_in_low_precision_come_back_as_they_were(checkpoint, tmp_path):
@@ -385,4 +389,4 @@ def test_all_weights_in_low_precision_come_back_as_they_were(checkpoint, tmp_pat
     model.save(tmp_path, CARD)
     again = trained(source, tmp_path, texts=(), device="cpu")
     assert again.inner.score.weight.dtype == torch.bfloat16
-    close(judge(again, batch(), 8), judge(model, batch(), 8), atol=0)
+    close(score_with_model(again, batch(), 8), score_with_model(model, batch(), 8), atol=0)

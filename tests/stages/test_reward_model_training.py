@@ -13,7 +13,7 @@ from alignbench.core.errors import InvariantBroken, UserError
 from alignbench.core.metric_names import REWARD_MODEL
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
-from alignbench.engine.score import judge
+from alignbench.engine.score import score_with_model
 from alignbench.models.loading import Lora, Pretrained, Tiny, save
 from alignbench.models.reward_model import trained, untrained
 from alignbench.models.tiny import tiny_tokenizer
@@ -111,7 +111,9 @@ def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_
     again = trained(source, tmp_path / "reward", texts=(), device="cpu")
     both = TRAINING.comparisons(ROWS, again.text).take(range(6)).both
     for size in (1, 12):
-        torch.testing.assert_close(judge(again, both, size), judge(model, both, 12), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            score_with_model(again, both, size), score_with_model(model, both, 12), atol=1e-5, rtol=0
+        )
 
 
 # --- learning -----------------------------------------------------------------------------------------------------
@@ -271,7 +273,7 @@ def test_a_model_that_is_too_sure_is_given_a_temperature(model):
     assert card["validation_ece"] < card["validation_ece_unscaled"] - 0.2
     assert card["ece_unscaled"] == card["validation_ece_unscaled"]
     both = TRAINING.comparisons(noisy, model.text).take(range(6)).both
-    scores = judge(model, both, 8).double() / card["temperature"]
+    scores = score_with_model(model, both, 8).double() / card["temperature"]
     assert card["mean"] == pytest.approx(scores.mean().item(), abs=1e-6)
     assert card["std"] == pytest.approx(scores.std(correction=0).item(), abs=1e-6)
     calm = replace(TRAINING, max_ece=0.9).examine(model, noisy, noisy, 8)
@@ -300,6 +302,6 @@ def test_what_was_trained_scores_alike_after_loading_in_any_batch(model, tmp_pat
     pairs: Comparisons = TRAINING.comparisons(ROWS, again.text)
     in_training = torch.cat([model(pairs.batch(42, step, 2).both).detach() for step in range(3)])
     for size in (1, 12):
-        scored = torch.cat([judge(again, pairs.batch(42, step, 2).both, size) for step in range(3)])
+        scored = torch.cat([score_with_model(again, pairs.batch(42, step, 2).both, size) for step in range(3)])
         torch.testing.assert_close(scored, in_training, atol=1e-5, rtol=0)
     assert (again.calibration.mean, again.calibration.std) == (card["mean"], card["std"])
