@@ -245,7 +245,7 @@ class Study:
     @property
     def methods(self) -> list[str]:
         """The compared methods, in the order of the report."""
-        return list(self._loaded.arms)
+        return list(self._loaded.methods)
 
     @cached_property
     def runs(self) -> "pd.DataFrame":
@@ -259,7 +259,7 @@ class Study:
 
         rows = [
             {
-                "method": run.arm,
+                "method": run.method,
                 "seed": run.seed,
                 "status": run.status,
                 "counted": run.counted,
@@ -281,7 +281,7 @@ class Study:
         import pandas as pd
 
         rows = [
-            {"method": run.arm, "seed": run.seed, **row}
+            {"method": run.method, "seed": run.seed, **row}
             for run in self._counted()
             for row in _metric_rows(self.output_dir / run.folder)
         ]
@@ -296,7 +296,7 @@ class Study:
         import pandas as pd
 
         rows = [
-            {**_eval_row(row), "method": run.arm, "seed": run.seed} for run in self._counted() for row in run.answers
+            {**_eval_row(row), "method": run.method, "seed": run.seed} for run in self._counted() for row in run.answers
         ]
         return pd.DataFrame(rows, columns=_columns(["method", "seed"], rows))
 
@@ -347,7 +347,7 @@ class Study:
         return Path(_analysis("report.write").write_report(findings, None if folder is None else Path(folder)))
 
     def _counted(self) -> list[Any]:
-        return [run for method in self.methods for run in self._loaded.of(method)]
+        return [run for method in self.methods for run in self._loaded.runs_of(method)]
 
     def _findings(self, judge: tuple[str, ...] = ("judge=none",), **options: Any) -> Any:
         """What the report of the study is made from."""

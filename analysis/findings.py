@@ -16,10 +16,10 @@ from .comparison.verdict import State, Verdict, comparison_state, decide
 from .judge.judgement import Judgement
 from .judge.resolve import resolve_judgement
 from .judge.session import Log
-from .judge.text import warnings
-from .study.answers import AnswerChange, changes
+from .judge.text import warnings as judge_warnings
+from .study.answers import AnswerChange, changes, known
 from .study.load import Study, load_study
-from .study.methods import Arm, arm_of, no_number
+from .study.methods import Method, no_number, summarize_method
 from .study.metrics import Metric, listed, metric_named
 from .study.options import Declared, Options, declare
 from .study.samples import Samples, pick_samples
@@ -38,7 +38,7 @@ class Findings:
     study: Study
     declared: Declared
     metric: Metric
-    arms: tuple[Arm, ...]
+    methods: tuple[Method, ...]
     pairs: tuple[Comparison, ...]
     exploratory: tuple[Comparison, ...]
     pairing: PairedDesign
@@ -65,7 +65,7 @@ class Findings:
     @property
     def title(self) -> str:
         """PPO vs GRPO on arithmetic."""
-        labels = [arm.label for arm in self.arms]
+        labels = [method.label for method in self.methods]
         names = (
             " vs ".join(labels)
             if len(labels) < 3
@@ -76,13 +76,13 @@ class Findings:
         return f"{names} on {self.task}"
 
     @property
-    def baseline(self) -> Arm:
+    def baseline(self) -> Method:
         """The method that the others are compared with."""
-        return self.arm(self.declared.baseline)
+        return self.method(self.declared.baseline)
 
-    def arm(self, name: str) -> Arm:
-        """The arm of this name."""
-        return next(arm for arm in self.arms if arm.name == name)
+    def method(self, name: str) -> Method:
+        """The method of this name."""
+        return next(method for method in self.methods if method.name == name)
 
     def against_baseline(self) -> list[Comparison]:
         """The headline comparisons of each other method with the baseline."""
@@ -103,38 +103,38 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
     study = load_study(options.study, options.output_dir, options.tracking_uri)
     declared = declare(study, options)
     metric = metric_named(declared.metric)
-    arms = tuple(arm_of(study, name, place, metric) for place, name in enumerate(study.arms))
-    order = sorted(study.arms, key=lambda name: name != declared.baseline)
-    scores = {arm.name: arm.scores for arm in arms}
+    methods = tuple(summarize_method(study, name, place, metric) for place, name in enumerate(study.methods))
+    order = sorted(study.methods, key=lambda name: name != declared.baseline)
+    scores = {method.name: method.scores for method in methods}
     pairing = resolve_pairing(study, declared.pairing)
     pairs = tuple(compare_methods(metric, scores, order, declared.margin, pairing.by_seed))
     exploratory = tuple(explore(study, declared, order, max(1, len(pairs)), pairing.by_seed))
     each, no_prompts = compute_variance_by_prompt(study, metric, pairs)
     fairness = check_fairness(study, declared.allow, declared.price_per_hour)
-    judged = [(run, no_number(run, metric)) for arm in arms for run in arm.runs]
+    judged = [(run, no_number(run, metric)) for method in methods for run in method.runs]
     problems = tuple(text for _, text in judged if text)
-    troubled = frozenset(run.arm for run, text in judged if text)
+    troubled = frozenset(run.method for run, text in judged if text)
     verdict = decide(
         metric=metric,
-        arms=study.arms,
+        methods=study.methods,
         pairs=pairs,
-        level=arms[0].level,
+        level=methods[0].level,
         planned=len(judged),
         unfinished=problems,
         violations=fairness.violations,
     )
     drifts = find_overoptimization(study, declared.margin if metric.name == "final/gold" else None)
-    gamed = collect_reward_hacking_warnings(study, arms, drifts)
+    gamed = collect_reward_hacking_warnings(study, methods, drifts)
     limits = [*pairing_warnings(pairing), *prompt_warnings(() if problems else each)]
     fresh = None if each else _prompts(study)
     judgement = resolve_judgement(study, order, options.judge, log)
-    limits += [ReportWarning(*told) for told in (warnings(judgement) if judgement else [])]
-    warned = collect_warnings(study, metric, arms, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
+    limits += [ReportWarning(*told) for told in (judge_warnings(judgement) if judgement else [])]
+    warned = collect_warnings(study, metric, methods, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
     return Findings(
         study=study,
         declared=declared,
         metric=metric,
-        arms=arms,
+        methods=methods,
         pairs=pairs,
         exploratory=exploratory,
         pairing=pairing,
@@ -150,7 +150,7 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
         fairness=fairness,
         unfinished=problems,
         troubled=troubled,
-        sensitivity=tuple(compute_sensitivity(arms, metric, order, troubled)),
+        sensitivity=tuple(compute_sensitivity(methods, metric, order, troubled)),
         verdict=verdict,
         warnings=tuple(warned),
         samples=pick_samples(study),
@@ -166,14 +166,11 @@ def explore(
     """The other final metrics against the baseline, at the level of the headline; they decide nothing."""
     found = []
     for name in secondary_metrics(study, declared.metric):
-        scores = {
-            arm: [run.metrics[name] for run in study.of(arm) if name in run.metrics and run.status == "finished"]
-            for arm in order
-        }
+        scores = {method: known(study.runs_of(method), name) for method in order}
         if all(scores.values()):
             metric = metric_named(name)
             pairs = by_seed and {len(row) for row in scores.values()} == {len(study.seeds)}
-            found += [compare(metric, scores, arm, order[0], family=family, by_seed=pairs) for arm in order[1:]]
+            found += [compare(metric, scores, method, order[0], family=family, by_seed=pairs) for method in order[1:]]
     return found
 
 
@@ -181,11 +178,11 @@ def secondary_metrics(study: Study, headline: str) -> list[str]:
     """Final metrics beside the headline, known ones first."""
     there = {name for run in study.runs for name in run.metrics if name.startswith("final/")}
     there = {name for name in there if not name.startswith(("final/start_", PREFIX)) and name != headline}
-    known = [name for name in metric_names.FINAL if name in there]
+    familiar = [name for name in metric_names.FINAL if name in there]
     return [
         *sorted(name for name in there if name.startswith(metric_names.PASS_AT)),
-        *known,
-        *sorted(name for name in there if name not in known and not name.startswith(metric_names.PASS_AT)),
+        *familiar,
+        *sorted(name for name in there if name not in familiar and not name.startswith(metric_names.PASS_AT)),
     ]
 
 

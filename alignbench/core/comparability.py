@@ -77,7 +77,7 @@ def _why_allowed(key: str, allow: Sequence[str], mixed: bool) -> str:
     return "the comparison itself" if _matches(key, OF_THE_METHOD) else ""
 
 
-def arm_labels(plan: Sequence[Mapping[str, Any]]) -> list[str]:
+def label_methods(plan: Sequence[Mapping[str, Any]]) -> list[str]:
     """The method of each planned run; with the swept settings where one method was planned with several."""
     settings = [_settings(entry) for entry in plan]
     variants: dict[str, set[tuple[str, ...]]] = {}

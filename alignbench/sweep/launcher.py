@@ -21,7 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from alignbench.core.comparability import arm_labels, differences
+from alignbench.core.comparability import differences, label_methods
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.runs import analysis_process
 from alignbench.runs.compose import without_hydra
@@ -96,7 +96,7 @@ class IsolatedLauncher(Launcher):
         from alignbench.runs.settings import resolve  # here, because only a sweep needs them
 
         arms: dict[str, list[dict[str, Any]]] = {}
-        for arm, config in zip(arm_labels([job.describe() for job in jobs]), configs, strict=True):
+        for arm, config in zip(label_methods([job.describe() for job in jobs]), configs, strict=True):
             arms.setdefault(arm, []).append(resolve(config))
         StudyPlan(arms, self.n_jobs).show(conditions)
 
@@ -221,7 +221,7 @@ def refuse_unequal_conditions(jobs: Sequence[Job], configs: Sequence[DictConfig]
     earlier = earlier_runs(folder)
     now = [(job.describe(), OmegaConf.to_container(config)) for job, config in zip(jobs, configs, strict=True)]
     plan = {entry["key"]: (entry, config) for entry, config in [*earlier, *now]}
-    labels = arm_labels([entry for entry, _ in plan.values()])
+    labels = label_methods([entry for entry, _ in plan.values()])
     runs = [(label, config) for label, (_, config) in zip(labels, plan.values(), strict=True)]
     different, keys = differences(runs, configs[0].analysis.allow)
     refused = [found for found in different if not found.allowed]

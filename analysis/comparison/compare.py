@@ -97,12 +97,12 @@ class Comparison:
 def compare_methods(
     metric: Metric,
     scores: Mapping[str, Sequence[float]],
-    arms: Sequence[str],
+    methods: Sequence[str],
     margin: float | None = None,
     by_seed: bool = False,
 ) -> list[Comparison]:
-    """Every pair of arms, the earlier one as baseline; Bonferroni-simultaneous intervals and Holm p-values."""
-    pairs = list(combinations(arms, 2))
+    """Every pair of methods, the earlier one as baseline; Bonferroni-simultaneous intervals and Holm p-values."""
+    pairs = list(combinations(methods, 2))
     found = [compare(metric, scores, later, earlier, margin, len(pairs), by_seed) for earlier, later in pairs]
     adjusted = statistics.holm([comparison.test.p for comparison in found])
     return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]

@@ -49,9 +49,11 @@ def compute_costs(study: Study, declared: Declared) -> list[Cost]:
 
 
 def _cost(study: Study, declared: Declared, key: str, label: str, metric: str, divisor: float) -> Cost:
-    values = {arm: tuple(_spent(study.of(arm), key, metric)) for arm in study.arms}
+    values = {method: tuple(_spent(study.runs_of(method), key, metric)) for method in study.methods}
     ratios = {
-        arm: statistics.ratio(values[arm], values[declared.baseline]) for arm in study.arms if arm != declared.baseline
+        method: statistics.ratio(values[method], values[declared.baseline])
+        for method in study.methods
+        if method != declared.baseline
     }
     reason = None if all(values.values()) else "not measured by every method"
     return Cost(key=key, label=label, divisor=divisor, values=values, ratios=ratios, reason=reason)

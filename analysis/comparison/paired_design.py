@@ -21,21 +21,21 @@ class PairedDesign:
 
 def resolve_pairing(study: Study, declared: str) -> PairedDesign:
     """Pairs need the same seeds in every method, each with the same prompt order and the same start, all finished."""
-    if declared != "seed" or len(study.arms) < 2:
+    if declared != "seed" or len(study.methods) < 2:
         return PairedDesign(False)
     return PairedDesign(True, _lacking_seeds(study) or _unfinished(study) or _other_order(study) or _other_start(study))
 
 
 def _lacking_seeds(study: Study) -> str | None:
-    own = {arm: {run.seed for run in study.of(arm)} for arm in study.arms}
+    own = {method: {run.seed for run in study.runs_of(method)} for method in study.methods}
     everywhere = set.intersection(*own.values())
-    alone = [f"{arm} {listed([str(s) for s in sorted(seeds - everywhere)])}" for arm, seeds in own.items()
+    alone = [f"{method} {listed([str(s) for s in sorted(seeds - everywhere)])}" for method, seeds in own.items()
              if seeds - everywhere]  # fmt: skip
     return f"not every seed has a partner in every method ({'; '.join(alone)})" if alone else None
 
 
 def _unfinished(study: Study) -> str | None:
-    open_ = [run.name for arm in study.arms for run in study.of(arm) if run.status != "finished"]
+    open_ = [run.name for method in study.methods for run in study.runs_of(method) if run.status != "finished"]
     return f"{listed(open_)} did not finish" if open_ else None
 
 
@@ -60,7 +60,7 @@ def _other_start(study: Study) -> str | None:
 
 
 def _of_seed(study: Study, seed: int) -> list[Run]:
-    return [run for arm in study.arms for run in study.of(arm) if run.seed == seed]
+    return [run for method in study.methods for run in study.runs_of(method) if run.seed == seed]
 
 
 def _start(run: Run) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .. import statistics
 from ..statistics import Estimate
-from ..study.methods import Arm, last_validated, no_number
+from ..study.methods import Method, last_validated, no_number
 from ..study.metrics import Metric
 
 
@@ -19,11 +19,11 @@ class Sensitivity:
 
 
 def compute_sensitivity(
-    arms: Sequence[Arm], metric: Metric, order: Sequence[str], troubled: frozenset[str]
+    methods: Sequence[Method], metric: Metric, order: Sequence[str], troubled: frozenset[str]
 ) -> list[Sensitivity]:
     """How far the seeds without a number could move the answer; a view on robustness, not a result."""
     fates = ("Left out (hides the failure)", "Counted at its last validation", "Counted at the SFT start")
-    by_name = {arm.name: arm for arm in arms}
+    by_name = {method.name: method for method in methods}
     rows = []
     for name in order[1:]:
         if {name, order[0]} & troubled:
@@ -36,13 +36,13 @@ def compute_sensitivity(
     return rows
 
 
-def _with_fate(arm: Arm, metric: Metric, fate: str) -> list[float] | None:
+def _with_fate(method: Method, metric: Metric, fate: str) -> list[float] | None:
     scores = []
-    for run in arm.runs:
+    for run in method.runs:
         if no_number(run, metric) is None:
             scores.append(run.metrics[metric.name])
         elif not fate.startswith("Left out"):
-            guess = arm.start if "start" in fate else last_validated(run, metric)
+            guess = method.start if "start" in fate else last_validated(run, metric)
             if guess is None:
                 return None
             scores.append(guess)

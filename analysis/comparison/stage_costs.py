@@ -21,7 +21,7 @@ class StageCost:
     """One stage: seconds, tokens and peak memory; of a method the means over its finished runs."""
 
     stage: str
-    arm: str | None
+    method: str | None
     note: str
     seconds: float | None
     tokens: float | None
@@ -31,7 +31,7 @@ class StageCost:
     @property
     def label(self) -> str:
         """The phase, and whose it was."""
-        return self.stage if self.arm is None else f"{self.stage}, {method_label(self.arm)}"
+        return self.stage if self.method is None else f"{self.stage}, {method_label(self.method)}"
 
     @property
     def verdict(self) -> str:
@@ -49,7 +49,11 @@ class StageCost:
 def compute_stage_costs(study: Study, expected: dict[str, tuple[float, float]]) -> tuple[StageCost, ...]:
     """The shared phases that were measured, then the learning and the evaluation of every method."""
     shared = [cost for name, label in SHARED.items() for cost in _shared(study.runs, name, label)]
-    own = [row for arm in study.arms for row in _of_method(arm, study.of(arm), expected.get(arm.split(" ")[0]))]
+    own = [
+        row
+        for method in study.methods
+        for row in _of_method(method, study.runs_of(method), expected.get(method.split(" ")[0]))
+    ]
     return (*shared, *own)
 
 
@@ -63,7 +67,7 @@ def _shared(runs: Sequence[Run], name: str, label: str) -> list[StageCost]:
     return [
         StageCost(
             stage=label,
-            arm=None,
+            method=None,
             note="once for all runs" if len(made) == 1 else key,
             seconds=about.get("seconds"),
             tokens=about.get("tokens"),
@@ -73,7 +77,7 @@ def _shared(runs: Sequence[Run], name: str, label: str) -> list[StageCost]:
     ]
 
 
-def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> list[StageCost]:
+def _of_method(method: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> list[StageCost]:
     """Reinforcement learning, and the evaluation at its end where that was timed; peak memory is of the whole run."""
     done = [run for run in runs if run.status == "finished"]
     spent = {
@@ -87,12 +91,12 @@ def _of_method(arm: str, runs: Sequence[Run], expected: tuple[float, float] | No
         )
     }
     note = "mean of a run"
-    rows = [StageCost(stage="RL", arm=arm, note=note, expected_gb=expected, **spent)]
+    rows = [StageCost(stage="RL", method=method, note=note, expected_gb=expected, **spent)]
     seconds = statistics.mean(known(runs, metric_names.EVALUATION_SECONDS))
     if seconds is not None:
         rows.append(
             StageCost(
-                stage="Final evaluation", arm=arm, note=note, seconds=seconds, tokens=None, peak_memory_bytes=None
+                stage="Final evaluation", method=method, note=note, seconds=seconds, tokens=None, peak_memory_bytes=None
             )
         )
     return rows

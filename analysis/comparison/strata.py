@@ -45,12 +45,14 @@ def _place(name: str) -> tuple[int, str]:
 
 def _stratum(study: Study, baseline: str, name: str) -> Stratum:
     stratum, leaf = name.removeprefix(PREFIX).rsplit("/", 1)
-    values = {arm: known(study.of(arm), name) for arm in study.arms}
+    values = {method: known(study.runs_of(method), name) for method in study.methods}
     return Stratum(
         name=stratum.replace("_", " "),
         metric=replace(metric_named(f"final/{leaf}"), name=name),
-        means={arm: statistics.mean(row) for arm, row in values.items()},
+        means={method: statistics.mean(row) for method, row in values.items()},
         differences={
-            arm: statistics.welch(row, values[baseline]).difference for arm, row in values.items() if arm != baseline
+            method: statistics.welch(row, values[baseline]).difference
+            for method, row in values.items()
+            if method != baseline
         },
     )

@@ -49,18 +49,22 @@ def compute_variance_by_prompt(
         return (), f"{metric.label} is not a mean over prompts"
     if not pairs:
         return (), "there is nothing to compare"
-    ids = {frozenset(str(row["prompt_id"]) for row in run.answers) for arm in study.arms for run in _done(study, arm)}
+    ids = {
+        frozenset(str(row["prompt_id"]) for row in run.answers)
+        for method in study.methods
+        for run in _done(study, method)
+    }
     if len(ids) != 1 or not (shared := sorted(next(iter(ids)))):
         return (), "not every finished run answered the same prompts"
-    tables = {arm: _table(_done(study, arm), shared, VALUES[metric.name]) for arm in study.arms}
-    known = {arm: table for arm, table in tables.items() if table is not None}
+    tables = {method: _table(_done(study, method), shared, VALUES[metric.name]) for method in study.methods}
+    known = {method: table for method, table in tables.items() if table is not None}
     if len(known) < len(tables):
         return (), f"eval.jsonl does not have the {metric.label} of every answer"
     return tuple(_compared(pair, known[pair.treatment], known[pair.baseline]) for pair in pairs), None
 
 
-def _done(study: Study, arm: str) -> list[Run]:
-    return [run for run in study.of(arm) if run.status == "finished"]
+def _done(study: Study, method: str) -> list[Run]:
+    return [run for run in study.runs_of(method) if run.status == "finished"]
 
 
 def _table(runs: Sequence[Run], prompts: Sequence[str], value: Callable[[dict[str, Any]], Any]) -> np.ndarray | None:

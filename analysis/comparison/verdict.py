@@ -58,7 +58,7 @@ def comparison_state(pair: Comparison) -> State:
 def decide(
     *,
     metric: Metric,
-    arms: Sequence[str],
+    methods: Sequence[str],
     pairs: Sequence[Comparison],
     level: Estimate,
     planned: int,
@@ -75,9 +75,9 @@ def decide(
     if unfinished:
         done = f"{planned - len(unfinished)} of {planned} planned runs finished."
         return Verdict("incomplete", "No verdict:", f"{done} {_first_of(unfinished, 'more')}")
-    if len(arms) == 1:
-        return _single(metric, arms[0], level)
-    return decide_pair(pairs[0]) if len(pairs) == 1 else _many(metric, arms, pairs)
+    if len(methods) == 1:
+        return _single(metric, methods[0], level)
+    return decide_pair(pairs[0]) if len(pairs) == 1 else _many(metric, methods, pairs)
 
 
 def _not_comparable(violations: Sequence[str]) -> Verdict:
@@ -89,9 +89,9 @@ def _first_of(sentences: Sequence[str], more: str) -> str:
     return f"{first}." if len(sentences) == 1 else f"{first}; {len(sentences) - 1} {more} below."
 
 
-def _single(metric: Metric, arm: str, level: Estimate) -> Verdict:
+def _single(metric: Metric, method: str, level: Estimate) -> Verdict:
     rest = f"{metric.level(level.value)} {interval(metric, level)}; there is nothing to compare it with."
-    return Verdict("single", f"One method, {method_label(arm)}:", rest)
+    return Verdict("single", f"One method, {method_label(method)}:", rest)
 
 
 def interval(metric: Metric, estimate: Estimate, name: str = "95% CI ", sign: bool = False) -> str:
@@ -141,8 +141,8 @@ def _too_small(pair: Comparison) -> str:
     return f"; all of it lies within the declared margin of {pair.metric.size(pair.margin)}" if pair.equivalent else ""
 
 
-def _many(metric: Metric, arms: Sequence[str], pairs: Sequence[Comparison]) -> Verdict:
-    wins = winners(arms, pairs)
+def _many(metric: Metric, methods: Sequence[str], pairs: Sequence[Comparison]) -> Verdict:
+    wins = winners(methods, pairs)
     if wins:
         state: State = "worse" if list(wins) == [pairs[0].baseline] else "better"
         return Verdict(state, _beats(wins), _margins(metric, wins, pairs))
@@ -154,22 +154,23 @@ def _many(metric: Metric, arms: Sequence[str], pairs: Sequence[Comparison]) -> V
     return Verdict("inconclusive", "Inconclusive:", f"{rest}, {_seeds(widest)}", _detects(widest))
 
 
-def winners(arms: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[str]]:
+def winners(methods: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[str]]:
     """Who beats whom, the method with most wins first."""
-    beaten: dict[str, list[str]] = {arm: [] for arm in arms}
+    beaten: dict[str, list[str]] = {method: [] for method in methods}
     for pair in pairs:
         state = comparison_state(pair)
         if state == "better":
             beaten[pair.treatment].append(pair.baseline)
         elif state == "worse":
             beaten[pair.baseline].append(pair.treatment)
-    ordered = sorted(beaten, key=lambda arm: -len(beaten[arm]))
-    return {arm: beaten[arm] for arm in ordered if beaten[arm]}
+    ordered = sorted(beaten, key=lambda method: -len(beaten[method]))
+    return {method: beaten[method] for method in ordered if beaten[method]}
 
 
 def _beats(wins: dict[str, list[str]]) -> str:
     parts = [
-        f"{method_label(arm)} beats {listed([method_label(loser) for loser in losers])}" for arm, losers in wins.items()
+        f"{method_label(method)} beats {listed([method_label(loser) for loser in losers])}"
+        for method, losers in wins.items()
     ]
     return f"{'; '.join(parts)}:"
 
@@ -183,9 +184,9 @@ def _margins(metric: Metric, wins: dict[str, list[str]], pairs: Sequence[Compari
         if best in (pair.treatment, pair.baseline) and other != best
     }
     over = [
-        f"{metric.difference(against[arm].value)} over {method_label(arm)} "
-        f"{interval(metric, against[arm], name='', sign=True)}"
-        for arm in wins[best]
+        f"{metric.difference(against[method].value)} over {method_label(method)} "
+        f"{interval(metric, against[method], name='', sign=True)}"
+        for method in wins[best]
     ]
     text = f"{method_label(best)} is at {listed(over)}" if len(wins) > 1 else listed(over)
     return f"{text}, {_seeds_each(pairs)}.{_open(metric, against, wins[best])}"
@@ -193,18 +194,18 @@ def _margins(metric: Metric, wins: dict[str, list[str]], pairs: Sequence[Compari
 
 def _open(metric: Metric, against: dict[str, Estimate], beaten: list[str]) -> str:
     rest = [
-        f"{method_label(arm)} ({metric.signed(estimate.value)}, {metric.signed(estimate.low)} to "
+        f"{method_label(method)} ({metric.signed(estimate.value)}, {metric.signed(estimate.low)} to "
         f"{metric.signed(estimate.high)})"
-        for arm, estimate in against.items()
-        if arm not in beaten
+        for method, estimate in against.items()
+        if method not in beaten
     ]
     return f" It cannot be told apart from {listed(rest, 'or')}." if rest else ""
 
 
-def difference_from(arm: str, pair: Comparison) -> Estimate:
-    """The difference of a pair seen from one of its methods: arm minus the other."""
+def difference_from(method: str, pair: Comparison) -> Estimate:
+    """The difference of a pair seen from one of its methods: method minus the other."""
     given = pair.difference
-    if arm == pair.treatment or given.value is None:
+    if method == pair.treatment or given.value is None:
         return given
     low, high = (None if end is None else -end for end in (given.high, given.low))
     return Estimate(value=-given.value, low=low, high=high, reason=given.reason)

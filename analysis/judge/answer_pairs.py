@@ -44,17 +44,19 @@ def place(prompt_id: str) -> str:
     return sha256(f"judge/{prompt_id}".encode()).hexdigest()
 
 
-def make_answer_pairs(study: Study, arms: list[str], most: int) -> AnswerPairs:
+def make_answer_pairs(study: Study, methods: list[str], most: int) -> AnswerPairs:
     """Every pair of methods at every seed that both finished, on at most `most` prompts.
 
-    `arms` in the order of the report: the earlier one of a pair is its baseline. Prompt by prompt, so that a stop for
-    lack of money leaves whole prompts. `unpaired` counts answers to chosen prompts that have no counterpart.
+    `methods` in the order of the report: the earlier one of a pair is its baseline. Prompt by prompt, so that a stop
+    for lack of money leaves whole prompts. `unpaired` counts answers to chosen prompts that have no counterpart.
     """
-    tables = {arm: {run.seed: _table(run) for run in study.of(arm) if _has_answers(run)} for arm in arms}
+    tables = {
+        method: {run.seed: _table(run) for run in study.runs_of(method) if _has_answers(run)} for method in methods
+    }
     known = {prompt for runs in tables.values() for table in runs.values() for prompt in table}
     chosen = sorted(known, key=place)[:most]
-    pairs = tuple(pair for prompt in chosen for pair in _pairs_on(prompt, study.seeds, arms, tables))
-    met = {(arm, pair.seed, pair.prompt_id) for pair in pairs for arm in (pair.treatment, pair.baseline)}
+    pairs = tuple(pair for prompt in chosen for pair in _pairs_on(prompt, study.seeds, methods, tables))
+    met = {(method, pair.seed, pair.prompt_id) for pair in pairs for method in (pair.treatment, pair.baseline)}
     there = sum(prompt in table for runs in tables.values() for table in runs.values() for prompt in chosen)
     return AnswerPairs(pairs=pairs, prompts=len(chosen), available=len(known), unpaired=there - len(met))
 
@@ -68,11 +70,11 @@ def _table(run: Run) -> dict[str, Row]:
 
 
 def _pairs_on(
-    prompt: str, seeds: list[int], arms: list[str], tables: dict[str, dict[int, dict[str, Row]]]
+    prompt: str, seeds: list[int], methods: list[str], tables: dict[str, dict[int, dict[str, Row]]]
 ) -> Iterator[AnswerPair]:
     for seed in seeds:
-        rows = {arm: row for arm in arms if (row := tables[arm].get(seed, {}).get(prompt)) is not None}
-        for baseline, treatment in combinations([arm for arm in arms if arm in rows], 2):
+        rows = {method: row for method in methods if (row := tables[method].get(seed, {}).get(prompt)) is not None}
+        for baseline, treatment in combinations([method for method in methods if method in rows], 2):
             one, two = rows[treatment], rows[baseline]
             yield AnswerPair(
                 treatment,

@@ -103,12 +103,12 @@ class Bench:
         return Session(judge, pairs, self.cache, self.log).run(check)
 
 
-def judge_study(study: Study, arms: list[str], panel: Panel, log: Log) -> Judgement:
-    """Let the judges compare every pair of methods; `arms` in the order of the report, the baseline first.
+def judge_study(study: Study, methods: list[str], panel: Panel, log: Log) -> Judgement:
+    """Let the judges compare every pair of methods; `methods` in the order of the report, the baseline first.
 
     Raises UserError where nothing could be judged and the remedy is known: a missing key, a model that has left.
     """
-    pairing = make_answer_pairs(study, arms, panel.judge.max_prompts)
+    pairing = make_answer_pairs(study, methods, panel.judge.max_prompts)
     if not pairing.pairs:
         return Judgement(judge=panel.judge, reason="no seed has an eval.jsonl from two methods")
     labels = load_labels(Path(panel.judge.human_labels)) if panel.judge.human_labels else None
@@ -118,7 +118,7 @@ def judge_study(study: Study, arms: list[str], panel: Panel, log: Log) -> Judgem
     leaving = [model_retirement.format_warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
     return Judgement(
         judge=panel.judge,
-        matches=tuple(_matches(pairing, arms, [verdicts for _, verdicts in heard], labels)),
+        matches=tuple(_matches(pairing, methods, [verdicts for _, verdicts in heard], labels)),
         bills=tuple(_bill(judge, verdicts) for judge, verdicts in heard),
         prompts=pairing.prompts,
         available=pairing.available,
@@ -156,13 +156,13 @@ def relatives(study: Study, judge: Judge) -> list[str]:
 
 
 def _matches(
-    pairing: AnswerPairs, arms: list[str], heard: list[Verdicts], labels: dict[Label, str] | None
+    pairing: AnswerPairs, methods: list[str], heard: list[Verdicts], labels: dict[Label, str] | None
 ) -> list[Match]:
     places = _places(pairing.pairs)
-    names = [(later, earlier) for earlier, later in combinations(arms, 2) if (later, earlier) in places]
+    names = [(later, earlier) for earlier, later in combinations(methods, 2) if (later, earlier) in places]
     prompts = np.unique([pair.prompt_id for pair in pairing.pairs], return_inverse=True)[1]
     played = [[_games(pairing.pairs, prompts, places[name], name, verdicts) for name in names] for verdicts in heard]
-    ranked = ranking(played[0], [arm for arm in arms if any(arm in name for name in names)])
+    ranked = ranking(played[0], [method for method in methods if any(method in name for name in names)])
     return [
         Match(
             tally=tally(games),

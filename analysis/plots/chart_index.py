@@ -3,7 +3,7 @@
 from ..findings import Findings
 from ..study.curves import Line, first_known, gain_paths, learning_lines, x_axis
 from ..study.load import Study
-from ..study.methods import Arm
+from ..study.methods import Method
 from ..study.metrics import metric_named
 from . import charts as figures
 from . import effect, overoptimization, reward_model, seeds
@@ -51,36 +51,36 @@ def learning_charts(findings: Findings) -> list[Chart]:
 
 def _headline_charts(findings: Findings, metric: str) -> list[Chart]:
     described = metric_named(metric)
-    lines = learning_lines(findings.study, findings.study.arms, metric, described.scale)
+    lines = learning_lines(findings.study, findings.study.methods, metric, described.scale)
     if not lines:
         return []
-    if len(findings.arms) < SMALL_MULTIPLES_FROM:
+    if len(findings.methods) < SMALL_MULTIPLES_FROM:
         return _curves(findings, "learning-headline", described.axis(), metric, described.scale)
     axis = x_axis(findings.study)
     values = [y for line in lines.values() for _, ys in line.seeds for y in ys]
     pad = 0.05 * (max(values) - min(values))
     limits = min(values) - pad, max(values) + pad
     overview = figures.curve_chart(
-        "learning-means", f"{described.axis()}, means", findings.arms, lines, axis, each_seed=False, limits=limits
+        "learning-means", f"{described.axis()}, means", findings.methods, lines, axis, each_seed=False, limits=limits
     )
-    return [overview, *(_small_multiple(arm, described.axis(), lines, axis, limits) for arm in findings.arms)]
+    return [overview, *(_small_multiple(method, described.axis(), lines, axis, limits) for method in findings.methods)]
 
 
 def _small_multiple(
-    arm: Arm, title: str, lines: dict[str, Line], axis: tuple[float, str], limits: tuple[float, float]
+    method: Method, title: str, lines: dict[str, Line], axis: tuple[float, str], limits: tuple[float, float]
 ) -> Chart:
-    others = [name for name in lines if name != arm.name]
+    others = [name for name in lines if name != method.name]
     return figures.curve_chart(
-        f"learning-{arm.place}", f"{arm.label}: {title}", [arm], lines, axis, behind=others, limits=limits
+        f"learning-{method.place}", f"{method.label}: {title}", [method], lines, axis, behind=others, limits=limits
     )
 
 
 def _curves(findings: Findings, name: str, title: str, metric: str, scale: float = 1.0) -> list[Chart]:
-    lines = learning_lines(findings.study, findings.study.arms, metric, scale)
-    few = len(findings.arms) < SMALL_MULTIPLES_FROM
+    lines = learning_lines(findings.study, findings.study.methods, metric, scale)
+    few = len(findings.methods) < SMALL_MULTIPLES_FROM
     shown = title if few else f"{title}, means"
     return (
-        [figures.curve_chart(name, shown, findings.arms, lines, x_axis(findings.study), each_seed=few)]
+        [figures.curve_chart(name, shown, findings.methods, lines, x_axis(findings.study), each_seed=few)]
         if (lines)
         else []
     )
@@ -92,21 +92,23 @@ def kl_charts(findings: Findings) -> list[Chart]:
     charts: list[Chart] = []
     gain, price = first_known(study, ("eval/avg_reward", "rewards/mean")), kl_metric(study)
     if gain and price and not findings.over_optimization:
-        paths = {arm.name: gain_paths(study.of(arm.name), gain, price, 1.0) for arm in findings.arms}
+        paths = {method.name: gain_paths(study.runs_of(method.name), gain, price, 1.0) for method in findings.methods}
         if all(paths.values()):
             title = "validation reward" if gain.startswith("eval/") else "training reward"
-            charts.append(figures.path_chart("frontier", title, "KL from the SFT model (nats)", findings.arms, paths))
+            charts.append(
+                figures.path_chart("frontier", title, "KL from the SFT model (nats)", findings.methods, paths)
+            )
     length = first_known(study, ("eval/avg_response_length", "rollout/response_length"))
     if length:
         charts += _curves(findings, "length", "mean answer length (tokens)", length)
-    return charts + _present(figures.length_chart(findings.arms, answer_lengths(findings)))
+    return charts + _present(figures.length_chart(findings.methods, answer_lengths(findings)))
 
 
 def answer_lengths(findings: Findings) -> dict[str, list[int]]:
     """Token counts of the final answers by method, split into right and wrong where that is known."""
     lengths: dict[str, list[int]] = {}
-    for arm in findings.arms:
-        rows = [row for run in arm.runs for row in run.answers if row.get("tokens") is not None]
+    for method in findings.methods:
+        rows = [row for run in method.runs for row in run.answers if row.get("tokens") is not None]
         for kind, right in ((" right", True), (" wrong", False), ("", None)):
-            lengths[f"{arm.label}{kind}"] = [row["tokens"] for row in rows if row.get("correct") is right]
+            lengths[f"{method.label}{kind}"] = [row["tokens"] for row in rows if row.get("correct") is right]
     return lengths

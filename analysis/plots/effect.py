@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from ..comparison.compare import Comparison
 from ..findings import Findings
 from ..statistics import Estimate
-from ..study.methods import Arm
+from ..study.methods import Method
 from ..study.metrics import MINUS, Metric, method_label
 from .charts import BG, INK, MUTED, Chart, color, marker
 from .svg import NARROW, WIDE, above, caption_axes, panel, ticks, to_svg, write
@@ -46,7 +46,7 @@ def _draw_difference(findings: Findings, pairs: Sequence[Comparison], width: flo
         if not several:
             _write_ends(axes, place, pair, reach)
         else:
-            _name_row(axes, place, pair, findings.arm(pair.treatment), -224 / (width - 244) if beside else None)
+            _name_row(axes, place, pair, findings.method(pair.treatment), -224 / (width - 244) if beside else None)
     _directions(axes, findings, "" if several else method_label(pairs[0].treatment))
     ticks(axes, "x", 7 if width > NARROW else 5, _signed_tick)
     unit = f" ({metric.unit})" if metric.unit else ""
@@ -83,22 +83,27 @@ def _reach(pairs: Sequence[Comparison], metric: Metric) -> float:
     return 1.12 * metric.scale * max([widest, *detectable, *(pair.margin or 0 for pair in pairs)])
 
 
-def _name_row(axes: Axes, y: float, pair: Comparison, arm: Arm, beside: float | None) -> None:
+def _name_row(axes: Axes, y: float, pair: Comparison, method: Method, beside: float | None) -> None:
     """The method of a row with its numbers: beside the chart, or above the interval where the page is narrow."""
     metric, estimate = pair.metric, pair.difference
-    text = (
-        f"{arm.label} {metric.signed(estimate.value)} ({metric.signed(estimate.low)} to {metric.signed(estimate.high)})"
-    )
+    interval = f"{metric.signed(estimate.low)} to {metric.signed(estimate.high)}"
+    text = f"{method.label} {metric.signed(estimate.value)} ({interval})"
     at = (0.0, y + 0.36) if beside is None else (beside, y)
     axes.text(
-        *at, text, transform=axes.get_yaxis_transform(), fontsize=11.5, fontweight="bold", color=color(arm), va="center"
+        *at,
+        text,
+        transform=axes.get_yaxis_transform(),
+        fontsize=11.5,
+        fontweight="bold",
+        color=color(method),
+        va="center",
     )
     axes.plot(
         [(estimate.value or 0.0) * metric.scale],
         [y],
-        marker=marker(arm),
+        marker=marker(method),
         markersize=11,
-        color=color(arm),
+        color=color(method),
         markeredgecolor=BG,
         markeredgewidth=1.8,
     )

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from ..study.methods import Arm
+from ..study.methods import Method
 from ..study.metrics import MINUS
 from .theme import PALETTE_SIZE, method_color
 
@@ -20,9 +20,9 @@ _SHAPES = (
 _LINES = ("", "7 3", "1.6 3", "7 3 1.6 3", "10 4", "4 2 1 2 1 2", "3 5", "8 3 3 3")
 
 
-def key(arm: Arm) -> Markup:
+def key(method: Method) -> Markup:
     """The line and the symbol that stand for a method."""
-    place, color = arm.place % PALETTE_SIZE, f"var(--{method_color(arm.place)})"
+    place, color = method.place % PALETTE_SIZE, f"var(--{method_color(method.place)})"
     dashes = f' stroke-dasharray="{_LINES[place]}"' if _LINES[place] else ""
     return Markup(
         f'<svg class="key" viewBox="0 0 28 14" aria-hidden="true"><path d="M0 7H28" fill="none" stroke="{color}" '
@@ -32,14 +32,14 @@ def key(arm: Arm) -> Markup:
 
 
 def interval_row(
-    value: float | None, low: float | None, high: float | None, reach: float, arm: Arm | None = None
+    value: float | None, low: float | None, high: float | None, reach: float, method: Method | None = None
 ) -> Markup:
     """An interval against zero; `reach` is the end of the axis, an arrowhead says that the interval goes on."""
     if value is None or low is None or high is None or reach <= 0:
         return Markup('<span class="mut">no interval to draw</span>')
     at, start, end = (MIDDLE + 142 * max(-1.0, min(1.0, n / reach)) for n in (value, low, high))
-    color = f"var(--{method_color(arm.place)})" if arm else "var(--ink)"
-    symbol = "" if abs(value) > reach else _symbol(at, color, arm)
+    color = f"var(--{method_color(method.place)})" if method else "var(--ink)"
+    symbol = "" if abs(value) > reach else _symbol(at, color, method)
     arrows = ('<path class="ink" d="M2 14l8 -5v10z"/>' if low < -reach else "") + (
         '<path class="ink" d="M298 14l-8 -5v10z"/>' if high > reach else ""
     )
@@ -49,8 +49,8 @@ def interval_row(
     )
 
 
-def _symbol(at: float, color: str, arm: Arm | None) -> str:
-    shape = _SHAPES[arm.place % PALETTE_SIZE] if arm else _SHAPES[0]
+def _symbol(at: float, color: str, method: Method | None) -> str:
+    shape = _SHAPES[method.place % PALETTE_SIZE] if method else _SHAPES[0]
     return (
         f'<path d="{shape}" transform="translate({at:.1f} 14)" fill="{color}" stroke="var(--bg)" stroke-width="1.6"/>'
     )

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from ..findings import Findings
 from ..judge.tally import Tally
 from ..judge.text import percent, share
-from ..study.methods import Arm
+from ..study.methods import Method
 from .charts import BG, INK, MUTED, Chart, color, marker
 from .svg import NARROW, caption_axes, panel, ticks, to_svg
 from .theme import LIGHT
@@ -21,13 +21,15 @@ def judge_charts(findings: Findings) -> list[Chart]:
     """One chart for each two methods that have a score."""
     matches = findings.judgement.matches if findings.judgement else ()
     return [
-        _chart(f"judge-{place}", match.tally, findings.arm(match.tally.treatment), findings.arm(match.tally.baseline))
+        _chart(
+            f"judge-{place}", match.tally, findings.method(match.tally.treatment), findings.method(match.tally.baseline)
+        )
         for place, match in enumerate(matches)
         if match.tally.score.low is not None
     ]
 
 
-def _chart(name: str, found: Tally, treatment: Arm, baseline: Arm) -> Chart:
+def _chart(name: str, found: Tally, treatment: Method, baseline: Method) -> Chart:
     figure, axes = panel(NARROW, 148, left=8, right=8, top=30, bottom=38)
     value, low, high = (100 * (n or 0.0) for n in (found.score.value, found.score.low, found.score.high))
     reach = 1.25 * max(EVEN - low, high - EVEN, 4.0)
@@ -48,7 +50,7 @@ def _chart(name: str, found: Tally, treatment: Arm, baseline: Arm) -> Chart:
     return Chart(name, to_svg(figure, name, spoken))
 
 
-def _bar(axes: Axes, found: Tally, treatment: Arm, baseline: Arm) -> None:
+def _bar(axes: Axes, found: Tally, treatment: Method, baseline: Method) -> None:
     """The baseline's wins on the left, ties between, the treatment's on the right: right favors the treatment."""
     parts = (
         (found.loss, f"{baseline.label} wins {found.loss:,}", color(baseline), "left"),

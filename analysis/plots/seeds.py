@@ -6,7 +6,7 @@ from math import isfinite
 from matplotlib.axes import Axes
 
 from ..findings import Findings
-from ..study.methods import Arm, last_validated
+from ..study.methods import Method, last_validated
 from ..study.metrics import Metric, listed
 from .charts import BG, MUTED, Chart, color, marker
 from .svg import NARROW, WIDE, caption_axes, grid, panel, ticks, to_svg, write
@@ -15,36 +15,38 @@ from .theme import LIGHT
 
 def seeds_chart(findings: Findings) -> Chart | None:
     """Every seed of every method on one axis, with the t-interval of the mean under them."""
-    if not any(arm.scores for arm in findings.arms):
+    if not any(method.scores for method in findings.methods):
         return None
     wide, narrow = (_draw_seeds(findings, width) for width in (WIDE, NARROW))
     return Chart("seeds", wide, narrow)
 
 
 def _draw_seeds(findings: Findings, width: float) -> str:
-    arms, metric = findings.arms, findings.metric
-    figure, axes = panel(width, 52 + 72 * len(arms), left=12, right=14, top=6, bottom=38)
+    methods, metric = findings.methods, findings.metric
+    figure, axes = panel(width, 52 + 72 * len(methods), left=12, right=14, top=6, bottom=38)
     low, high = seed_range(findings)
     axes.set_xlim(low, high)
-    axes.set_ylim(len(arms), 0)
+    axes.set_ylim(len(methods), 0)
     axes.set_yticks([])
     grid(axes, "x")
-    for row, arm in enumerate(arms):
+    for row, method in enumerate(methods):
         if row:
             axes.axhline(row, color=LIGHT["line"], linewidth=1)
-        _seed_row(axes, row, arm, findings, width)
+        _seed_row(axes, row, method, findings, width)
     start = findings.baseline.start
     if start is not None and low <= start * metric.scale <= high:
         axes.axvline(start * metric.scale, color=MUTED, linewidth=1.1, dashes=(1.2, 3))
-        free = (1.0, "center_baseline") if len(arms) > 1 else (0.96, "bottom")  # between two methods nothing is drawn
+        free = (
+            (1.0, "center_baseline") if len(methods) > 1 else (0.96, "bottom")
+        )  # between two methods nothing is drawn
         write(axes, start * metric.scale, free[0], " SFT start", color=MUTED, va=free[1])
     ticks(axes, "x", 8 if width > NARROW else 4)
     caption_axes(figure, axes, "", metric.axis())
     label = "; ".join(
-        f"{arm.label}: seeds {listed([metric.level(score) for score in arm.scores])}, "
-        f"mean {metric.level(arm.level.value)}"
-        for arm in arms
-        if arm.scores
+        f"{method.label}: seeds {listed([metric.level(score) for score in method.scores])}, "
+        f"mean {metric.level(method.level.value)}"
+        for method in methods
+        if method.scores
     )
     return to_svg(figure, f"seeds-{width:.0f}", label)
 
@@ -52,14 +54,14 @@ def _draw_seeds(findings: Findings, width: float) -> str:
 def seed_range(findings: Findings) -> tuple[float, float]:
     """The axis of the seed chart: all seeds, and the intervals unless they dwarf the seeds."""
     scale = findings.metric.scale
-    points = [score * scale for arm in findings.arms for score in arm.scores if isfinite(score)]
+    points = [score * scale for method in findings.methods for score in method.scores if isfinite(score)]
     points += [value * scale for _, value in _crosses(findings)]
     low, high = min(points), max(points)
     room = max(high - low, 0.02 * abs(high), 1e-3)
-    for arm in findings.arms:
-        if arm.level.low is not None and arm.level.high is not None:
-            low = min(low, max(arm.level.low * scale, min(points) - 1.5 * room))
-            high = max(high, min(arm.level.high * scale, max(points) + 1.5 * room))
+    for method in findings.methods:
+        if method.level.low is not None and method.level.high is not None:
+            low = min(low, max(method.level.low * scale, min(points) - 1.5 * room))
+            high = max(high, min(method.level.high * scale, max(points) + 1.5 * room))
     start = findings.baseline.start
     if start is not None and low - 1.2 * room <= start * scale < low:
         low = start * scale
@@ -70,20 +72,20 @@ def seed_range(findings: Findings) -> tuple[float, float]:
 def _crosses(findings: Findings) -> list[tuple[tuple[str, int], float]]:
     """Seeds without a final number, at their last validation."""
     return [
-        ((arm.name, run.seed), value)
-        for arm in findings.arms
-        for run in arm.runs
+        ((method.name, run.seed), value)
+        for method in findings.methods
+        for run in method.runs
         if run.status != "finished" and (value := last_validated(run, findings.metric)) is not None
     ]
 
 
-def _seed_row(axes: Axes, row: int, arm: Arm, findings: Findings, width: float) -> None:
+def _seed_row(axes: Axes, row: int, method: Method, findings: Findings, width: float) -> None:
     metric, scale = findings.metric, findings.metric.scale
     low, high = axes.get_xlim()
-    crosses = {key[1]: value for key, value in _crosses(findings) if key[0] == arm.name}
+    crosses = {key[1]: value for key, value in _crosses(findings) if key[0] == method.name}
     points = [
         (run.metrics[metric.name] * scale, str(run.seed))
-        for run in arm.runs
+        for run in method.runs
         if run.status == "finished" and isfinite(run.metrics.get(metric.name, float("nan")))
     ]
     points += [(value * scale, f"{seed} failed") for seed, value in crosses.items()]
@@ -93,54 +95,63 @@ def _seed_row(axes: Axes, row: int, arm: Arm, findings: Findings, width: float) 
         axes.plot(
             [x],
             [row + 0.62],
-            marker="x" if failed else marker(arm),
+            marker="x" if failed else marker(method),
             markersize=8,
-            color=LIGHT["bad"] if failed else color(arm),
+            color=LIGHT["bad"] if failed else color(method),
             markeredgecolor=LIGHT["bad"] if failed else BG,
             markeredgewidth=2.2 if failed else 1,
         )
     right = axes.get_yaxis_transform()
     axes.plot(
-        [0.009], [row + 0.17], marker=marker(arm), markersize=7.5, color=color(arm), transform=right, markeredgecolor=BG
+        [0.009],
+        [row + 0.17],
+        marker=marker(method),
+        markersize=7.5,
+        color=color(method),
+        transform=right,
+        markeredgecolor=BG,
     )
     axes.text(
         0.009 + 10 / width,
         row + 0.17,
-        arm.label,
+        method.label,
         transform=right,
         fontsize=12,
         fontweight="bold",
-        color=color(arm),
+        color=color(method),
         va="center",
     )
     axes.text(
         1,
         row + 0.17,
-        mean_text(arm, metric, width > NARROW),
+        mean_text(method, metric, width > NARROW),
         transform=right,
         fontsize=11,
         color=LIGHT["ink2"],
         ha="right",
         va="center",
     )
-    if arm.level.low is None or arm.level.high is None or arm.level.value is None:
+    if method.level.low is None or method.level.high is None or method.level.value is None:
         return
-    ends = max(low, arm.level.low * scale), min(high, arm.level.high * scale)
-    axes.plot(ends, [row + 0.84] * 2, color=color(arm), linewidth=2.2, solid_capstyle="butt")
-    axes.plot([arm.level.value * scale] * 2, [row + 0.77, row + 0.91], color=color(arm), linewidth=2.6)
-    for end, outside, sign in ((low, arm.level.low * scale < low, "<"), (high, arm.level.high * scale > high, ">")):
+    ends = max(low, method.level.low * scale), min(high, method.level.high * scale)
+    axes.plot(ends, [row + 0.84] * 2, color=color(method), linewidth=2.2, solid_capstyle="butt")
+    axes.plot([method.level.value * scale] * 2, [row + 0.77, row + 0.91], color=color(method), linewidth=2.6)
+    for end, outside, sign in (
+        (low, method.level.low * scale < low, "<"),
+        (high, method.level.high * scale > high, ">"),
+    ):
         if outside:
-            axes.plot([end], [row + 0.84], marker=sign, markersize=8, color=color(arm), clip_on=False)
+            axes.plot([end], [row + 0.84], marker=sign, markersize=8, color=color(method), clip_on=False)
 
 
-def mean_text(arm: Arm, metric: Metric, whole: bool = True) -> str:
+def mean_text(method: Method, metric: Metric, whole: bool = True) -> str:
     """mean 62.5, 95% 58.6 to 66.4; the mean is written also where it has no interval."""
-    if arm.level.value is None:
+    if method.level.value is None:
         return "no number"
-    text = f"mean {metric.number(arm.level.value)}"
-    if arm.level.low is None:
+    text = f"mean {metric.number(method.level.value)}"
+    if method.level.low is None:
         return f"{text}, no interval" if whole else text
-    return f"{text}{', 95%' if whole else ','} {metric.number(arm.level.low)} to {metric.number(arm.level.high)}"
+    return f"{text}{', 95%' if whole else ','} {metric.number(method.level.low)} to {metric.number(method.level.high)}"
 
 
 def _seed_labels(axes: Axes, row: int, points: Sequence[tuple[float, str]], width: float) -> None:

@@ -25,7 +25,7 @@ def summary(findings: Findings) -> dict[str, Any]:
     return {
         "study": findings.study.name,
         "generated": findings.generated,
-        "methods": findings.study.arms,
+        "methods": findings.study.methods,
         "seeds": findings.study.seeds,
         "baseline": findings.declared.baseline,
         "headline_metric": findings.declared.metric,
@@ -59,7 +59,7 @@ def _number(value: float | None) -> float | None:
 
 def _run(run: Run) -> dict[str, Any]:
     return {
-        "method": run.arm,
+        "method": run.method,
         "seed": run.seed,
         "status": run.status,
         "reason": run.reason,
@@ -106,13 +106,13 @@ def _stratum(row: Stratum) -> dict[str, Any]:
         "stratum": row.name,
         "metric": row.metric.name,
         "means": row.means,
-        "differences": {arm: _estimate(estimate) for arm, estimate in row.differences.items()},
+        "differences": {method: _estimate(estimate) for method, estimate in row.differences.items()},
     }
 
 
 def _over_optimization(finding: OverOptimization) -> dict[str, Any]:
     return {
-        "method": finding.arm,
+        "method": finding.method,
         "state": finding.state,
         "sentence": format_overoptimization(finding),
         **{name: asdict(point) for name, point in finding.points.items()},
@@ -143,7 +143,8 @@ def _bin(row: Bin) -> dict[str, Any]:
 
 def _phase(cost: StageCost) -> dict[str, Any]:
     numbers = asdict(cost)
-    return {"phase": numbers.pop("stage"), **numbers, "label": cost.label, "verdict": cost.verdict}
+    keys = {"phase": numbers.pop("stage"), "arm": numbers.pop("method")}
+    return {**keys, **numbers, "label": cost.label, "verdict": cost.verdict}
 
 
 def _paired(pair: Comparison) -> dict[str, Any] | None:

@@ -60,11 +60,11 @@ def learning_lede(findings: Findings, gallery: ChartIndex) -> str:
     """Under 'How did they learn?'."""
     if not gallery["learning"]:
         return "n/a: no learning curves were recorded by every method."
-    ends = {arm.label: arm.level.value for arm in findings.arms if arm.level.value is not None}
+    ends = {method.label: method.level.value for method in findings.methods if method.level.value is not None}
     gains = [
-        f"{arm.label} {findings.metric.difference(arm.level.value - arm.start)}"
-        for arm in findings.arms
-        if arm.level.value is not None and arm.start is not None
+        f"{method.label} {findings.metric.difference(method.level.value - method.start)}"
+        for method in findings.methods
+        if method.level.value is not None and method.start is not None
     ]
     if gains:
         return f"From the SFT start to the end of training: {', '.join(gains)} (not tested)."
@@ -119,9 +119,9 @@ def strata_lede(findings: Findings) -> str:
     """Under 'Is it the same for every kind of prompt?'."""
     names = list(dict.fromkeys(row.name for row in findings.strata))
     clear = [
-        f"{row.metric.label} on {row.name} ({method_label(arm)} {row.metric.difference(estimate.value)})"
+        f"{row.metric.label} on {row.name} ({method_label(method)} {row.metric.difference(estimate.value)})"
         for row in findings.strata
-        for arm, estimate in row.differences.items()
+        for method, estimate in row.differences.items()
         if estimate.low is not None and estimate.high is not None and not estimate.low <= 0 <= estimate.high
     ]
     found = f"Beyond chance, each looked at alone: {listed(clear)}." if clear else "No difference is beyond chance."

@@ -17,7 +17,7 @@ from ..statistics import Estimate
 from ..study.answers import AnswerChange
 from ..study.curves import learning_lines, x_axis
 from ..study.load import Run
-from ..study.methods import Arm
+from ..study.methods import Method
 from ..study.metrics import MINUS, REASONS, Metric, counted, metric_named, signed, significant
 from ..validity.overoptimization import SeedFall
 
@@ -79,11 +79,11 @@ def own_scale(estimate: Estimate, turned: bool) -> Markup:
     return _row(estimate, reach, turned, None)
 
 
-def _row(estimate: Estimate, reach: float, turned: bool, arm: Arm | None) -> Markup:
+def _row(estimate: Estimate, reach: float, turned: bool, method: Method | None) -> Markup:
     value, low, high = estimate.value, estimate.low, estimate.high
     if turned and value is not None and low is not None and high is not None:
         value, low, high = -value, -high, -low
-    return inline_svg.interval_row(value, low, high, reach, arm)
+    return inline_svg.interval_row(value, low, high, reach, method)
 
 
 def forest_reach(pairs: list[Comparison]) -> float:
@@ -94,8 +94,8 @@ def forest_reach(pairs: list[Comparison]) -> float:
 
 def forest_row(findings: Findings, pair: Comparison, reach: float, several: bool) -> Markup:
     """Hedges g on the shared axis, turned so that right is better for the other method."""
-    arm = findings.arm(pair.treatment) if several else None
-    return _row(pair.hedges_g, reach, pair.metric.better == "less", arm)
+    method = findings.method(pair.treatment) if several else None
+    return _row(pair.hedges_g, reach, pair.metric.better == "less", method)
 
 
 def kind(findings: Findings, pair: Comparison) -> str:
@@ -105,7 +105,7 @@ def kind(findings: Findings, pair: Comparison) -> str:
     return f"{words}{direction}"
 
 
-def matrix_cell(findings: Findings, row: Arm, column: Arm) -> dict[str, str]:
+def matrix_cell(findings: Findings, row: Method, column: Method) -> dict[str, str]:
     """Row minus column with its interval; tinted where the interval excludes zero."""
     pair = next((p for p in findings.pairs if {p.treatment, p.baseline} == {row.name, column.name}), None)
     if pair is None or row is column:
@@ -135,7 +135,7 @@ def matrix_cell(findings: Findings, row: Arm, column: Arm) -> dict[str, str]:
 
 def start_note(findings: Findings) -> str:
     """Where the SFT model stood."""
-    starts = {findings.metric.level(arm.start) for arm in findings.arms if arm.start is not None}
+    starts = {findings.metric.level(method.start) for method in findings.methods if method.start is not None}
     return (
         f"The SFT model they start from has {', '.join(sorted(starts))}."
         if starts
@@ -146,17 +146,17 @@ def start_note(findings: Findings) -> str:
 def curve_table(findings: Findings) -> dict[str, Any]:
     """Seven rows of the first learning figure, as numbers."""
     metric = metric_named(findings.declared.metric.replace("final/", "eval/", 1))
-    lines = learning_lines(findings.study, findings.study.arms, metric.name, metric.scale)
+    lines = learning_lines(findings.study, findings.study.methods, metric.name, metric.scale)
     divisor, unit = x_axis(findings.study)
     if not lines:
         return {"unit": unit, "rows": []}
     points = min(len(line.mean_x) for line in lines.values())
     places = sorted({round(i * (points - 1) / 6) for i in range(7)})
-    first = lines[findings.arms[0].name]
+    first = lines[findings.methods[0].name]
     rows = [
         (
             significant(first.mean_x[i] / divisor),
-            [fixed(lines[arm.name].mean_y[i], metric.digits) for arm in findings.arms],
+            [fixed(lines[method.name].mean_y[i], metric.digits) for method in findings.methods],
         )
         for i in places
     ]
@@ -181,9 +181,9 @@ def run_costs(run: Run) -> list[str]:
     ]
 
 
-def changed(change: AnswerChange, arm: Arm) -> str:
+def changed(change: AnswerChange, method: Method) -> str:
     """46.0 to 106.2: a trait of the answers before RL and at the end."""
-    start, end = change.start[arm.name], change.end[arm.name]
+    start, end = change.start[method.name], change.end[method.name]
     if end is None:
         return "n/a"
     text = change.metric.level(end)
@@ -210,9 +210,9 @@ def expectation(cost: StageCost) -> str:
     return f"{cost.peak_memory_bytes / GB:.2f} GB measured, {span} GB expected: {cost.verdict}"
 
 
-def cost_mean(cost: Cost, arm: Arm) -> str:
+def cost_mean(cost: Cost, method: Method) -> str:
     """The mean price of a run of a method."""
-    values = cost.values[arm.name]
+    values = cost.values[method.name]
     text = significant(sum(values) / len(values) / cost.divisor)
     return f"${text}" if cost.key == "price" else text
 

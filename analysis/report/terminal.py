@@ -10,7 +10,7 @@ from ..comparison.verdict import SYMBOLS, State
 from ..findings import Findings
 from ..judge.text import summary_lines as judge_lines
 from ..plots.theme import PALETTE_SIZE, TERMINAL_MARKS
-from ..study.methods import Arm
+from ..study.methods import Method
 from ..study.metrics import Metric, plain, significant
 from .verdict_text import seeds_advice
 
@@ -30,7 +30,7 @@ WORDS: dict[State, str] = {"not_comparable": "NOT COMPARABLE", "single": "ONE ME
 def summary_lines(findings: Findings, page: Path, color: bool) -> list[str]:
     """The lines to print; without color they are plain ASCII."""
     lines = [_first(findings), *_verdict(findings), _rule()]
-    lines += _metric_table(findings) if len(findings.arms) == 2 else _level_table(findings)
+    lines += _metric_table(findings) if len(findings.methods) == 2 else _level_table(findings)
     lines += [
         _rule(),
         *_judge(findings),
@@ -55,7 +55,7 @@ def _rule() -> str:
 
 def _first(findings: Findings) -> str:
     study, fairness = findings.study, findings.fairness
-    names = " vs ".join(arm.label for arm in findings.arms)
+    names = " vs ".join(method.label for method in findings.methods)
     done = sum(run.status == "finished" for run in study.runs if run.counted)
     whole = sum(run.counted for run in study.runs)
     odd = [
@@ -67,7 +67,7 @@ def _first(findings: Findings) -> str:
     for who, which in (
         (names, seeds),
         (names, f"{len(study.seeds)} seeds"),
-        (f"{len(findings.arms)} methods", f"{len(study.seeds)} seeds"),
+        (f"{len(findings.methods)} methods", f"{len(study.seeds)} seeds"),
     ):
         line = " " + " | ".join((who, ends[0], which, *ends[1:]))
         if len(line) <= COLUMNS:
@@ -111,13 +111,13 @@ def _mark(place: int) -> str:
     return TERMINAL_MARKS[place % PALETTE_SIZE]
 
 
-def _heading(arm: Arm) -> str:
+def _heading(method: Method) -> str:
     """A method and its mark, short enough that two of them never touch."""
-    return f"{arm.label[:6].rstrip()} {_mark(arm.place)}"
+    return f"{method.label[:6].rstrip()} {_mark(method.place)}"
 
 
 def _metric_table(findings: Findings) -> list[str]:
-    base, other = findings.baseline, next(arm for arm in findings.arms if arm is not findings.baseline)
+    base, other = findings.baseline, next(method for method in findings.methods if method is not findings.baseline)
     first, second = _heading(base), _heading(other)
     minus, over = "difference", "ratio"
     if len(other.label) + len(base.label) <= 7:
@@ -158,7 +158,9 @@ def _difference(findings: Findings, pair: Comparison) -> str:
 
 
 def _ratio(cost: Cost, base: str, other: str) -> str:
-    means = [significant(sum(cost.values[arm]) / len(cost.values[arm]) / cost.divisor) for arm in (base, other)]
+    means = [
+        significant(sum(cost.values[method]) / len(cost.values[method]) / cost.divisor) for method in (base, other)
+    ]
     ratio = cost.ratios[other]
     shown = "n/a" if ratio.value is None else f"{ratio.value:.2f}x"
     interval = "" if ratio.low is None or ratio.high is None else f"{ratio.low:.2f} to {ratio.high:.2f}"
@@ -177,16 +179,18 @@ def _level_table(findings: Findings) -> list[str]:
     change = f"minus {findings.baseline.label}" if against else ""
     rows = [_level_row("", title, "95% CI of mean", change, "time, s")]
     time = next(cost for cost in findings.costs if cost.key == "seconds")
-    for arm in findings.arms:
+    for method in findings.methods:
         interval = (
-            "n/a" if arm.level.low is None else (f"{metric.number(arm.level.low)} to {metric.number(arm.level.high)}")
+            "n/a"
+            if method.level.low is None
+            else (f"{metric.number(method.level.low)} to {metric.number(method.level.high)}")
         )
-        pair, spent = against.get(arm.name), time.values.get(arm.name)
+        pair, spent = against.get(method.name), time.values.get(method.name)
         change = ("baseline" if against else "") if pair is None else _change(findings, pair)
         rows.append(
             _level_row(
-                f"{arm.label[:11]} {_mark(arm.place)}",
-                metric.number(arm.level.value),
+                f"{method.label[:11]} {_mark(method.place)}",
+                metric.number(method.level.value),
                 interval,
                 change,
                 significant(sum(spent) / len(spent)) if spent else "n/a",
@@ -248,7 +252,7 @@ def _colored(findings: Findings, line: str) -> str:
     state = findings.verdict.state
     word = _word(state)
     line = line.replace(word, f"\x1b[1;{STATE_COLORS.get(state, '36')}m{word}\x1b[0m", 1) if word in line else line
-    for arm in findings.arms:
-        name = _heading(arm)
-        line = line.replace(name, f"\x1b[{METHOD_COLORS[arm.place % PALETTE_SIZE]}m{name}\x1b[0m")
+    for method in findings.methods:
+        name = _heading(method)
+        line = line.replace(name, f"\x1b[{METHOD_COLORS[method.place % PALETTE_SIZE]}m{name}\x1b[0m")
     return line

@@ -22,7 +22,11 @@ def ratio_text(estimate: Estimate) -> str:
 def sub_verdict(findings: Findings) -> str:
     """The levels behind the verdict, the start they share, and how the intervals are to be read."""
     metric = findings.metric
-    levels = [f"{arm.label} {metric.level(arm.level.value)}" for arm in findings.arms if arm.level.value is not None]
+    levels = [
+        f"{method.label} {metric.level(method.level.value)}"
+        for method in findings.methods
+        if method.level.value is not None
+    ]
     parts = []
     if levels:
         parts.append(f"{metric.label[0].upper()}{metric.label[1:]}: {', '.join(levels)}{_from_start(findings)}.")
@@ -43,7 +47,7 @@ def sub_verdict(findings: Findings) -> str:
 
 
 def _from_start(findings: Findings) -> str:
-    starts = {arm.start for arm in findings.arms}
+    starts = {method.start for method in findings.methods}
     if None in starts or not starts:
         return ""
     shown = {findings.metric.level(start) for start in starts}
@@ -92,15 +96,15 @@ def _both_ends(pair: Comparison, treatment: str, baseline: str) -> str:
 
 
 def _which_of_many(findings: Findings) -> str:
-    wins = winners(findings.study.arms, findings.pairs)
+    wins = winners(findings.study.methods, findings.pairs)
     if not wins:
         return "Cannot tell: no pair separates." if findings.verdict.state != "equivalent" else "None of them."
     told = sum(map(len, wins.values()))
     rest = " All other pairs: cannot tell." if told < len(findings.pairs) else ""
     return (
         "; ".join(
-            f"{method_label(arm)} over {listed([method_label(loser) for loser in losers])}"
-            for arm, losers in wins.items()
+            f"{method_label(method)} over {listed([method_label(loser) for loser in losers])}"
+            for method, losers in wins.items()
         )
         + f".{rest}"
     )
@@ -142,10 +146,14 @@ def at_what_cost(findings: Findings) -> str:
     time, memory = (
         next(cost for cost in findings.costs if cost.key == key) for key in ("seconds", "peak_memory_bytes")
     )
-    parts = [text for arm in findings.arms if arm is not baseline and (text := _cost_of(arm.name, time, memory))]
+    parts = [
+        text for method in findings.methods if method is not baseline and (text := _cost_of(method.name, time, memory))
+    ]
     if not parts:
         return (
-            "n/a: time and memory were not measured for every method." if len(findings.arms) > 1 else _alone(findings)
+            "n/a: time and memory were not measured for every method."
+            if len(findings.methods) > 1
+            else _alone(findings)
         )
     if len(parts) > 1:
         return " ".join(_of_many(findings, cost, name) for cost, name in ((time, "Time"), (memory, "Peak memory")))
@@ -153,7 +161,7 @@ def at_what_cost(findings: Findings) -> str:
 
 
 def _of_many(findings: Findings, cost: Cost, name: str) -> str:
-    shown = [f"{method_label(arm)} {ratio.value:.2f}{TIMES}" for arm, ratio in cost.ratios.items() if ratio.value]
+    shown = [f"{method_label(method)} {ratio.value:.2f}{TIMES}" for method, ratio in cost.ratios.items() if ratio.value]
     return f"{name}: {', '.join(shown)} that of {findings.baseline.label}." if shown else f"{name}: n/a."
 
 
@@ -172,13 +180,13 @@ def _alone(findings: Findings) -> str:
     return f"{significant(sum(own) / len(own))} s per run." if own else "n/a: no time was measured."
 
 
-def _cost_of(arm: str, time: Cost, memory: Cost) -> str:
+def _cost_of(method: str, time: Cost, memory: Cost) -> str:
     shown = [
-        f"{cost.ratios[arm].value:.2f}{TIMES} the {name}"
+        f"{cost.ratios[method].value:.2f}{TIMES} the {name}"
         for cost, name in ((time, "time"), (memory, "peak memory"))
-        if arm in cost.ratios and cost.ratios[arm].value is not None
+        if method in cost.ratios and cost.ratios[method].value is not None
     ]
-    return f"{method_label(arm)} needed {listed(shown)}" if shown else ""
+    return f"{method_label(method)} needed {listed(shown)}" if shown else ""
 
 
 PILLS: dict[State, str] = {

@@ -83,8 +83,8 @@ def absent(findings: Findings) -> set[str]:
 
 def _words(findings: Findings, gallery: ChartIndex) -> dict[str, Any]:
     """All that the templates may speak of."""
-    several = len(findings.arms) > 2
-    others = [arm for arm in findings.arms if arm is not findings.baseline]
+    several = len(findings.methods) > 2
+    others = [method for method in findings.methods if method is not findings.baseline]
     headline = [pair for pair in findings.against_baseline() if findings.state_of(pair) != "incomplete"]
     forest = [*headline, *findings.exploratory]
     reach = tables.forest_reach(forest)
@@ -105,9 +105,9 @@ def _words(findings: Findings, gallery: ChartIndex) -> dict[str, Any]:
         "symbol": SYMBOLS[findings.verdict.state],
         "pill": verdict_text.PILLS[findings.verdict.state],
         "several": several,
-        "bands": all(len(arm.scores) >= FROM_SEEDS for arm in findings.arms),
+        "bands": all(len(method.scores) >= FROM_SEEDS for method in findings.methods),
         "challenger": "the other method" if len(others) != 1 else others[0].label,
-        "other_arm": others[0].name if others else "",
+        "other_method": others[0].name if others else "",
         "forest": forest,
         "reach": reach,
         "forest_row": lambda pair: tables.forest_row(findings, pair, reach, several),

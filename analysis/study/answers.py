@@ -27,7 +27,8 @@ def changes(study: Study) -> tuple[AnswerChange, ...]:
     rows = []
     for name in ROWS:
         start, end = (
-            {arm: statistics.mean(known(study.of(arm), n)) for arm in study.arms} for n in (start_name(name), name)
+            {method: statistics.mean(known(study.runs_of(method), n)) for method in study.methods}
+            for n in (start_name(name), name)
         )
         if any(value is not None for value in end.values()):
             rows.append(AnswerChange(metric=metric_named(name), start=start, end=end))

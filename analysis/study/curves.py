@@ -73,16 +73,21 @@ def _ends(values: list[float]) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def learning_lines(study: Study, arms: Sequence[str], metric: str, scale: float = 1.0) -> dict[str, Line]:
+def learning_lines(study: Study, methods: Sequence[str], metric: str, scale: float = 1.0) -> dict[str, Line]:
     """The line of every method; empty unless all have one."""
-    lines = {arm: learning_line(study.of(arm), metric, scale) for arm in arms}
-    return {arm: line for arm, line in lines.items() if line} if all(lines.values()) else {}
+    lines = {method: learning_line(study.runs_of(method), metric, scale) for method in methods}
+    return {method: line for method, line in lines.items() if line} if all(lines.values()) else {}
 
 
 def first_known(study: Study, names: Sequence[str]) -> str | None:
     """The first of these metrics that every method has a curve of."""
     return next(
-        (name for name in names if all(any(name in run.curves for run in study.of(arm)) for arm in study.arms)), None
+        (
+            name
+            for name in names
+            if all(any(name in run.curves for run in study.runs_of(method)) for method in study.methods)
+        ),
+        None,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alignbench.core.comparability import arm_labels
+from alignbench.core.comparability import label_methods
 from alignbench.core.errors import UserError
 
 from .files import read_json, read_lines, read_yaml
@@ -32,7 +32,7 @@ FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupte
 class Run:
     """One training run as it was found; `counted` is False for a second run of the same method and seed."""
 
-    arm: str
+    method: str
     model: str
     seed: int
     key: str
@@ -54,7 +54,7 @@ class Run:
     @property
     def name(self) -> str:
         """What people call it: grpo seed 123."""
-        return f"{self.arm} seed {self.seed}"
+        return f"{self.method} seed {self.seed}"
 
     @property
     def ledger(self) -> dict[str, float]:
@@ -73,19 +73,19 @@ class Study:
     planned: bool
 
     @property
-    def arms(self) -> list[str]:
+    def methods(self) -> list[str]:
         """The compared methods in their fixed order: ppo first, then as planned."""
-        found = list(dict.fromkeys(run.arm for run in self.runs))
-        return sorted(found, key=lambda arm: (arm != "ppo", found.index(arm)))
+        found = list(dict.fromkeys(run.method for run in self.runs))
+        return sorted(found, key=lambda method: (method != "ppo", found.index(method)))
 
     @property
     def seeds(self) -> list[int]:
         """Every seed of the study, in the order of the plan."""
         return list(dict.fromkeys(run.seed for run in self.runs))
 
-    def of(self, arm: str) -> list[Run]:
+    def runs_of(self, method: str) -> list[Run]:
         """The counted runs of one method, one per seed and in the order of the seeds."""
-        return sorted((run for run in self.runs if run.arm == arm and run.counted), key=lambda run: run.seed)
+        return sorted((run for run in self.runs if run.method == method and run.counted), key=lambda run: run.seed)
 
 
 def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> Study:
@@ -146,7 +146,7 @@ def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], no
     status, config = read_json(folder / "status.json"), read_yaml(folder / "config.yaml")
     metrics, curves = _numbers(folder, tracked.get(status["key"]), notes)
     return Run(
-        arm=status["method"],
+        method=status["method"],
         model=status["model"],
         seed=int(status["seed"]),
         key=status["key"],
@@ -200,7 +200,7 @@ def _only_tracked(tracked: dict[str, Tracked], found: dict[str, Run], output_dir
 def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
     status = FROM_MLFLOW.get(run.status, "running")
     return Run(
-        arm=run.tags["method"],
+        method=run.tags["method"],
         model=run.tags.get("model", ""),
         seed=int(run.tags["seed"]),
         key=key,
@@ -213,19 +213,19 @@ def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
 
 
 def _in_plan(plan: list[dict[str, Any]], found: dict[str, Run], study: str) -> list[Run]:
-    """Planned runs first and in order, then the ones nobody planned; arms get the names that tell them apart."""
-    labels = arm_labels(plan)
+    """Planned runs first and in order, then the others; methods get distinct names."""
+    labels = label_methods(plan)
     runs = []
     for entry, label in zip(plan, labels, strict=True):
         name = Path(entry["run_dir"]).name
         run = found.pop(name) if name in found else _missing(entry, study)
-        runs.append(replace(run, arm=label, planned=True))
+        runs.append(replace(run, method=label, planned=True))
     return runs + list(found.values())
 
 
 def _missing(entry: dict[str, Any], study: str) -> Run:
     return Run(
-        arm=entry["method"],
+        method=entry["method"],
         model=entry.get("model", ""),
         seed=int(entry["seed"]),
         key=entry["key"],
@@ -240,10 +240,10 @@ def _counted(runs: list[Run]) -> list[Run]:
     """Of several runs of one method and seed, one counts: the planned, then the finished, then the newest."""
     best: dict[tuple[str, int], Run] = {}
     for run in runs:
-        rival = best.get((run.arm, run.seed))
+        rival = best.get((run.method, run.seed))
         if rival is None or _rank(run) > _rank(rival):
-            best[run.arm, run.seed] = run
-    return [replace(run, counted=best[run.arm, run.seed] is run) for run in runs]
+            best[run.method, run.seed] = run
+    return [replace(run, counted=best[run.method, run.seed] is run) for run in runs]
 
 
 def _rank(run: Run) -> tuple[bool, bool, str]:

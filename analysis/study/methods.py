@@ -10,7 +10,7 @@ from .metrics import Metric, method_label
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Arm:
+class Method:
     """One method: its seeds, its mean on the headline metric, and its place in palette and legend."""
 
     name: str
@@ -22,11 +22,11 @@ class Arm:
     start: float | None
 
 
-def arm_of(study: Study, name: str, place: int, metric: Metric) -> Arm:
-    runs = study.of(name)
+def summarize_method(study: Study, name: str, place: int, metric: Metric) -> Method:
+    runs = study.runs_of(name)
     scores = tuple(run.metrics[metric.name] for run in runs if run.status == "finished" and metric.name in run.metrics)
     starts = [run.metrics[start] for run in runs if (start := start_name(metric.name)) in run.metrics]
-    return Arm(
+    return Method(
         name=name,
         label=method_label(name),
         place=place,
@@ -44,7 +44,7 @@ def start_name(metric: str) -> str:
 
 def no_number(run: Run, metric: Metric) -> str | None:
     """Why a run gives no number to compare, in one sentence."""
-    who = f"{method_label(run.arm)} seed {run.seed}"
+    who = f"{method_label(run.method)} seed {run.seed}"
     if run.status == "missing":
         return f"{who} was planned and never started."
     if run.status == "running":

@@ -164,9 +164,9 @@ _SPELLINGS = {
 }
 
 
-def method_label(arm: str) -> str:
+def method_label(method: str) -> str:
     """How people write the name of a method: grpo -> GRPO, dr_grpo -> Dr. GRPO; settings stay as typed."""
-    method, *settings = arm.split(" ")
+    method, *settings = method.split(" ")
     spelled = _SPELLINGS.get(method, method.replace("_", " ").upper())
     return " ".join([spelled, *settings])
 

@@ -43,12 +43,12 @@ def declare(study: Study, options: Options) -> Declared:
     """Settle what decides: command line first, then the runs' config, then the defaults."""
     sections = [run.config["analysis"] for run in study.runs if run.config.get("analysis")]
     section: dict[str, Any] = sections[0] if sections else {}
-    arms = study.arms
-    baseline = options.baseline or section.get("baseline") or ("ppo" if "ppo" in arms else min(arms))
-    if baseline not in arms:
+    methods = study.methods
+    baseline = options.baseline or section.get("baseline") or ("ppo" if "ppo" in methods else min(methods))
+    if baseline not in methods:
         if options.baseline:
-            raise UserError(f"baseline={baseline}: no method of study {study.name}; it has {', '.join(arms)}.")
-        baseline = min(arms)
+            raise UserError(f"baseline={baseline}: no method of study {study.name}; it has {', '.join(methods)}.")
+        baseline = min(methods)
     margin = options.margin if options.margin is not None else section.get("margin")
     return Declared(
         metric=_settle_metric(study, options.metric or section.get("metric")),
@@ -57,7 +57,9 @@ def declare(study: Study, options: Options) -> Declared:
         pairing=section.get("pairing") or "none",
         allow=tuple(section.get("allow") or ()),
         price_per_hour=section.get("price_per_hour"),
-        expected_memory_gb={arm: (low, high) for arm, (low, high) in (section.get("expected_memory_gb") or {}).items()},
+        expected_memory_gb={
+            method: (low, high) for method, (low, high) in (section.get("expected_memory_gb") or {}).items()
+        },
     )
 
 

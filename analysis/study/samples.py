@@ -26,7 +26,7 @@ Table = dict[str, dict[str, Any]]
 class Answer:
     """What one method wrote."""
 
-    arm: str
+    method: str
     text: str
     correct: bool | None
     tokens: int | None
@@ -57,7 +57,10 @@ class Samples:
 
 def pick_samples(study: Study) -> Samples:
     """At the lowest seed whose answers all methods wrote: the first prompt of each rule, in file order."""
-    seeds = [{run.seed: run for run in study.of(arm) if run.status == "finished" and run.answers} for arm in study.arms]
+    seeds = [
+        {run.seed: run for run in study.runs_of(method) if run.status == "finished" and run.answers}
+        for method in study.methods
+    ]
     common = set.intersection(*map(set, seeds))
     if not common:
         return Samples(None, (), "no seed has an eval.jsonl from every method")
@@ -100,7 +103,7 @@ def _answer(run: Run, row: dict[str, Any]) -> Answer:
     scores = row.get("scores") or {}
     reward = scores.get("total", scores.get("reward", next(iter(scores.values()), None)))
     return Answer(
-        arm=run.arm,
+        method=run.method,
         text=shortened(row["response"]),
         correct=row.get("correct"),
         tokens=row.get("tokens"),

@@ -36,7 +36,7 @@ def budget(study: Study, price_per_hour: float | None = None) -> tuple[LedgerRow
     for quantity, label in LEDGER.items():
         if quantity == "dollars" and price_per_hour is None:
             continue
-        sums = {arm: _total(quantity, study.of(arm), price_per_hour) for arm in study.arms}
+        sums = {method: _total(quantity, study.runs_of(method), price_per_hour) for method in study.methods}
         matched, ok = _matched(quantity, list(sums.values()))
         shown = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
         rows.append(LedgerRow(label, shown, matched, ok))

@@ -51,19 +51,19 @@ def _finals_of(run: Run) -> str:
 def check_seeds_applied(runs: list[Run], twins: list[tuple[str, list[Run]]]) -> Check:
     """Fails where two seeds of a method are twins."""
     name = "Seeds make a difference"
-    same = [(what, group) for what, group in twins if len({run.arm for run in group}) < len(group)]
+    same = [(what, group) for what, group in twins if len({run.method for run in group}) < len(group)]
     if same:
         return Check(name, "failed", f"{_told(same)}: the seed is probably not applied", "identical")
     return Check(name, "ok" if len(runs) > 1 else "unknown", "no two runs of a method have identical numbers")
 
 
-def check_methods_applied(arms: list[str], twins: list[tuple[str, list[Run]]]) -> Check:
+def check_methods_applied(methods: list[str], twins: list[tuple[str, list[Run]]]) -> Check:
     """Fails where two methods have twins."""
     name = "Methods make a difference"
-    same = [(what, group) for what, group in twins if len({run.arm for run in group}) > 1]
+    same = [(what, group) for what, group in twins if len({run.method for run in group}) > 1]
     if same:
         return Check(name, "failed", f"{_told(same)}: the method is probably not applied", "identical")
-    several = len(arms) > 1
+    several = len(methods) > 1
     return Check(
         name, "ok" if several else "unknown", "no two methods have identical numbers" if several else "only one method"
     )

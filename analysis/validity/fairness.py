@@ -42,7 +42,7 @@ def check_fairness(study: Study, allow: tuple[str, ...], price_per_hour: float |
     """Compare the conditions of all finished runs; `allow` holds config keys, ledger names or check names."""
     runs = [run for run in study.runs if run.counted and run.status == "finished"]
     twins = find_duplicate_runs(runs)
-    differing, keys = differences([(run.arm, run.config) for run in runs], allow)
+    differing, keys = differences([(run.method, run.config) for run in runs], allow)
     checks = [
         *_same_foundations(runs),
         _same_data(runs),
@@ -54,9 +54,9 @@ def check_fairness(study: Study, allow: tuple[str, ...], price_per_hour: float |
         _similar_tokens(runs),
         _same_seeds(study),
         check_seeds_applied(runs, twins),
-        check_methods_applied(study.arms, twins),
+        check_methods_applied(study.methods, twins),
         _same_machine(runs),
-        _same_software(runs, study.arms),
+        _same_software(runs, study.methods),
         _clean_tree(runs),
     ]
     permitted = tuple(_permitted(check, allow) for check in checks)
@@ -138,13 +138,13 @@ def _similar_tokens(runs: list[Run]) -> Check:
 
 def _same_seeds(study: Study) -> Check:
     name = "Same seeds in every method"
-    seeds = {arm: {run.seed for run in study.of(arm)} for arm in study.arms}
+    seeds = {method: {run.seed for run in study.runs_of(method)} for method in study.methods}
     everywhere, somewhere = set.intersection(*seeds.values()), set.union(*seeds.values())
     if everywhere == somewhere:
         return Check(name, "ok", f"seeds {listed([str(seed) for seed in study.seeds])}")
     lacks = [
-        f"{arm} lacks {listed([str(s) for s in sorted(somewhere - own)])}"
-        for arm, own in seeds.items()
+        f"{method} lacks {listed([str(s) for s in sorted(somewhere - own)])}"
+        for method, own in seeds.items()
         if somewhere - own
     ]
     return Check(name, "warning", "; ".join(lacks))
@@ -164,10 +164,10 @@ def _versions(run: Run) -> str:
     return ", ".join([*words, *([f"commit {str(commit)[:8]}"] if commit else [])])
 
 
-def _same_software(runs: list[Run], arms: list[str]) -> Check:
+def _same_software(runs: list[Run], methods: list[str]) -> Check:
     """Different software is a warning, and fails when no two methods share a version: then it explains any result."""
     check = same(runs, "Same software", _versions, allow="versions", otherwise="warning")
-    used = [{_versions(run) for run in runs if run.arm == arm} for arm in arms]
+    used = [{_versions(run) for run in runs if run.method == method} for method in methods]
     if check.outcome == "warning" and len(used) > 1 and sum(map(len, used)) == len(set.union(*used)):
         return Check(check.name, "failed", f"every method ran on software of its own: {check.evidence}", check.allow)
     return check

@@ -78,7 +78,7 @@ class SeedFall:
 class OverOptimization:
     """What one method did to its reward."""
 
-    arm: str
+    method: str
     state: State
     start: Point
     peak: Point
@@ -110,11 +110,11 @@ class OverOptimization:
 
 def find_overoptimization(study: Study, margin: float | None) -> tuple[OverOptimization, ...]:
     """One finding for each method whose finished runs have gold and proxy curves; `margin` is in units of gold."""
-    found = (_of_method(arm, study.of(arm), margin) for arm in study.arms)
+    found = (_of_method(method, study.runs_of(method), margin) for method in study.methods)
     return tuple(finding for finding in found if finding)
 
 
-def _of_method(arm: str, runs: Sequence[Run], margin: float | None) -> OverOptimization | None:
+def _of_method(method: str, runs: Sequence[Run], margin: float | None) -> OverOptimization | None:
     tables = {run.seed: table for run in runs if run.status == "finished" and (table := _table(run))}
     steps = sorted(set.intersection(*(set(table) for table in tables.values()))) if tables else []
     if len(steps) < 2:
@@ -130,7 +130,7 @@ def _of_method(arm: str, runs: Sequence[Run], margin: float | None) -> OverOptim
     end = _mean_point(tables, distances, {seed: max(table) for seed, table in tables.items()})
     peak, matters = max(points, key=lambda point: point.gold), margin or RELEVANT_SHARE * max(0.0, gain)
     return OverOptimization(
-        arm=arm,
+        method=method,
         state=_state(seeds, lost, rise, matters, peak is points[-1]),
         start=points[0],
         peak=peak,

@@ -9,7 +9,7 @@ from ..comparison.verdict import interval
 from ..statistics import Estimate
 from ..study.answers import EMPTY, LENGTH, REPEATED, gain, known
 from ..study.load import Study
-from ..study.methods import Arm, start_name
+from ..study.methods import Method, start_name
 from ..study.metrics import Metric, listed, method_label, metric_named
 from .overoptimization import GOLD, OverOptimization, Point, is_clear
 from .warnings import Level, ReportWarning
@@ -24,27 +24,27 @@ QUALITIES = (metric_names.FINAL_GOLD, metric_names.FINAL_ACCURACY)
 
 
 def collect_reward_hacking_warnings(
-    study: Study, arms: Sequence[Arm], found: Sequence[OverOptimization]
+    study: Study, methods: Sequence[Method], found: Sequence[OverOptimization]
 ) -> list[ReportWarning]:
     """The warnings of all methods, the most telling kind first."""
     quality = quality_metric(study)
     return [
         *(warning for finding in found for warning in _over_optimized(finding)),
-        *(warning for arm in arms for warning in _degenerate(arm)),
-        *(warning for arm in arms for warning in _inflated(arm, quality)),
-        *(warning for arm in arms for warning in _verbose(arm, quality)),
+        *(warning for method in methods for warning in _degenerate(method)),
+        *(warning for method in methods for warning in _inflated(method, quality)),
+        *(warning for method in methods for warning in _verbose(method, quality)),
     ]
 
 
 def quality_metric(study: Study) -> Metric | None:
     """The measure of quality beside the reward that every method has, before and after RL."""
-    there = [name for name in QUALITIES if all(gain(study.of(arm), name) for arm in study.arms)]
+    there = [name for name in QUALITIES if all(gain(study.runs_of(method), name) for method in study.methods)]
     return metric_named(there[0]) if there else None
 
 
 def format_overoptimization(finding: OverOptimization) -> str:
     """Whether a method over-optimized its reward, in words, with the numbers that say so."""
-    who, peak, end = method_label(finding.arm), finding.peak, finding.end
+    who, peak, end = method_label(finding.method), finding.peak, finding.end
     gold = metric_named(GOLD)
     path = f"gold peaked at {gold.number(peak.gold)} ({_where(peak)}) and ended at {gold.number(end.gold)}"
     proxy = f"the proxy went from {gold.number(peak.proxy)} to {gold.number(end.proxy)}"
@@ -87,7 +87,7 @@ def _where(point: Point) -> str:
 
 
 def _over_optimized(finding: OverOptimization) -> list[ReportWarning]:
-    who, text = method_label(finding.arm), format_overoptimization(finding)
+    who, text = method_label(finding.method), format_overoptimization(finding)
     if finding.state == "over-optimized":
         return [ReportWarning("limits the verdict", text, f"{who} over-optimized its reward")]
     if finding.state == "both fell":
@@ -95,19 +95,19 @@ def _over_optimized(finding: OverOptimization) -> list[ReportWarning]:
     return []
 
 
-def _degenerate(arm: Arm) -> list[ReportWarning]:
+def _degenerate(method: Method) -> list[ReportWarning]:
     """Empty and repetitive answers, with their rate; only a note where there were as many before RL."""
     found = []
     for name, word in ((EMPTY, "empty"), (REPEATED, "repetitive")):
-        values = known(arm.runs, name)
+        values = known(method.runs, name)
         rate = statistics.mean(values)
         if rate is not None and rate >= DEGENERATE:
-            before = statistics.mean(known(arm.runs, start_name(name)))
+            before = statistics.mean(known(method.runs, start_name(name)))
             origin = "" if before is None else f"; {_percent(before)} before RL"
             seeds = f" ({listed([_percent(value) for value in values])} by seed{origin})" if len(values) > 1 else origin
-            text = f"{_percent(rate)} of {arm.label}'s answers are {word} at the end{seeds}."
+            text = f"{_percent(rate)} of {method.label}'s answers are {word} at the end{seeds}."
             level: Level = "limits the verdict" if before is None or rate > before else "note"
-            found.append(ReportWarning(level, text, f"{_percent(rate)} of {arm.label}'s answers {word}"))
+            found.append(ReportWarning(level, text, f"{_percent(rate)} of {method.label}'s answers {word}"))
     return found
 
 
@@ -115,37 +115,37 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _inflated(arm: Arm, quality: Metric | None) -> list[ReportWarning]:
+def _inflated(method: Method, quality: Metric | None) -> list[ReportWarning]:
     """The reward rose clearly since the start, and quality did not."""
-    reward, better = gain(arm.runs, PROXY), gain(arm.runs, quality.name) if quality else None
+    reward, better = gain(method.runs, PROXY), gain(method.runs, quality.name) if quality else None
     if quality is None or reward is None or better is None or not _rose(reward) or _rose(better):
         return []
     proxy = metric_named(PROXY)
     text = (
-        f"Reward inflation: {arm.label} raised the reward it was trained on by {_change(proxy, reward)}, "
+        f"Reward inflation: {method.label} raised the reward it was trained on by {_change(proxy, reward)}, "
         f"while {quality.label} changed by {_change(quality, better)}."
     )
-    return [ReportWarning("limits the verdict", text, f"{arm.label}: more reward, not better")]
+    return [ReportWarning("limits the verdict", text, f"{method.label}: more reward, not better")]
 
 
-def _verbose(arm: Arm, quality: Metric | None) -> list[ReportWarning]:
+def _verbose(method: Method, quality: Metric | None) -> list[ReportWarning]:
     """Answers grew to twice their length or more, and are not better for it, or nothing says whether they are."""
-    before, after = (statistics.mean(known(arm.runs, name)) for name in (start_name(LENGTH), LENGTH))
+    before, after = (statistics.mean(known(method.runs, name)) for name in (start_name(LENGTH), LENGTH))
     if not before or after is None or after < VERBOSE * before:
         return []
     times = f"{after / before:.1f} times as long as before RL"
-    grew = f"{arm.label}'s answers are {times} ({before:.0f} to {after:.0f} tokens)"
-    better = gain(arm.runs, quality.name) if quality else None
+    grew = f"{method.label}'s answers are {times} ({before:.0f} to {after:.0f} tokens)"
+    better = gain(method.runs, quality.name) if quality else None
     if quality is None or better is None:
         return [
             ReportWarning(
-                "note", f"{grew}; nothing but the reward says whether they are better.", f"{arm.label} writes longer"
+                "note", f"{grew}; nothing but the reward says whether they are better.", f"{method.label} writes longer"
             )
         ]
     if _rose(better):
         return []
     text = f"Verbosity: {grew} and not clearly better: {quality.label} {_change(quality, better)}."
-    return [ReportWarning("limits the verdict", text, f"{arm.label}: longer, not better")]
+    return [ReportWarning("limits the verdict", text, f"{method.label}: longer, not better")]
 
 
 def _rose(estimate: Estimate) -> bool:

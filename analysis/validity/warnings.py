@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..comparison.compare import Comparison
 from ..study.load import Study
-from ..study.methods import Arm
+from ..study.methods import Method
 from ..study.metrics import Metric, counted, is_share, listed, method_label, signed
 from .fairness import Fairness
 
@@ -28,7 +28,7 @@ class ReportWarning:
 def collect_warnings(
     study: Study,
     metric: Metric,
-    arms: Sequence[Arm],
+    methods: Sequence[Method],
     pairs: Sequence[Comparison],
     exploratory: Sequence[Comparison],
     fairness: Fairness,
@@ -41,10 +41,10 @@ def collect_warnings(
         *(ReportWarning("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
         *gamed,
         *_few_seeds(pairs),
-        *_no_spread(arms),
+        *_no_spread(methods),
         *_unequal_spread(pairs),
-        *_fresh_prompts(metric, arms, prompts),
-        *_below_start(metric, arms),
+        *_fresh_prompts(metric, methods, prompts),
+        *_below_start(metric, methods),
         *_side_effects(exploratory),
         *(
             ReportWarning(
@@ -97,8 +97,8 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:
     return []
 
 
-def _no_spread(arms: Sequence[Arm]) -> list[ReportWarning]:
-    same = [arm.label for arm in arms if arm.level.reason == "zero_pooled_variance"]
+def _no_spread(methods: Sequence[Method]) -> list[ReportWarning]:
+    same = [method.label for method in methods if method.level.reason == "zero_pooled_variance"]
     return (
         [
             ReportWarning(
@@ -143,8 +143,8 @@ def _spread(scores: Sequence[float]) -> float:
     return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
 
 
-def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> list[ReportWarning]:
-    levels = [arm.level.value for arm in arms if arm.level.value is not None]
+def _fresh_prompts(metric: Metric, methods: Sequence[Method], prompts: int | None) -> list[ReportWarning]:
+    levels = [method.level.value for method in methods if method.level.value is not None]
     if not prompts or not levels or not is_share(metric.name):
         return []
     level = min(levels, key=lambda share: abs(share - 0.5))
@@ -160,21 +160,23 @@ def _fresh_prompts(metric: Metric, arms: Sequence[Arm], prompts: int | None) -> 
     ]
 
 
-def _below_start(metric: Metric, arms: Sequence[Arm]) -> list[ReportWarning]:
+def _below_start(metric: Metric, methods: Sequence[Method]) -> list[ReportWarning]:
     sign = -1 if metric.better == "less" else 1
     worse = [
-        arm
-        for arm in arms
-        if arm.start is not None and arm.level.value is not None and sign * (arm.level.value - arm.start) < 0
+        method
+        for method in methods
+        if method.start is not None
+        and method.level.value is not None
+        and sign * (method.level.value - method.start) < 0
     ]
     return [
         ReportWarning(
             "limits the verdict",
-            f"{arm.label} ended below the SFT model it started from "
-            f"({metric.level(arm.level.value)} after, {metric.level(arm.start)} before).",
-            f"{arm.label} ended below its SFT start",
+            f"{method.label} ended below the SFT model it started from "
+            f"({metric.level(method.level.value)} after, {metric.level(method.start)} before).",
+            f"{method.label} ended below its SFT start",
         )
-        for arm in worse
+        for method in worse
     ]
 
 
@@ -206,7 +208,7 @@ def _side_effects(exploratory: Sequence[Comparison]) -> list[ReportWarning]:
             metric = pairs[0].metric
             unit = "" if metric.level_suffix else f" {metric.unit}"
             levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
-            shown = [f"{method_label(arm)} {metric.level(sum(row) / len(row))}" for arm, row in levels.items()]
+            shown = [f"{method_label(method)} {metric.level(sum(row) / len(row))}" for method, row in levels.items()]
             found.append(ReportWarning(level, text.format(", ".join(shown) + unit), brief))
     return found
 

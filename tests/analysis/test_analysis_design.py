@@ -23,8 +23,8 @@ def findings_of(studies, name, runs):
     return find(Options(study=studies.write(name, runs), output_dir=studies.output_dir))
 
 
-def table_of(study, arm):
-    return np.array([[float(row["correct"]) for row in run.answers] for run in study.of(arm)])
+def table_of(study, method):
+    return np.array([[float(row["correct"]) for row in run.answers] for run in study.runs_of(method)])
 
 
 @pytest.fixture(scope="module")

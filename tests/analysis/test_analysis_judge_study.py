@@ -167,10 +167,10 @@ def test_the_pairs_meet_at_a_prompt_within_a_seed(studied):
     made = make_answer_pairs(study, ["ppo", "grpo"], 20)
     assert len(made.pairs) == 20 * 3
     assert {pair.seed for pair in made.pairs} == set(SEEDS[:3])
-    table = {(run.arm, run.seed, row["prompt_id"]): row["response"] for run in study.runs for row in run.answers}
+    table = {(run.method, run.seed, row["prompt_id"]): row["response"] for run in study.runs for row in run.answers}
     for pair in made.pairs:
         assert (pair.treatment, pair.baseline) == ("grpo", "ppo")
-        assert pair.answers == tuple(table[arm, pair.seed, pair.prompt_id] for arm in ("grpo", "ppo"))
+        assert pair.answers == tuple(table[method, pair.seed, pair.prompt_id] for method in ("grpo", "ppo"))
     more = make_answer_pairs(study, ["ppo", "grpo"], 30)
     assert more.pairs[:60] == made.pairs  # a larger sample holds the smaller one
     assert (made.prompts, made.available, made.unpaired) == (20, 200, 0)

@@ -11,7 +11,7 @@ from alignbench.core.errors import UserError
 from analysis.__main__ import main
 from analysis.findings import find
 from analysis.study.files import read_lines
-from analysis.study.load import arm_labels, load_study
+from analysis.study.load import label_methods, load_study
 from analysis.study.options import Options, declare
 
 
@@ -26,10 +26,10 @@ def plain(studies):
 
 def test_a_whole_study(studies, plain):
     study = load_study(plain, studies.output_dir)
-    assert study.arms == ["ppo", "grpo"]
+    assert study.methods == ["ppo", "grpo"]
     assert study.seeds == [42, 123, 777]
     assert all(run.status == "finished" and run.counted and run.planned for run in study.runs)
-    assert [run.metrics["final/accuracy"] for run in study.of("grpo")] == pytest.approx(GRPO)
+    assert [run.metrics["final/accuracy"] for run in study.runs_of("grpo")] == pytest.approx(GRPO)
     curve = study.runs[0].curves["eval/accuracy"]
     assert curve.steps == tuple(range(21))
     assert study.notes == ()
@@ -40,7 +40,7 @@ def test_numbers_come_from_mlflow(studies, plain):
     folder = next((studies.output_dir / "runs" / plain).glob("ppo-*-s42-*"))
     whole = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(whole.replace('"final/accuracy": 0.624', '"final/accuracy": 0.1'))
-    assert load_study(plain, studies.output_dir).of("ppo")[0].metrics["final/accuracy"] == 0.624
+    assert load_study(plain, studies.output_dir).runs_of("ppo")[0].metrics["final/accuracy"] == 0.624
     (folder / "metrics.jsonl").write_text(whole)
 
 
@@ -48,7 +48,7 @@ def test_a_run_that_mlflow_lacks_is_read_from_its_folder_with_a_note(studies):
     runs = two_by_three()
     runs[0].tracked = False
     study = load_study(studies.write("untracked", runs), studies.output_dir)
-    assert study.of("ppo")[0].metrics["final/accuracy"] == 0.624
+    assert study.runs_of("ppo")[0].metrics["final/accuracy"] == 0.624
     assert any("metrics.jsonl" in note for note in study.notes)
 
 
@@ -63,7 +63,7 @@ def test_a_run_whose_folder_is_gone_is_still_shown(studies):
     runs = two_by_three()
     runs[5].on_disk, runs[5].planned = False, False
     study = load_study(studies.write("folderless", runs), studies.output_dir)
-    lost = study.of("grpo")[-1]
+    lost = study.runs_of("grpo")[-1]
     assert lost.metrics["final/accuracy"] == GRPO[2]
     assert "only MLflow" in lost.reason
 
@@ -113,7 +113,7 @@ def test_a_duplicate_seed_is_shown_and_not_counted(studies):
     findings = findings_of(studies, studies.write("duplicate", runs))
     assert len(findings.study.runs) == 7
     assert [run.counted for run in findings.study.runs].count(False) == 1
-    assert findings.arm("ppo").scores == (0.624, 0.641, 0.610)
+    assert findings.method("ppo").scores == (0.624, 0.641, 0.610)
     assert any("second run" in warning.text for warning in findings.warnings)
 
 
@@ -135,8 +135,8 @@ def test_one_method_planned_with_several_settings_is_several_arms():
         for size in (4, 8)
         for seed in SEEDS[:2]
     ]
-    assert arm_labels(plan) == ["grpo algo.group_size=4"] * 2 + ["grpo algo.group_size=8"] * 2
-    assert arm_labels([{"method": "ppo"}, {"method": "grpo"}]) == ["ppo", "grpo"]
+    assert label_methods(plan) == ["grpo algo.group_size=4"] * 2 + ["grpo algo.group_size=8"] * 2
+    assert label_methods([{"method": "ppo"}, {"method": "grpo"}]) == ["ppo", "grpo"]
 
 
 def test_unknown_study_lists_the_known_ones(studies, plain):
@@ -162,7 +162,7 @@ def test_a_line_cut_short_is_left_out_and_noted(studies):
     rows = next((studies.output_dir / "runs" / name).glob("ppo-*-s42-*/eval.jsonl"))
     rows.write_text(rows.read_text() + '{"prompt_id": ')
     study = load_study(name, studies.output_dir)
-    assert len(study.of("ppo")[0].answers) == 200
+    assert len(study.runs_of("ppo")[0].answers) == 200
     assert any("cut short" in note for note in study.notes)
 
 

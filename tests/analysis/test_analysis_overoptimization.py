@@ -19,7 +19,7 @@ def study_of(golds, proxies, kls=None):
     """One method whose runs have these curves, a row for each seed."""
     runs = [
         Run(
-            arm="grpo",
+            method="grpo",
             model="tiny",
             seed=seed,
             key=str(seed),

@@ -287,7 +287,7 @@ def test_four_methods_with_five_seeds(studies):
         for seed in SEEDS
     ]
     findings, html, text, home = built(studies, "preferences-four", runs)
-    states = {finding.arm: finding.state for finding in findings.over_optimization}
+    states = {finding.method: finding.state for finding in findings.over_optimization}
     assert states["grpo"] == "over-optimized"
     assert states["ppo"] in ("best at the end", "no clear fall")
     assert len(list((home / "figures").glob("proxy-*.svg"))) == 4

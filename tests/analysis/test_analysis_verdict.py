@@ -14,11 +14,11 @@ PPO, GRPO = (0.624, 0.641, 0.610), (0.645, 0.615, 0.627)
 
 
 def verdict_of(scores, metric=ACCURACY, margin=None, unfinished=(), violations=(), planned=None):
-    arms = list(scores)
-    pairs = compare_methods(metric, scores, arms, margin)
+    methods = list(scores)
+    pairs = compare_methods(metric, scores, methods, margin)
     return decide(
         metric=metric,
-        arms=arms,
+        methods=methods,
         pairs=pairs,
         level=Estimate(value=0.625, low=0.586, high=0.664),
         planned=planned or sum(map(len, scores.values())),

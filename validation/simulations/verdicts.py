@@ -19,12 +19,18 @@ CHECKED = 15
 
 def verdict(scores: Sequence[Sequence[float]], margin: float | None = None) -> State:
     """The verdict of the report on one study, more being better."""
-    arms = [f"method{place}" for place in range(len(scores))]
+    methods = [f"method{place}" for place in range(len(scores))]
     metric = metric_named("final/avg_reward")
-    pairs = compare_methods(metric, dict(zip(arms, scores, strict=True)), arms, margin)
+    pairs = compare_methods(metric, dict(zip(methods, scores, strict=True)), methods, margin)
     planned = sum(map(len, scores))
     return decide(
-        metric=metric, arms=arms, pairs=pairs, level=Estimate(value=None), planned=planned, unfinished=(), violations=()
+        metric=metric,
+        methods=methods,
+        pairs=pairs,
+        level=Estimate(value=None),
+        planned=planned,
+        unfinished=(),
+        violations=(),
     ).state
 
 
