@@ -16,7 +16,7 @@ from .comparison.verdict import State, Verdict, comparison_state, decide
 from .judge.judgement import Judgement
 from .judge.resolve import resolve_judgement
 from .judge.session import Log
-from .judge.text import warnings as judge_warnings
+from .judge.text import collect_judge_warnings
 from .study.answers import AnswerChange, changes, known
 from .study.load import Study, load_study
 from .study.methods import Method, no_number, summarize_method
@@ -128,7 +128,7 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
     limits = [*pairing_warnings(pairing), *prompt_warnings(() if problems else each)]
     fresh = None if each else _prompts(study)
     judgement = resolve_judgement(study, order, options.judge, log)
-    limits += [ReportWarning(*told) for told in (judge_warnings(judgement) if judgement else [])]
+    limits += [ReportWarning(*found) for found in (collect_judge_warnings(judgement) if judgement else [])]
     warned = collect_warnings(study, metric, methods, pairs, exploratory, fairness, problems, fresh, [*gamed, *limits])
     return Findings(
         study=study,

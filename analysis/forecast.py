@@ -18,7 +18,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.judge_settings import Judge
 
 from .judge import endpoint, model_retirement
-from .judge.answer_pairs import AnswerPair, place
+from .judge.answer_pairs import AnswerPair, sampling_key
 from .judge.panel import Panel, add_second_judge, judge_from_config
 from .judge.prompt import ORDERS, Template
 from .judge.spending_limit import CHARACTERS_PER_TOKEN, expected_price
@@ -61,7 +61,7 @@ def answer(question: Question, today: date) -> dict[str, Any]:
         if judge.mode == "ask":
             _attempt(partial(endpoint.read_api_key, judge), problems)
     if any(judge.mode == "ask" for judge in judges) and find_spec("openai") is None:
-        problems.append("a judge needs the openai package: pip install -e '.[judge]'")
+        problems.append("the judge requires the openai package: pip install -e '.[judge]'")
     return {
         "effects": effects(question),
         "judges": [cost(judge, question) for judge in judges],
@@ -85,7 +85,7 @@ def effects(question: Question) -> list[dict[str, Any]]:
 
 def cost(judge: Judge, question: Question) -> dict[str, Any]:
     """How many calls a judge would get, if each gives a verdict at once, and what they would cost."""
-    chosen = sorted(question.prompts, key=lambda row: place(row["id"]))[: judge.max_prompts]
+    chosen = sorted(question.prompts, key=lambda row: sampling_key(row["id"]))[: judge.max_prompts]
     meetings = sum(len(set(question.seeds[a]) & set(question.seeds[b])) for a, b in combinations(question.seeds, 2))
     template, calls = Template(judge), len(chosen) * meetings * len(ORDERS)
     text = "x" * round(question.answer_tokens * CHARACTERS_PER_TOKEN)

@@ -1,1 +1,1 @@
-"""The pairwise judge: a language model says which of two answers is better, and what that is worth."""
+"""The LLM judge: pairwise comparison of answers by a language model, with statistics of its verdicts."""

@@ -1,4 +1,4 @@
-"""Which answers meet: the same prompt, the same seed, two methods; a fixed sample of the prompts."""
+"""Builds answer pairs: answers of two methods to the same prompt at the same seed, on a fixed sample of prompts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,13 +25,17 @@ class AnswerPair:
 
     @property
     def identical(self) -> bool:
-        """The same answer twice: a tie that nobody need be asked about."""
+        """Both answers are the same text: a tie without a call."""
         return self.answers[0] == self.answers[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerPairs:
-    """All pairs of a study in the order in which they are judged, and how many prompts there were to choose from."""
+    """Answer pairs of a study in judging order.
+
+    `prompts`: sampled prompts; `available`: prompts to sample from; `unpaired`: answers to sampled prompts without a
+    counterpart.
+    """
 
     pairs: tuple[AnswerPair, ...]
     prompts: int
@@ -39,26 +43,26 @@ class AnswerPairs:
     unpaired: int
 
 
-def place(prompt_id: str) -> str:
-    """A prompt's place in the order of judging: by hash, so that any beginning of it is a fair sample."""
+def sampling_key(prompt_id: str) -> str:
+    """Sort key of a prompt: a hash, so that every prefix of the order is a random sample."""
     return sha256(f"judge/{prompt_id}".encode()).hexdigest()
 
 
-def make_answer_pairs(study: Study, methods: list[str], most: int) -> AnswerPairs:
-    """Every pair of methods at every seed that both finished, on at most `most` prompts.
+def make_answer_pairs(study: Study, methods: list[str], max_prompts: int) -> AnswerPairs:
+    """Pair the answers of every two methods at every seed that both finished, on at most `max_prompts` prompts.
 
-    `methods` in the order of the report: the earlier one of a pair is its baseline. Prompt by prompt, so that a stop
-    for lack of money leaves whole prompts. `unpaired` counts answers to chosen prompts that have no counterpart.
+    `methods` in the order of the report: the earlier method of a pair is the baseline. The pairs are ordered by prompt,
+    so that judging which stops at the spending limit covers whole prompts.
     """
     tables = {
         method: {run.seed: _table(run) for run in study.runs_of(method) if _has_answers(run)} for method in methods
     }
     known = {prompt for runs in tables.values() for table in runs.values() for prompt in table}
-    chosen = sorted(known, key=place)[:most]
+    chosen = sorted(known, key=sampling_key)[:max_prompts]
     pairs = tuple(pair for prompt in chosen for pair in _pairs_on(prompt, study.seeds, methods, tables))
-    met = {(method, pair.seed, pair.prompt_id) for pair in pairs for method in (pair.treatment, pair.baseline)}
-    there = sum(prompt in table for runs in tables.values() for table in runs.values() for prompt in chosen)
-    return AnswerPairs(pairs=pairs, prompts=len(chosen), available=len(known), unpaired=there - len(met))
+    paired = {(method, pair.seed, pair.prompt_id) for pair in pairs for method in (pair.treatment, pair.baseline)}
+    answers = sum(prompt in table for runs in tables.values() for table in runs.values() for prompt in chosen)
+    return AnswerPairs(pairs=pairs, prompts=len(chosen), available=len(known), unpaired=answers - len(paired))
 
 
 def _has_answers(run: Run) -> bool:
@@ -88,5 +92,5 @@ def _pairs_on(
 
 
 def _text(value: object) -> str:
-    """Text that can be sent: lone surrogates, which no encoding has, become question marks."""
+    """The value as valid UTF-8 text; lone surrogates become question marks."""
     return "" if value is None else str(value).encode("utf-8", "replace").decode()

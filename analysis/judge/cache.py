@@ -1,4 +1,4 @@
-"""Every answer of a judge that was ever paid for, in one SQLite file beside the runs; nothing in it expires."""
+"""SQLite cache of judge replies, stored beside the runs; entries never expire."""
 
 import json
 import sqlite3
@@ -26,18 +26,18 @@ FROM replies WHERE key = ?"""
 
 
 class Cache:
-    """Replies by key. Each one is on disk before the next question is asked, so a killed process goes on."""
+    """Replies by request key. Each reply is committed before the next request, so a killed process can resume."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._database = connection
 
     def get(self, key: str) -> Reply | None:
-        """The reply kept under this key."""
+        """The cached reply for this key, or None."""
         row = self._database.execute(GET, (key,)).fetchone()
         return None if row is None else Reply(*row)
 
     def put(self, key: str, reply: Reply, request: dict[str, Any], raw: str, seconds: float) -> None:
-        """Keep a reply, with the request and all that was returned."""
+        """Store a reply with its request body and the raw response; an existing entry is kept."""
         values = [getattr(reply, name) for name in Reply.__slots__]
         self._database.execute(
             "INSERT OR IGNORE INTO replies VALUES (?,?,?,?,?,?,?,?,?,?,datetime('now'),?,?)",
@@ -45,21 +45,21 @@ class Cache:
         )
 
     def shutdown_date(self, endpoint: str, model: str) -> str | None:
-        """What the endpoint last said of when the model leaves."""
+        """The shutdown date that the endpoint last reported for the model (YYYY-MM-DD), or None."""
         query = "SELECT shutdown FROM models WHERE endpoint = ? AND model = ?"
         row = self._database.execute(query, (endpoint, model)).fetchone()
         return None if row is None else row[0]
 
-    def keep_shutdown_date(self, endpoint: str, model: str, date: str | None) -> None:
-        """Remember it, so that a report made without the network says the same."""
+    def put_shutdown_date(self, endpoint: str, model: str, date: str | None) -> None:
+        """Store the shutdown date, so that a report made offline shows it too."""
         self._database.execute("INSERT OR REPLACE INTO models VALUES (?,?,?)", (endpoint, model, date))
 
 
 @contextmanager
 def open_cache(folder: Path) -> Iterator[Cache]:
-    """The cache of an output folder, made where there is none; one process at a time, or two might pay for the same.
+    """Open the cache of an output folder and create it if it does not exist; locked for one process at a time.
 
-    Raises UserError when another process is judging, or when the file is no such cache.
+    Raises UserError when another process holds the lock, or when the file is not a valid cache.
     """
     path = folder / FILE
     try:
@@ -69,6 +69,8 @@ def open_cache(folder: Path) -> Iterator[Cache]:
             connection.executescript(TABLES)
             yield Cache(connection)
     except Timeout as error:
-        raise UserError(f"{path}: another process is judging with this cache; wait until it is done.") from error
+        raise UserError(f"{path}: another process is using this judge cache; wait until it has finished.") from error
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{path}: no use as the judge's cache ({error}). Move it away to start another.") from error
+        raise UserError(
+            f"{path}: not a valid judge cache ({error}). Move the file away to start a new cache."
+        ) from error

@@ -1,4 +1,4 @@
-"""What people preferred, where they were asked: agreement with the judge, and the score corrected by them."""
+"""Agreement of the judge with human labels, and a score corrected by them (prediction-powered inference)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ KEYS = ("prompt_id", "seed", "methods", "winner")
 
 @dataclass(frozen=True, kw_only=True)
 class HumanAgreement:
-    """Labels that met a judged pair, how far the judge agrees with them, and the score that people would give."""
+    """Human labels of judged answer pairs: their number, the corrected score, agreement and Cohen's kappa."""
 
     labels: int
     score: Estimate
@@ -29,9 +29,9 @@ class HumanAgreement:
 
 
 def load_labels(path: Path) -> dict[Label, str]:
-    """The winner by prompt, seed and methods, from JSON lines. Raises UserError with the line that is wrong."""
+    """Load the winner by prompt, seed and methods from a JSONL file. Raises UserError that names the invalid line."""
     if not path.is_file():
-        raise UserError(f"judge.human_labels={path}: there is no such file.")
+        raise UserError(f"judge.human_labels={path}: file not found.")
     found: dict[Label, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
@@ -46,36 +46,36 @@ def _row(line: str, where: str) -> dict[str, Any]:
     except JSONTextError as error:
         raise UserError(f"{where}: not valid JSON ({error.reason}{error.position}).") from error
     if not isinstance(row, dict) or not set(KEYS) <= row.keys():
-        raise UserError(f"{where}: an object with {', '.join(KEYS)} is expected.")
+        raise UserError(f"{where}: expected an object with the keys {', '.join(KEYS)}.")
     methods = row["methods"]
     if not isinstance(methods, list) or len(set(methods)) != 2 or row["winner"] not in [*methods, "tie"]:
-        raise UserError(f"{where}: methods are two names, and winner is one of them or tie.")
+        raise UserError(f"{where}: expected two methods, and a winner that is one of them or tie.")
     return row
 
 
 def compute_agreement(labels: Mapping[Label, str], pairs: Sequence[AnswerPair], scores: np.ndarray) -> HumanAgreement:
-    """Set judged pairs of two methods against people. `scores` [n]: the judge's 1, 1/2, 0 for the treatment.
+    """Compare the judge's verdicts on two methods with human labels. `scores` [n]: 1, 1/2 or 0 for the treatment.
 
-    One number for each prompt, for rows of one prompt are not independent.
+    The corrected score averages within prompts first, because rows of one prompt are not independent.
     """
-    said = np.full(len(pairs), np.nan)
+    human = np.full(len(pairs), np.nan)
     for i, pair in enumerate(pairs):
         winner = labels.get((pair.prompt_id, pair.seed, frozenset((pair.treatment, pair.baseline))))
         if winner is not None:
-            said[i] = 0.5 if winner == "tie" else float(winner == pair.treatment)
-    known = ~np.isnan(said)
+            human[i] = 0.5 if winner == "tie" else float(winner == pair.treatment)
+    known = ~np.isnan(human)
     prompts = np.unique([pair.prompt_id for pair in pairs], return_inverse=True)[1] if pairs else np.zeros(0, int)
     labelled = np.isin(prompts, prompts[known])
-    agreement, kappa = winrate.kappa(scores[known], said[known])
+    agreement, kappa = winrate.agreement_and_kappa(scores[known], human[known])
     score = winrate.prediction_powered_share(
         _means(scores[known], prompts[known]),
-        _means(said[known], prompts[known]),
+        _means(human[known], prompts[known]),
         _means(scores[~labelled], prompts[~labelled]),
     )
     return HumanAgreement(labels=int(known.sum()), score=score, agreement=agreement, kappa=kappa)
 
 
 def _means(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """The mean of each prompt."""
-    _, place, sizes = np.unique(prompts, return_inverse=True, return_counts=True)
-    return np.bincount(place, weights=values) / sizes
+    """Mean of the values of each prompt [prompts]."""
+    _, index, sizes = np.unique(prompts, return_inverse=True, return_counts=True)
+    return np.bincount(index, weights=values) / sizes

@@ -1,4 +1,4 @@
-"""The judgement of a study: every pair of methods tallied, with a second judge and people where there are any."""
+"""Judges a study: tallies of every two methods, with agreement of a second judge and of human labels if configured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +18,15 @@ from .cache import Cache, open_cache
 from .human_agreement import HumanAgreement, Label, compute_agreement, load_labels
 from .panel import Panel
 from .session import Log, Session, Verdicts
-from .tally import Tally, Trials, ranking, shares, strict, tally
+from .tally import Tally, Trials, combine_orders, compute_tally, fit_ranking, to_scores
 from .trial import INVALID, UNJUDGED
 
-Where = tuple[str, str, int, str]
+ResultKey = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondOpinion:
-    """What another judge said of the same pairs, and how far the two agree."""
+class SecondJudge:
+    """Tally of the second judge on the same answer pairs, and its agreement with the first judge."""
 
     tally: Tally
     agreement: float | None
@@ -34,20 +34,20 @@ class SecondOpinion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Match:
-    """Two methods, judged, and what the first judge took for it."""
+class MethodPairResult:
+    """Result of judging two methods; `calls` and `dollars` are those of the first judge."""
 
     tally: Tally
     calls: int
     dollars: float
-    ranked: Estimate | None
-    second: SecondOpinion | None
-    people: HumanAgreement | None
+    bradley_terry: Estimate | None
+    second: SecondJudge | None
+    human: HumanAgreement | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bill:
-    """What one judge took: calls, dollars, the models that answered, and when the model leaves."""
+class JudgeUsage:
+    """Usage of one judge: calls, cost, models that replied, shutdown date, and why it stopped early (or None)."""
 
     judge: Judge
     calls: int
@@ -59,78 +59,82 @@ class Bill:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """All that was judged; `reason` says why there is nothing.
+    """The judgement of a study; if nothing was judged, `reason` says why.
 
-    `said`: WIN, TIE, LOSS or INVALID by treatment, baseline, seed and prompt.
+    `prompts`: judged prompts; `available`: held-out prompts to sample from; `unpaired`: answers without a counterpart;
+    `same_family`: policies of the judge's own model family; `results`: WIN, TIE, LOSS or INVALID by treatment,
+    baseline, seed and prompt.
     """
 
     judge: Judge
-    matches: tuple[Match, ...] = ()
-    bills: tuple[Bill, ...] = ()
+    matches: tuple[MethodPairResult, ...] = ()
+    usage: tuple[JudgeUsage, ...] = ()
     prompts: int = 0
     available: int = 0
     unpaired: int = 0
-    relatives: tuple[str, ...] = ()
-    leaving: tuple[str, ...] = ()
-    said: dict[Where, int] = field(default_factory=dict)
+    same_family: tuple[str, ...] = ()
+    retirement_warnings: tuple[str, ...] = ()
+    results: dict[ResultKey, int] = field(default_factory=dict)
     reason: str | None = None
 
     @property
     def dollars(self) -> float:
-        """Of all judges together."""
-        return sum(bill.dollars for bill in self.bills)
+        """Total cost of all judges in dollars."""
+        return sum(usage.dollars for usage in self.usage)
 
     @property
     def stopped(self) -> str | None:
-        """Why not everything was judged."""
-        return next((bill.stopped for bill in self.bills if bill.stopped), None)
+        """Why judging stopped early; None if everything was judged."""
+        return next((usage.stopped for usage in self.usage if usage.stopped), None)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Where judges sit: the cache, somebody to talk to, and today's date."""
+class JudgingContext:
+    """What every judge of a study shares: the cache, the progress log and today's date."""
 
     cache: Cache
     log: Log
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
-    def hear(self, judge: Judge, pairs: Sequence[AnswerPair]) -> Verdicts:
-        """Every verdict of one judge."""
+    def run(self, judge: Judge, pairs: Sequence[AnswerPair]) -> Verdicts:
+        """All verdicts of one judge."""
 
-        def check(told: str | None) -> None:
-            model_retirement.check_not_retired(judge, told, self.today)
+        def check(date: str | None) -> None:
+            model_retirement.check_not_retired(judge, date, self.today)
 
         return Session(judge, pairs, self.cache, self.log).run(check)
 
 
 def judge_study(study: Study, methods: list[str], panel: Panel, log: Log) -> Judgement:
-    """Let the judges compare every pair of methods; `methods` in the order of the report, the baseline first.
+    """Judge every two methods; `methods` in the order of the report, the baseline first.
 
-    Raises UserError where nothing could be judged and the remedy is known: a missing key, a model that has left.
+    Raises UserError if the judge cannot be used, for example without an API key or after its model was shut down.
     """
-    pairing = make_answer_pairs(study, methods, panel.judge.max_prompts)
-    if not pairing.pairs:
+    sample = make_answer_pairs(study, methods, panel.judge.max_prompts)
+    if not sample.pairs:
         return Judgement(judge=panel.judge, reason="no seed has an eval.jsonl from two methods")
     labels = load_labels(Path(panel.judge.human_labels)) if panel.judge.human_labels else None
     with open_cache(study.output_dir) as cache:
-        bench = Bench(cache, log)
-        heard = [(judge, bench.hear(judge, pairing.pairs)) for judge in (panel.judge, panel.second) if judge]
-    leaving = [model_retirement.format_warning(judge, verdicts.shutdown_date, bench.today) for judge, verdicts in heard]
+        context = JudgingContext(cache, log)
+        judged = [(judge, context.run(judge, sample.pairs)) for judge in (panel.judge, panel.second) if judge]
+    retirement = [
+        model_retirement.format_warning(judge, verdicts.shutdown_date, context.today) for judge, verdicts in judged
+    ]
     return Judgement(
         judge=panel.judge,
-        matches=tuple(_matches(pairing, methods, [verdicts for _, verdicts in heard], labels)),
-        bills=tuple(_bill(judge, verdicts) for judge, verdicts in heard),
-        prompts=pairing.prompts,
-        available=pairing.available,
-        unpaired=pairing.unpaired,
-        relatives=tuple(relatives(study, panel.judge)),
-        leaving=tuple(text for text in leaving if text),
-        said=_said(pairing.pairs, heard[0][1]),
+        matches=tuple(_matches(sample, methods, [verdicts for _, verdicts in judged], labels)),
+        usage=tuple(_usage(judge, verdicts) for judge, verdicts in judged),
+        prompts=sample.prompts,
+        available=sample.available,
+        unpaired=sample.unpaired,
+        same_family=tuple(find_same_family(study, panel.judge)),
+        retirement_warnings=tuple(text for text in retirement if text),
+        results=_results(sample.pairs, judged[0][1]),
     )
 
 
-def _said(pairs: Sequence[AnswerPair], verdicts: Verdicts) -> dict[Where, int]:
-    results = strict(verdicts.games).tolist()
+def _results(pairs: Sequence[AnswerPair], verdicts: Verdicts) -> dict[ResultKey, int]:
+    results = combine_orders(verdicts.trials).tolist()
     return {
         (pair.treatment, pair.baseline, pair.seed, pair.prompt_id): result
         for pair, result in zip(pairs, results, strict=True)
@@ -138,8 +142,8 @@ def _said(pairs: Sequence[AnswerPair], verdicts: Verdicts) -> dict[Where, int]:
     }
 
 
-def _bill(judge: Judge, verdicts: Verdicts) -> Bill:
-    return Bill(
+def _usage(judge: Judge, verdicts: Verdicts) -> JudgeUsage:
+    return JudgeUsage(
         judge=judge,
         calls=int(verdicts.calls.sum()),
         dollars=float(verdicts.dollars.sum()),
@@ -149,65 +153,65 @@ def _bill(judge: Judge, verdicts: Verdicts) -> Bill:
     )
 
 
-def relatives(study: Study, judge: Judge) -> list[str]:
-    """Policies of the judge's own family."""
+def find_same_family(study: Study, judge: Judge) -> list[str]:
+    """Names of policies that belong to the judge's model family."""
     names = {str((run.config.get("model") or {}).get("name") or run.model) for run in study.runs}
     return sorted(name for name in names if any(word.lower() in name.lower() for word in judge.family))
 
 
 def _matches(
-    pairing: AnswerPairs, methods: list[str], heard: list[Verdicts], labels: dict[Label, str] | None
-) -> list[Match]:
-    places = _places(pairing.pairs)
-    names = [(later, earlier) for earlier, later in combinations(methods, 2) if (later, earlier) in places]
-    prompts = np.unique([pair.prompt_id for pair in pairing.pairs], return_inverse=True)[1]
-    played = [[_games(pairing.pairs, prompts, places[name], name, verdicts) for name in names] for verdicts in heard]
-    ranked = ranking(played[0], [method for method in methods if any(method in name for name in names)])
+    sample: AnswerPairs, methods: list[str], verdicts: list[Verdicts], labels: dict[Label, str] | None
+) -> list[MethodPairResult]:
+    rows = _rows_by_methods(sample.pairs)
+    names = [(later, earlier) for earlier, later in combinations(methods, 2) if (later, earlier) in rows]
+    prompts = np.unique([pair.prompt_id for pair in sample.pairs], return_inverse=True)[1]
+    trials = [[_trials(sample.pairs, prompts, rows[name], name, judge) for name in names] for judge in verdicts]
+    ranking = fit_ranking(trials[0], [method for method in methods if any(method in name for name in names)])
     return [
-        Match(
-            tally=tally(games),
-            calls=int(heard[0].calls[places[name]].sum()),
-            dollars=float(heard[0].dollars[places[name]].sum()),
-            ranked=ranked.get(name),
-            second=_second(games, played[1][i]) if len(played) > 1 else None,
-            people=None if labels is None else _people(labels, pairing.pairs, places[name], games),
+        MethodPairResult(
+            tally=compute_tally(first),
+            calls=int(verdicts[0].calls[rows[name]].sum()),
+            dollars=float(verdicts[0].dollars[rows[name]].sum()),
+            bradley_terry=ranking.get(name),
+            second=_second(first, trials[1][i]) if len(trials) > 1 else None,
+            human=None if labels is None else _human(labels, sample.pairs, rows[name], first),
         )
-        for i, (name, games) in enumerate(zip(names, played[0], strict=True))
+        for i, (name, first) in enumerate(zip(names, trials[0], strict=True))
     ]
 
 
-def _places(pairs: Sequence[AnswerPair]) -> dict[tuple[str, str], np.ndarray]:
-    """Where in the list the pairs of each two methods stand."""
+def _rows_by_methods(pairs: Sequence[AnswerPair]) -> dict[tuple[str, str], np.ndarray]:
+    """Row indices of the answer pairs of each two methods."""
     found: dict[tuple[str, str], list[int]] = {}
     for i, pair in enumerate(pairs):
         found.setdefault((pair.treatment, pair.baseline), []).append(i)
     return {name: np.array(rows) for name, rows in found.items()}
 
 
-def _games(
+def _trials(
     pairs: Sequence[AnswerPair], prompts: np.ndarray, rows: np.ndarray, name: tuple[str, str], verdicts: Verdicts
 ) -> Trials:
     chosen = [pairs[i] for i in rows]
     return Trials(
         treatment=name[0],
         baseline=name[1],
-        games=verdicts.games[rows],
+        results=verdicts.trials[rows],
         prompts=prompts[rows],
         lengths=np.array([[len(answer) for answer in pair.answers] for pair in chosen]),
         identical=np.array([pair.identical for pair in chosen]),
-        cut=verdicts.cut[rows],
-        troubles=tuple(verdicts.troubles[i] for i in rows),
+        truncated=verdicts.truncated[rows],
+        failures=tuple(verdicts.failures[i] for i in rows),
     )
 
 
-def _second(games: Trials, others: Trials) -> SecondOpinion:
-    one, other = strict(games.games), strict(others.games)
-    both = ~np.isin(one, (INVALID, UNJUDGED)) & ~np.isin(other, (INVALID, UNJUDGED)) & ~games.identical
-    agreement, kappa = winrate.kappa(one[both], other[both])
-    return SecondOpinion(tally=tally(others), agreement=agreement, kappa=kappa)
+def _second(first: Trials, second: Trials) -> SecondJudge:
+    one, other = combine_orders(first.results), combine_orders(second.results)
+    both = ~np.isin(one, (INVALID, UNJUDGED)) & ~np.isin(other, (INVALID, UNJUDGED)) & ~first.identical
+    agreement, kappa = winrate.agreement_and_kappa(one[both], other[both])
+    return SecondJudge(tally=compute_tally(second), agreement=agreement, kappa=kappa)
 
 
-def _people(labels: dict[Label, str], pairs: Sequence[AnswerPair], rows: np.ndarray, games: Trials) -> HumanAgreement:
-    results = strict(games.games)
+def _human(labels: dict[Label, str], pairs: Sequence[AnswerPair], rows: np.ndarray, trials: Trials) -> HumanAgreement:
+    results = combine_orders(trials.results)
     valid = ~np.isin(results, (INVALID, UNJUDGED))
-    return compute_agreement(labels, [pairs[i] for i in rows[valid]], shares(results[valid]))
+    return compute_agreement(labels, [pairs[i] for i in rows[valid]], to_scores(results[valid]))

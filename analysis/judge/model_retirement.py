@@ -1,36 +1,36 @@
-"""Judges leave their endpoints: when, who says so, and what to use then."""
+"""Shutdown dates of judge models: checks that a model is available and warns before it is retired."""
 
 from datetime import date, timedelta
 
 from alignbench.core.errors import UserError
 from alignbench.core.judge_settings import Judge
 
-SOON = timedelta(days=30)
+WARNING_PERIOD = timedelta(days=30)
 
 
-def day(text: str | None) -> date | None:
-    """A date written YYYY-MM-DD; None for nothing and for what is no date."""
+def parse_date(text: str | None) -> date | None:
+    """Parse a date YYYY-MM-DD; None for an empty or invalid text."""
     try:
         return date.fromisoformat(text[:10]) if text else None
     except ValueError:
         return None
 
 
-def check_not_retired(judge: Judge, told: str | None, today: date) -> None:
-    """Raise UserError when the model has left: by the endpoint's own date, else by the reported one."""
-    end = day(told) or day(judge.shutdown_date)
+def check_not_retired(judge: Judge, reported: str | None, today: date) -> None:
+    """Raise UserError if the model was shut down, by the date of the endpoint or else by judge.shutdown_date."""
+    end = parse_date(reported) or parse_date(judge.shutdown_date)
     if end is not None and end <= today:
-        who = "its endpoint" if day(told) else "judge.shutdown_date"
-        raise UserError(f"judge.model={judge.model} left on {end} (says {who}).{_next(judge)}")
+        source = "its endpoint" if parse_date(reported) else "judge.shutdown_date"
+        raise UserError(f"judge.model={judge.model} was shut down on {end} (according to {source}).{_next(judge)}")
 
 
 def format_warning(judge: Judge, known: str | None, today: date) -> str | None:
-    """What to say when the model is about to leave, or has left since it judged."""
-    end = day(known)
-    if end is None or end > today + SOON:
+    """Warning for a model that is shut down within 30 days or was shut down since it judged; None otherwise."""
+    end = parse_date(known)
+    if end is None or end > today + WARNING_PERIOD:
         return None
-    verb = "leaves" if end > today else "left"
-    return f"The judge {judge.model} {verb} its endpoint on {end}: what it said stays in the cache.{_next(judge)}"
+    verb = "will be" if end > today else "was"
+    return f"The judge {judge.model} {verb} shut down on {end}; its verdicts remain in the cache.{_next(judge)}"
 
 
 def _next(judge: Judge) -> str:

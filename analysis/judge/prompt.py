@@ -1,4 +1,4 @@
-"""What the judge is sent: rules first, then question and answers as data between marks that they cannot know."""
+"""Builds the judge's request: rules, then question and answers as data between delimiters that they cannot forge."""
 
 import json
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from alignbench.core.judge_settings import Judge
 from .answer_pairs import AnswerPair
 
 Order = Literal[0, 1]
-"""0: the treatment's answer is shown as A; 1: the baseline's is."""
+"""0: the treatment's answer is presented as A; 1: the baseline's answer is."""
 ORDERS: tuple[Order, Order] = (0, 1)
 
+# The texts below are part of the cache key: a change of one word invalidates every cached verdict.
 RULES = """\
 You compare two answers to the same question and decide which one is better.
 
@@ -54,26 +55,26 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Request:
-    """One call: its body, and the key under which its answer is kept forever."""
+    """A request to the judge: the body, and the cache key of its reply."""
 
     key: str
     body: dict[str, Any]
 
     @property
     def size(self) -> int:
-        """Bytes of all that is sent to be read."""
+        """Size of all messages in bytes (UTF-8)."""
         return sum(len(message["content"].encode()) for message in self.body["messages"])
 
 
 @dataclass(frozen=True)
 class Template:
-    """How a judge is asked."""
+    """Prompt template and request parameters of a judge."""
 
     judge: Judge
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """All of a body but its messages; what is null is left out."""
+        """The request body without messages; parameters that are null are omitted."""
         judge = self.judge
         optional = {
             "temperature": judge.temperature,
@@ -81,43 +82,43 @@ class Template:
             "reasoning_effort": judge.reasoning_effort,
             "response_format": SCHEMA if judge.json_schema else None,
         }
-        sent = {name: value for name, value in optional.items() if value is not None}
-        return {"model": judge.model, judge.token_limit: judge.max_completion_tokens, **sent}
+        parameters = {name: value for name, value in optional.items() if value is not None}
+        return {"model": judge.model, judge.token_limit: judge.max_completion_tokens, **parameters}
 
     @cached_property
     def rules(self) -> tuple[str, str]:
-        """The static part, without and with a reference."""
+        """System prompts without and with a reference."""
         words = {"criteria": self.judge.criteria, "form": SCHEMA_FORM if self.judge.json_schema else TEXT_FORM}
         return RULES.format(reference="", **words), RULES.format(reference=REFERENCE, **words)
 
     @cached_property
-    def _always_sent(self) -> str:
+    def _constant_part(self) -> str:
         return json.dumps([self.judge.base_url, self.parameters], sort_keys=True)
 
-    def cut(self, text: str) -> str:
-        """At most `max_chars` characters, and a note of how many were left out."""
-        most = self.judge.max_chars
-        return text if len(text) <= most else f"{text[:most]}\n[cut here; {len(text) - most} characters left out]"
+    def truncate(self, text: str) -> str:
+        """Truncate a text to judge.max_chars characters, with a note of the number removed."""
+        limit = self.judge.max_chars
+        return text if len(text) <= limit else f"{text[:limit]}\n[cut here; {len(text) - limit} characters left out]"
 
-    def is_cut(self, pair: AnswerPair) -> bool:
-        """Whether the judge sees less than there is."""
+    def is_truncated(self, pair: AnswerPair) -> bool:
+        """Whether the prompt or an answer exceeds judge.max_chars."""
         return max(map(len, (pair.prompt, *pair.answers))) > self.judge.max_chars
 
     def request(self, pair: AnswerPair, order: Order, attempt: int) -> Request:
-        """The call that judges a pair in one order.
+        """Build the request for an answer pair in one order.
 
-        The key is made of all that is sent, so it is the same whichever method is called the baseline; each attempt has
-        marks, and so a key, of its own.
+        The key is a hash of everything that is sent, so it does not depend on which method is the baseline; each
+        attempt has its own delimiters and therefore its own key.
         """
-        shown = pair.answers if order == 0 else pair.answers[::-1]
-        parts = {"question": pair.prompt, "reference": pair.reference, "answer A": shown[0], "answer B": shown[1]}
-        mark = sha256("\0".join([str(attempt), self.judge.model, *parts.values()]).encode()).hexdigest()[:20]
+        answers = pair.answers if order == 0 else pair.answers[::-1]
+        parts = {"question": pair.prompt, "reference": pair.reference, "answer A": answers[0], "answer B": answers[1]}
+        delimiter = sha256("\0".join([str(attempt), self.judge.model, *parts.values()]).encode()).hexdigest()[:20]
         data = "\n\n".join(
-            f"<<<{mark} {name}>>>\n{self.cut(text)}\n<<<{mark} end of {name}>>>"
+            f"<<<{delimiter} {name}>>>\n{self.truncate(text)}\n<<<{delimiter} end of {name}>>>"
             for name, text in parts.items()
             if text or name != "reference"
         )
         rules = self.rules[bool(pair.reference)]
-        sent = json.dumps([self._always_sent, rules, data, attempt])
+        content = json.dumps([self._constant_part, rules, data, attempt])
         messages = [{"role": "system", "content": rules}, {"role": "user", "content": data}]
-        return Request(sha256(sent.encode()).hexdigest(), {**self.parameters, "messages": messages})
+        return Request(sha256(content.encode()).hexdigest(), {**self.parameters, "messages": messages})

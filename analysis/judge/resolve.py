@@ -1,4 +1,4 @@
-"""Whether a judge is asked: the command line says first, then what the runs declared."""
+"""Runs the judge that the command line or the configs of the runs declare."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from .panel import add_second_judge, judge_from_config, parse_judges
 from .session import Log
 
 
-def resolve_judgement(study: Study, methods: list[str], words: Sequence[str], log: Log) -> Judgement | None:
-    """The judgement that words such as judge=gpt4o_mini ask for, else the one that the runs' configs declare.
+def resolve_judgement(study: Study, methods: list[str], overrides: Sequence[str], log: Log) -> Judgement | None:
+    """Judge the study with the judge of the overrides (judge=gpt4o_mini ...), else with the one that the runs declare.
 
-    What was typed and cannot be done raises UserError; what was declared and cannot be done is told in the report,
-    which is written all the same.
+    Raises UserError if a judge from the command line fails. A declared judge that fails does not stop the report: its
+    error is the `reason` of the returned judgement. None without a judge.
     """
-    if words:
-        typed = parse_judges(words)
-        return None if typed is None else judge_study(study, methods, typed, log)
+    if overrides:
+        panel = parse_judges(overrides)
+        return None if panel is None else judge_study(study, methods, panel, log)
     judges = [judge for run in study.runs if (judge := judge_from_config(run.config.get("judge"))) is not None]
     if not judges:
         return None

@@ -1,4 +1,4 @@
-"""Judges all pairs: what is in the cache first, the rest side by side until all are judged or something stops it."""
+"""Judges a list of answer pairs: cached replies first, then concurrent calls until done or stopped by a limit."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,24 +16,27 @@ from .cache import Cache
 from .call_worker import CallWorker
 from .endpoint import Endpoint
 from .prompt import ORDERS, Order, Request, Template
-from .spending_limit import SpendingLimit, expected_price, price
+from .spending_limit import SpendingLimit, compute_price, expected_price
 from .trial import INVALID, TIE, UNJUDGED, Trial
 from .verdicts import Reply
 
 Log = Callable[[str], None]
-Place = tuple[int, Order]
+TrialKey = tuple[int, Order]
+"""Index of the answer pair, and the order in which its answers are presented."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdicts:
-    """What the judge said. `games` [pairs, 2]: of each pair, with the treatment shown first and with it second.
+    """Verdicts of one judge on a list of answer pairs.
 
-    `calls`, `dollars` [pairs]: what each pair took; a call that serves several pairs is counted with the first.
+    `trials` [pairs, 2]: WIN, TIE, LOSS of the treatment, INVALID or UNJUDGED, with the treatment presented first and
+    second. `truncated` [pairs]: a text exceeds judge.max_chars. `calls`, `dollars` [pairs]: calls and cost of each
+    pair; a call that serves several pairs counts for the first one. `failures` [pairs]: kind of the last failure or "".
     """
 
-    games: np.ndarray
-    troubles: tuple[str, ...]
-    cut: np.ndarray
+    trials: np.ndarray
+    failures: tuple[str, ...]
+    truncated: np.ndarray
     calls: np.ndarray
     dollars: np.ndarray
     models: tuple[str, ...]
@@ -42,35 +45,37 @@ class Verdicts:
 
 
 class Session:
-    """One judge at work on one list of pairs."""
+    """The judging of one list of answer pairs by one judge; `stopped` is the reason why it ended early."""
 
     def __init__(self, judge: Judge, pairs: Sequence[AnswerPair], cache: Cache, log: Log) -> None:
         self.judge, self.cache, self.log = judge, cache, log
         self.stopped: str | None = None
         self._pairs, self._template = pairs, Template(judge)
-        self._games = np.full((len(pairs), 2), UNJUDGED, dtype=np.int8)
-        self._troubles = [""] * len(pairs)
+        self._trials = np.full((len(pairs), 2), UNJUDGED, dtype=np.int8)
+        self._failures = [""] * len(pairs)
         self._counted: set[str] = set()
         self._models: set[str] = set()
         self._calls, self._dollars = np.zeros(len(pairs), dtype=int), np.zeros(len(pairs))
 
     def run(self, check_date: Callable[[str | None], None]) -> Verdicts:
-        """Every verdict there is or can be had; `check_date` refuses a model that the endpoint says is gone.
+        """Judge all pairs. `check_date` receives the shutdown date from the endpoint and raises UserError if it passed.
 
-        Raises UserError when the endpoint gave not even one.
+        Raises UserError when the endpoint failed before it returned a single verdict.
         """
-        places = [(i, order) for i in range(len(self._pairs)) for order in ORDERS if not self._recall(i, order)]
-        if places:
-            self._announce(places)
+        keys = [
+            (i, order) for i in range(len(self._pairs)) for order in ORDERS if not self._record_from_cache(i, order)
+        ]
+        if keys:
+            self._announce(keys)
             if self.judge.mode == "ask":
-                asyncio.run(self._ask(places, check_date))
+                asyncio.run(self._run_calls(keys, check_date))
             else:
-                self.stopped = "judge.mode=cache_only, and not all was judged before"
-            self._account()
+                self.stopped = "judge.mode=cache_only, and the cache does not contain all verdicts"
+            self._log_total()
         return Verdicts(
-            games=self._games,
-            troubles=tuple(self._troubles),
-            cut=np.array([self._template.is_cut(pair) for pair in self._pairs], dtype=bool),
+            trials=self._trials,
+            failures=tuple(self._failures),
+            truncated=np.array([self._template.is_truncated(pair) for pair in self._pairs], dtype=bool),
             calls=self._calls,
             dollars=self._dollars,
             models=tuple(sorted(self._models - {""})),
@@ -78,73 +83,73 @@ class Session:
             stopped=self.stopped,
         )
 
-    def game(self, place: Place) -> Trial:
-        """A pair in one order, from its beginning."""
-        i, order = place
+    def make_trial(self, key: TrialKey) -> Trial:
+        """A new trial: one answer pair in one order."""
+        i, order = key
         return Trial(self._template, self._pairs[i], order)
 
-    def count(self, place: Place, request: Request, reply: Reply) -> None:
-        """A call is counted once, however many pairs it serves."""
+    def count_call(self, key: TrialKey, request: Request, reply: Reply) -> None:
+        """Count a call and its cost once, even if it serves several pairs."""
         if request.key not in self._counted:
             self._counted.add(request.key)
             self._models.add(reply.model)
-            self._calls[place[0]] += 1
-            self._dollars[place[0]] += price(reply, self.judge.prices)
+            self._calls[key[0]] += 1
+            self._dollars[key[0]] += compute_price(reply, self.judge.prices)
 
-    def settle(self, place: Place, game: Trial) -> None:
-        """Write down how a game ended."""
-        i, order = place
-        self._games[i, order] = game.result
-        if game.result == INVALID:
-            self._troubles[i] = str(game.outcome)
+    def record(self, key: TrialKey, trial: Trial) -> None:
+        """Record the result of a trial."""
+        i, order = key
+        self._trials[i, order] = trial.result
+        if trial.result == INVALID:
+            self._failures[i] = str(trial.outcome)
 
-    def _recall(self, i: int, order: Order) -> bool:
-        """Whether a game could be settled without asking anybody."""
+    def _record_from_cache(self, i: int, order: Order) -> bool:
+        """Record a trial from the cache; identical answers tie. Returns False if a call is needed."""
         if self._pairs[i].identical:
-            self._games[i, order] = TIE
+            self._trials[i, order] = TIE
             return True
-        game = self.game((i, order))
-        while game.outcome is None:
-            request = game.request
+        trial = self.make_trial((i, order))
+        while trial.outcome is None:
+            request = trial.request
             reply = self.cache.get(request.key)
             if reply is None:
                 return False
-            self.count((i, order), request, reply)
-            game.add_reply(reply)
-        self.settle((i, order), game)
+            self.count_call((i, order), request, reply)
+            trial.add_reply(reply)
+        self.record((i, order), trial)
         return True
 
-    async def _ask(self, places: Sequence[Place], check_date: Callable[[str | None], None]) -> None:
+    async def _run_calls(self, keys: Sequence[TrialKey], check_date: Callable[[str | None], None]) -> None:
         endpoint = Endpoint(self.judge)
         try:
-            date = await endpoint.shutdown_date()
+            date = await endpoint.fetch_shutdown_date()
             check_date(date)
-            self.cache.keep_shutdown_date(self.judge.base_url, self.judge.model, date)
-            buyer = CallWorker(
-                self, endpoint, SpendingLimit(self.judge.max_dollars, float(self._dollars.sum())), len(places)
+            self.cache.put_shutdown_date(self.judge.base_url, self.judge.model, date)
+            worker = CallWorker(
+                self, endpoint, SpendingLimit(self.judge.max_dollars, float(self._dollars.sum())), len(keys)
             )
-            queue = iter(sorted(places, key=lambda place: (place[0], place[1] != self._starts_with(place[0]))))
-            await asyncio.gather(*(buyer.work(queue) for _ in range(self.judge.concurrency)))
+            queue = iter(sorted(keys, key=lambda key: (key[0], key[1] != self._first_order(key[0]))))
+            await asyncio.gather(*(worker.work(queue) for _ in range(self.judge.concurrency)))
         finally:
             await endpoint.close()
-        if self.stopped and buyer.failed and not self._counted:
-            raise UserError(f"nothing could be judged: {self.stopped}")
+        if self.stopped and worker.failed and not self._counted:
+            raise UserError(f"the judge returned no verdict: {self.stopped}")
 
-    def _starts_with(self, i: int) -> Order:
-        """Which order of a pair is asked first: by hash, so that no method always goes first."""
+    def _first_order(self, i: int) -> Order:
+        """The order that is judged first: by hash, so that neither method is always presented first."""
         return ORDERS[sha256(f"{self._pairs[i].seed}/{self._pairs[i].prompt_id}".encode()).digest()[0] % 2]
 
-    def _announce(self, places: Sequence[Place]) -> None:
-        some = [self.game(place).request for place in places[:: max(1, len(places) // 200)]]
-        each = sum(expected_price(request, self.judge) for request in some) / len(some)
+    def _announce(self, keys: Sequence[TrialKey]) -> None:
+        sample = [self.make_trial(key).request for key in keys[:: max(1, len(keys) // 200)]]
+        each = sum(expected_price(request, self.judge) for request in sample) / len(sample)
         limit = "no limit" if self.judge.max_dollars is None else f"limit ${self.judge.max_dollars:g} for the study"
         self.log(
-            f"judge {self.judge.model}: {counted(len(self._pairs), 'pair')} in both orders; "
-            f"{counted(len(places), 'call')} to make, about ${each * len(places):.4f} beside "
-            f"${self._dollars.sum():.4f} paid before ({limit})"
+            f"judge {self.judge.model}: {counted(len(self._pairs), 'answer pair')} in both orders; "
+            f"{counted(len(keys), 'call')} to make, estimated cost ${each * len(keys):.4f}, "
+            f"${self._dollars.sum():.4f} already spent ({limit})"
         )
 
-    def _account(self) -> None:
-        done = int((self._games != UNJUDGED).all(axis=1).sum())
-        known = f"{done:,} of {len(self._pairs):,} pairs judged, ${self._dollars.sum():.4f} in all"
-        self.log(f"judge {self.judge.model}: {known}{f'; stopped: {self.stopped}' if self.stopped else ''}")
+    def _log_total(self) -> None:
+        done = int((self._trials != UNJUDGED).all(axis=1).sum())
+        result = f"{done:,} of {len(self._pairs):,} answer pairs judged, total cost ${self._dollars.sum():.4f}"
+        self.log(f"judge {self.judge.model}: {result}{f'; stopped: {self.stopped}' if self.stopped else ''}")

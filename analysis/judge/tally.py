@@ -1,4 +1,4 @@
-"""From games to numbers: wins, ties and losses of one method against another, and what they are worth."""
+"""Tallies the trials of two methods: wins, ties and losses, with score, intervals and checks for bias."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,31 +12,33 @@ from . import winrate
 from .trial import INVALID, LOSS, TIE, UNJUDGED, WIN
 
 TOO_MANY_INVALID = 0.05
-SCORE = {WIN: 1.0, TIE: 0.5, LOSS: 0.0}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trials:
-    """All pairs of two methods, one row each.
+    """Trials of all answer pairs of two methods, one row per pair.
 
-    `games` [n, 2]: WIN, TIE, LOSS of the treatment, INVALID or UNJUDGED, with the treatment shown first and second;
-    `prompts` [n]: which prompt, as a number; `lengths` [n, 2]: characters of the treatment's and the baseline's
-    answer; `identical`, `cut` [n]: the same answer twice; one longer than the judge is shown.
+    `results` [n, 2]: WIN, TIE, LOSS of the treatment, INVALID or UNJUDGED, with the treatment presented first and
+    second; `prompts` [n]: index of the prompt; `lengths` [n, 2]: characters of the treatment's and the baseline's
+    answer; `identical` [n]: both answers are equal; `truncated` [n]: a text exceeds judge.max_chars.
     """
 
     treatment: str
     baseline: str
-    games: np.ndarray
+    results: np.ndarray
     prompts: np.ndarray
     lengths: np.ndarray
     identical: np.ndarray
-    cut: np.ndarray
-    troubles: tuple[str, ...] = ()
+    truncated: np.ndarray
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """What the judge said of two methods, from the treatment's side. Shares count a tie half; None says why."""
+    """Verdicts of a judge on two methods from the treatment's side; shares count a tie as one half.
+
+    `favors_first`, `favors_second`: pairs in which the answer presented first (second) won in both orders.
+    """
 
     treatment: str
     baseline: str
@@ -46,9 +48,9 @@ class Tally:
     invalid: int
     unjudged: int
     identical: int
-    cut: int
+    truncated: int
     prompts: int
-    troubles: dict[str, int]
+    failures: dict[str, int]
     score: Estimate
     bounds: tuple[float, float] | None
     mean_of_orders: Estimate
@@ -56,8 +58,8 @@ class Tally:
     shown_second: Estimate
     length_controlled: Estimate
     consistency: Estimate
-    first: int
-    second: int
+    favors_first: int
+    favors_second: int
     order_p: float | None
     sign_p: float | None
     e_value: float
@@ -65,70 +67,70 @@ class Tally:
 
     @property
     def judged(self) -> int:
-        """Pairs with a verdict in both orders."""
+        """Answer pairs with a verdict in both orders."""
         return self.win + self.tie + self.loss
 
     @property
     def tie_rate(self) -> float:
-        """Share of ties among the judged pairs."""
+        """Share of ties among the judged answer pairs."""
         return self.tie / self.judged if self.judged else 0.0
 
     @property
     def invalid_rate(self) -> float:
-        """Share of pairs to which the judge gave no verdict."""
-        asked = self.judged + self.invalid
-        return self.invalid / asked if asked else 0.0
+        """Share of answer pairs without a verdict among those queried."""
+        queried = self.judged + self.invalid
+        return self.invalid / queried if queried else 0.0
 
 
-def strict(games: np.ndarray) -> np.ndarray:
-    """One result for each pair [n] from its two games [n, 2].
+def combine_orders(results: np.ndarray) -> np.ndarray:
+    """Combine the results of both orders [n, 2] to one result per answer pair [n].
 
-    Both orders must name the same winner, else it is a tie; without a verdict in one order the pair is INVALID, never a
-    tie; a pair that was not asked in both is UNJUDGED.
+    The winner must be the same in both orders, else the pair is a tie. A pair without a verdict in one order is
+    INVALID, never a tie; a pair that was not judged in both orders is UNJUDGED.
     """
-    first, second = games[:, 0], games[:, 1]
+    first, second = results[:, 0], results[:, 1]
     result = np.where(first == second, first, TIE)
     result = np.where((first == UNJUDGED) | (second == UNJUDGED), UNJUDGED, result)
     return np.where((first == INVALID) | (second == INVALID), INVALID, result)
 
 
-def shares(results: np.ndarray) -> np.ndarray:
-    """WIN, TIE, LOSS as 1, 1/2, 0."""
+def to_scores(results: np.ndarray) -> np.ndarray:
+    """Convert WIN, TIE, LOSS to 1, 1/2, 0."""
     return (results.astype(float) + 1) / 2
 
 
-def tally(played: Trials) -> Tally:
-    """Count one pair of methods."""
-    results = strict(played.games)
+def compute_tally(trials: Trials) -> Tally:
+    """Tally the trials of two methods."""
+    results = combine_orders(trials.results)
     valid = (results != INVALID) & (results != UNJUDGED)
-    games, prompts, gaps = played.games[valid], played.prompts[valid], played.lengths[valid]
-    scores = shares(results[valid])
+    both, prompts, gaps = trials.results[valid], trials.prompts[valid], trials.lengths[valid]
+    scores = to_scores(results[valid])
     win, tie, loss = (int((results == kind).sum()) for kind in (WIN, TIE, LOSS))
     invalid = int((results == INVALID).sum())
-    first, second = _one_sided(games)
+    favors_first, favors_second = _count_position_wins(both)
     wins, losses = winrate.net_signs(results[valid], prompts)
     return Tally(
-        treatment=played.treatment,
-        baseline=played.baseline,
+        treatment=trials.treatment,
+        baseline=trials.baseline,
         win=win,
         tie=tie,
         loss=loss,
         invalid=invalid,
         unjudged=int((results == UNJUDGED).sum()),
-        identical=int((played.identical & valid).sum()),
-        cut=int((played.cut & valid).sum()),
+        identical=int((trials.identical & valid).sum()),
+        truncated=int((trials.truncated & valid).sum()),
         prompts=len(np.unique(prompts)),
-        troubles=dict(sorted(Counter(word for word in played.troubles if word).items())),
+        failures=dict(sorted(Counter(kind for kind in trials.failures if kind).items())),
         score=_score(scores, prompts, invalid),
         bounds=_bounds(win + tie / 2, len(scores), invalid),
-        mean_of_orders=winrate.share(shares(games).mean(axis=1), prompts),
-        shown_first=winrate.share(shares(games[:, 0]), prompts),
-        shown_second=winrate.share(shares(games[:, 1]), prompts),
-        length_controlled=winrate.length_controlled(scores, (gaps[:, 0] - gaps[:, 1]).astype(float), prompts),
-        consistency=_consistency(games[~played.identical[valid]]),
-        first=first,
-        second=second,
-        order_p=winrate.sign_test(first, second),
+        mean_of_orders=winrate.clustered_share(to_scores(both).mean(axis=1), prompts),
+        shown_first=winrate.clustered_share(to_scores(both[:, 0]), prompts),
+        shown_second=winrate.clustered_share(to_scores(both[:, 1]), prompts),
+        length_controlled=winrate.length_controlled_share(scores, (gaps[:, 0] - gaps[:, 1]).astype(float), prompts),
+        consistency=_consistency(both[~trials.identical[valid]]),
+        favors_first=favors_first,
+        favors_second=favors_second,
+        order_p=winrate.sign_test(favors_first, favors_second),
         sign_p=winrate.sign_test(wins, losses),
         e_value=winrate.e_value(wins, losses),
         mean_chars=(float(gaps[:, 0].mean()), float(gaps[:, 1].mean())) if len(gaps) else None,
@@ -136,56 +138,56 @@ def tally(played: Trials) -> Tally:
 
 
 def _score(scores: np.ndarray, prompts: np.ndarray, invalid: int) -> Estimate:
-    """The share of wins, ties half; withheld where more than 5% of the pairs are without a verdict."""
+    """Share of wins, a tie as one half; withheld if more than 5% of the pairs have no verdict."""
     if invalid > TOO_MANY_INVALID * (len(scores) + invalid):
         return Estimate(value=None, reason="too_many_invalid")
-    return winrate.share(scores, prompts)
+    return winrate.clustered_share(scores, prompts)
 
 
 def _bounds(points: float, judged: int, invalid: int) -> tuple[float, float] | None:
-    """The score if the treatment had lost, or won, every pair without a verdict."""
+    """Bounds of the score: the treatment loses, or wins, every pair without a verdict."""
     if judged + invalid == 0:
         return None
     return points / (judged + invalid), (points + invalid) / (judged + invalid)
 
 
-def _one_sided(games: np.ndarray) -> tuple[int, int]:
-    """Pairs whose winner changed with the order: won by whatever was shown first, and by whatever was shown second."""
-    first = (games[:, 0] == WIN) & (games[:, 1] == LOSS)
-    second = (games[:, 0] == LOSS) & (games[:, 1] == WIN)
+def _count_position_wins(both: np.ndarray) -> tuple[int, int]:
+    """Number of pairs whose winner changed with the order: the answer presented first won, and the one second."""
+    first = (both[:, 0] == WIN) & (both[:, 1] == LOSS)
+    second = (both[:, 0] == LOSS) & (both[:, 1] == WIN)
     return int(first.sum()), int(second.sum())
 
 
-def _consistency(games: np.ndarray) -> Estimate:
-    """How often both orders give the same verdict, with Wilson's interval; pairs settled without a call left out."""
-    if len(games) == 0:
+def _consistency(both: np.ndarray) -> Estimate:
+    """Share of pairs with the same verdict in both orders, with Wilson's interval; identical answers excluded."""
+    if len(both) == 0:
         return Estimate(value=None, reason="nothing_judged")
-    return statistics.wilson(int((games[:, 0] == games[:, 1]).sum()), len(games))
+    return statistics.wilson(int((both[:, 0] == both[:, 1]).sum()), len(both))
 
 
-def ranking(played: Sequence[Trials], methods: Sequence[str]) -> dict[tuple[str, str], Estimate]:
-    """P(the first method beats the second) by Bradley and Terry over all pairs together; for three methods or more."""
+def fit_ranking(matches: Sequence[Trials], methods: Sequence[str]) -> dict[tuple[str, str], Estimate]:
+    """P(first beats second) under a Bradley-Terry model of all methods; empty for fewer than three methods."""
     if len(methods) < 3:
         return {}
-    index = {name: place for place, name in enumerate(methods)}
+    index = {name: i for i, name in enumerate(methods)}
     parts = []
-    for match in played:
-        results = strict(match.games)
+    for match in matches:
+        results = combine_orders(match.results)
         valid = (results != INVALID) & (results != UNJUDGED)
         count = int(valid.sum())
         parts.append(
             (
-                shares(results[valid]),
+                to_scores(results[valid]),
                 np.full(count, index[match.treatment]),
                 np.full(count, index[match.baseline]),
                 match.prompts[valid],
             )
         )
     values, first, second, prompts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    fitted = winrate.strengths(values, first, second, prompts, len(methods))
+    fitted = winrate.fit_bradley_terry(values, first, second, prompts, len(methods))
     return {
         (match.treatment, match.baseline): Estimate(value=None, reason=fitted)
         if isinstance(fitted, str)
-        else winrate.beats(*fitted, index[match.treatment], index[match.baseline])
-        for match in played
+        else winrate.win_probability(*fitted, index[match.treatment], index[match.baseline])
+        for match in matches
     }

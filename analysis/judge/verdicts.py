@@ -1,4 +1,4 @@
-"""What came back: a verdict, or the reason why there is none."""
+"""Parses the reply of a judge into a verdict or a failure."""
 
 import json
 import re
@@ -7,30 +7,30 @@ from typing import Literal
 
 Outcome = Literal["A", "B", "tie", "refusal", "length", "content_filter", "malformed"]
 VERDICTS: tuple[Outcome, ...] = ("A", "B", "tie")
-TROUBLES: tuple[Outcome, ...] = ("refusal", "length", "content_filter", "malformed")
-LAST = re.compile(r'\[\[\s*(A|B|tie)\s*\]\]|"verdict"\s*:\s*"(A|B|tie)"', re.IGNORECASE)
-SPELLED: dict[str, Outcome] = {"a": "A", "b": "B", "tie": "tie"}
+FAILURES: tuple[Outcome, ...] = ("refusal", "length", "content_filter", "malformed")
+VERDICT_PATTERN = re.compile(r'\[\[\s*(A|B|tie)\s*\]\]|"verdict"\s*:\s*"(A|B|tie)"', re.IGNORECASE)
+OUTCOMES: dict[str, Outcome] = {"a": "A", "b": "B", "tie": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the endpoint said, and what it counted."""
+    """The reply of the endpoint and its token counts; `finish` is the finish_reason of the completion."""
 
     content: str | None
     refusal: str | None
     finish: str
     model: str
-    fingerprint: str | None
+    system_fingerprint: str | None
     input_tokens: int
     cached_tokens: int
     output_tokens: int
 
 
-def read(reply: Reply) -> Outcome:
-    """The verdict in a reply.
+def parse_verdict(reply: Reply) -> Outcome:
+    """Parse the verdict of a reply; a reply without a verdict yields the kind of failure.
 
-    JSON by the schema, else the last [[A]], [[B]] or [[tie]]: the last, because reasoning may quote an answer that
-    contains one. A reply that was cut off has no verdict, whatever stands in it.
+    The reply is JSON that follows the schema, or text. In text the last [[A]], [[B]] or [[tie]] counts, because the
+    reasoning may quote an answer that contains one. A reply truncated at the token limit has no verdict.
     """
     if reply.refusal:
         return "refusal"
@@ -38,9 +38,9 @@ def read(reply: Reply) -> Outcome:
         return "length" if reply.finish == "length" else "content_filter"
     text = (reply.content or "").strip()
     try:
-        said = json.loads(text)
+        body = json.loads(text)
     except json.JSONDecodeError:
-        found = list(LAST.finditer(text))
-        return SPELLED[(found[-1][1] or found[-1][2]).lower()] if found else "malformed"
-    verdict = said.get("verdict") if isinstance(said, dict) else None
-    return SPELLED.get(verdict.lower(), "malformed") if isinstance(verdict, str) else "malformed"
+        found = list(VERDICT_PATTERN.finditer(text))
+        return OUTCOMES[(found[-1][1] or found[-1][2]).lower()] if found else "malformed"
+    verdict = body.get("verdict") if isinstance(body, dict) else None
+    return OUTCOMES.get(verdict.lower(), "malformed") if isinstance(verdict, str) else "malformed"

@@ -1,4 +1,4 @@
-"""What a list of wins, ties and losses says, when several rows share a prompt: pure functions of numpy arrays."""
+"""Statistics of pairwise verdicts clustered by prompt: win share, sign test, e-value, length control, Bradley-Terry."""
 
 from dataclasses import replace
 from math import exp, log, sqrt
@@ -11,16 +11,16 @@ from scipy.sparse.csgraph import connected_components
 from .. import statistics
 from ..statistics import Estimate
 
-FEW_PROMPTS = 30  # below it the normal-theory interval of a share is not to be trusted
-FEW_LABELS = 10  # prompts labelled by people below which nothing is corrected by them
+FEW_PROMPTS = 30  # below it the normal-theory interval of a share is unreliable
+FEW_LABELS = 10  # below this number of labelled prompts the score is not corrected
 EVIDENCE = 20.0  # an e-value of 1 / 0.05
 
 
-def share(values: np.ndarray, prompts: np.ndarray, confidence: float = 0.95) -> Estimate:
-    """Mean of values in [0, 1] with its interval over prompts.
+def clustered_share(values: np.ndarray, prompts: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Mean of values in [0, 1] with a confidence interval over prompts. `values`, `prompts`: [n].
 
-    Clustered by prompt; Wilson's on the number of prompts where there are fewer than 30 or where all agree. Wilson then
-    holds too often rather than too seldom, for ties make the spread smaller than that of wins and losses alone.
+    The interval is clustered by prompt. With fewer than 30 prompts, or if all values agree, it is Wilson's with n =
+    number of prompts; that interval is conservative, because ties reduce the variance below that of a binomial.
     """
     if len(values) == 0:
         return Estimate(value=None, reason="nothing_judged")
@@ -32,31 +32,31 @@ def share(values: np.ndarray, prompts: np.ndarray, confidence: float = 0.95) -> 
 
 
 def net_signs(signs: np.ndarray, prompts: np.ndarray) -> tuple[int, int]:
-    """Prompts on which one side won more often than it lost, and the other way round."""
+    """Number of prompts with more wins than losses, and with more losses than wins. `signs` [n]: 1, 0 or -1."""
     sums = np.bincount(np.unique(prompts, return_inverse=True)[1], weights=signs)
     return int((sums > 0).sum()), int((sums < 0).sum())
 
 
 def sign_test(wins: int, losses: int) -> float | None:
-    """Two-sided exact p of wins against losses, ties dropped; None where nobody won."""
+    """Two-sided exact p-value of the sign test, ties dropped; None without wins and losses."""
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else None
 
 
 def e_value(wins: int, losses: int) -> float:
-    """Evidence against equal chances that may be looked at after every prompt: B(1/2+W, 1/2+L) / B(1/2, 1/2) 2^(W+L).
+    """E-value against P(win) = 1/2, valid under optional stopping: B(1/2+W, 1/2+L) / B(1/2, 1/2) 2^(W+L).
 
-    By Ville's inequality it ever exceeds 20 with a chance of at most 5% when the chances are equal. A mixture over the
-    chance of a win with the prior Beta(1/2, 1/2) of Krichevsky and Trofimov (1981).
+    By Ville's inequality it ever exceeds 20 with probability at most 5% under the null hypothesis. The alternative is
+    a mixture over P(win) with the prior Beta(1/2, 1/2) of Krichevsky and Trofimov (1981).
     """
     logarithm = special.betaln(0.5 + wins, 0.5 + losses) - special.betaln(0.5, 0.5) + (wins + losses) * log(2)
     return exp(min(logarithm, 700.0))
 
 
-def length_controlled(values: np.ndarray, gaps: np.ndarray, prompts: np.ndarray) -> Estimate:
+def length_controlled_share(values: np.ndarray, gaps: np.ndarray, prompts: np.ndarray) -> Estimate:
     """The share at equal length: sigma(theta) in logit P = theta + phi tanh(gap / sd(gap)), errors clustered by prompt.
 
     The length term of AlpacaEval 2 (Dubois et al. 2024, https://arxiv.org/abs/2404.04475), without its regularization.
-    `gaps` are lengths of the first answer minus the second.
+    `values`, `gaps`, `prompts`: [n]; a gap is the length of the first answer minus that of the second.
     """
     if len(np.unique(prompts)) < FEW_PROMPTS:
         return Estimate(value=None, reason="few_prompts")
@@ -76,8 +76,8 @@ def length_controlled(values: np.ndarray, gaps: np.ndarray, prompts: np.ndarray)
 
 
 def _logit(values: np.ndarray, design: np.ndarray, prompts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients of a logistic regression of shares in [0, 1], and their covariance clustered by prompt."""
-    from statsmodels.genmod.families import Binomial  # here, because it takes a second
+    """Fit a logistic regression to shares in [0, 1]; returns coefficients and their covariance clustered by prompt."""
+    from statsmodels.genmod.families import Binomial  # slow to import
     from statsmodels.genmod.generalized_linear_model import GLM
 
     groups = np.unique(prompts, return_inverse=True)[1]
@@ -85,12 +85,13 @@ def _logit(values: np.ndarray, design: np.ndarray, prompts: np.ndarray) -> tuple
     return np.asarray(fit.params), np.asarray(fit.cov_params())
 
 
-def strengths(
+def fit_bradley_terry(
     values: np.ndarray, first: np.ndarray, second: np.ndarray, prompts: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray] | str:
-    """Bradley-Terry strengths of `count` methods (the first is 0) and their covariance, or why there are none.
+    """Fit Bradley-Terry strengths of `count` methods: strengths [count] (the first is 0) and covariance [count, count].
 
-    logit P(i beats j) = b_i - b_j (Bradley and Terry 1952), a tie as half a win; errors clustered by prompt.
+    logit P(i beats j) = b_i - b_j (Bradley and Terry 1952), a tie as half a win; errors clustered by prompt. Returns
+    the reason as text if the strengths cannot be estimated. `values`, `first`, `second`, `prompts`: [n].
     """
     if len(np.unique(prompts)) < FEW_PROMPTS:
         return "few_prompts"
@@ -100,7 +101,7 @@ def strengths(
     losers = np.concatenate([second[values > 0], first[values < 1]])
     beaten = coo_array((np.ones(len(winners)), (winners, losers)), shape=(count, count))
     if connected_components(beaten, connection="strong")[0] > 1:
-        return "separated"  # some methods never lost to the others, or never met them: their strength has no limit
+        return "separated"  # some methods never lost to the others, or were never compared: no finite maximum
     design = np.zeros((len(values), count))
     rows = np.arange(len(values))
     design[rows, first], design[rows, second] = 1.0, -1.0
@@ -109,8 +110,8 @@ def strengths(
     return strength, covariance
 
 
-def beats(strength: np.ndarray, covariance: np.ndarray, one: int, other: int) -> Estimate:
-    """P(one beats the other) under Bradley-Terry, with its interval."""
+def win_probability(strength: np.ndarray, covariance: np.ndarray, one: int, other: int) -> Estimate:
+    """P(one beats the other) under the Bradley-Terry model, with a 95% Wald interval on the logit scale."""
     gap = float(strength[one] - strength[other])
     variance = covariance[one, one] + covariance[other, other] - 2 * covariance[one, other]
     half = float(stats.norm.ppf(0.975)) * sqrt(max(0.0, float(variance)))
@@ -122,35 +123,35 @@ def _logistic(x: float) -> float:
 
 
 def prediction_powered_share(
-    judged: np.ndarray, people: np.ndarray, others: np.ndarray, confidence: float = 0.95
+    judge: np.ndarray, human: np.ndarray, unlabelled: np.ndarray, confidence: float = 0.95
 ) -> Estimate:
-    """The share that people would give, from a few of their labels and many of the judge's (one number per prompt).
+    """Estimate the share that human raters would give from few human labels and many verdicts of the judge.
 
-    Prediction-powered inference: mean(y) + l (mean(f others) - mean(f labelled)), l = cov(y, f) / ((1 + n/N) var(f))
-    within [0, 1] (Angelopoulos et al. 2023, https://arxiv.org/abs/2311.01453; 0 where the judge is of no use).
-    `judged` and `people` are of the labelled prompts, `others` the judge's of the rest.
+    Prediction-powered inference (PPI++, Angelopoulos et al. 2023, https://arxiv.org/abs/2311.01453): mean(y) +
+    l (mean(f unlabelled) - mean(f labelled)), l = cov(y, f) / ((1 + n/N) var(f)) clipped to [0, 1], with one value per
+    prompt. `judge` and `human` [n]: labelled prompts; `unlabelled` [N]: verdicts of the judge on the other prompts.
     """
-    n, rest = len(people), len(others)
+    n, rest = len(human), len(unlabelled)
     if n < FEW_LABELS:
         return Estimate(value=None, reason="few_labels")
     weight = 0.0
-    if rest > 1 and np.ptp(judged) > 0:
-        covariance = np.cov(people, judged, ddof=1)
-        spread = np.var(np.concatenate([judged, others]), ddof=1)
+    if rest > 1 and np.ptp(judge) > 0:
+        covariance = np.cov(human, judge, ddof=1)
+        spread = np.var(np.concatenate([judge, unlabelled]), ddof=1)
         weight = float(np.clip(covariance[0, 1] / ((1 + n / rest) * spread), 0, 1))
-    variance = np.var(people - weight * judged, ddof=1) / n
-    mean = float(people.mean())
+    variance = np.var(human - weight * judge, ddof=1) / n
+    mean = float(human.mean())
     if weight:
-        variance += weight**2 * np.var(others, ddof=1) / rest
-        mean += weight * float(others.mean() - judged.mean())
+        variance += weight**2 * np.var(unlabelled, ddof=1) / rest
+        mean += weight * float(unlabelled.mean() - judge.mean())
     if variance == 0:
         return Estimate(value=mean, reason="all_the_same")
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * sqrt(variance))
     return Estimate(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half))
 
 
-def kappa(one: np.ndarray, other: np.ndarray) -> tuple[float | None, float | None]:
-    """How often two judges agree, and Cohen's (1960) kappa: that beyond chance; None where chance alone would agree."""
+def agreement_and_kappa(one: np.ndarray, other: np.ndarray) -> tuple[float | None, float | None]:
+    """Share of equal labels and Cohen's kappa (1960) of two raters [n]; kappa is None if chance agreement is 1."""
     if len(one) == 0:
         return None, None
     agreed = float((one == other).mean())

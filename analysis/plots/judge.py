@@ -7,7 +7,7 @@ from matplotlib.patches import Rectangle
 
 from ..findings import Findings
 from ..judge.tally import Tally
-from ..judge.text import percent, share
+from ..judge.text import format_percent, format_share
 from ..study.methods import Method
 from .charts import BG, INK, MUTED, Chart, color, marker
 from .svg import NARROW, caption_axes, panel, ticks, to_svg
@@ -40,12 +40,12 @@ def _chart(name: str, found: Tally, treatment: Method, baseline: Method) -> Char
     axes.plot([EVEN, EVEN], [0, 0.4], color=INK, linewidth=1.2)
     axes.plot([low, high], [0.2, 0.2], color=INK, linewidth=2.2, solid_capstyle="butt")
     axes.plot([value], [0.2], marker=marker(treatment), markersize=9, color=color(treatment), markeredgecolor=BG)
-    axes.text(value, 0.33, percent(found.score.value), ha="center", fontsize=11, fontweight="bold", color=INK)
+    axes.text(value, 0.33, format_percent(found.score.value), ha="center", fontsize=11, fontweight="bold", color=INK)
     ticks(axes, "x", 5, lambda tick: f"{tick:g}%")
     caption_axes(figure, axes, "", f"score of {treatment.label}, 95% interval")
     spoken = (
         f"{treatment.label} wins {found.win}, ties {found.tie}, {baseline.label} wins {found.loss}; score of "
-        f"{treatment.label} {share(found.score)}"
+        f"{treatment.label} {format_share(found.score)}"
     )
     return Chart(name, to_svg(figure, name, spoken))
 

@@ -10,7 +10,7 @@ from ..comparison.stage_costs import StageCost
 from ..comparison.strata import Stratum
 from ..comparison.variance import VarianceByPrompt
 from ..findings import Findings
-from ..judge.json_data import as_data
+from ..judge.json_data import judgement_to_json
 from ..statistics import Estimate, interquartile_mean
 from ..study.load import Run
 from ..validity.overoptimization import OverOptimization
@@ -36,7 +36,7 @@ def summary(findings: Findings) -> dict[str, Any]:
         "exploratory": [_comparison(pair, "not_tested") for pair in findings.exploratory],
         "pairing": {"by_seed": findings.pairing.by_seed, "refused": findings.pairing.refusal},
         "by_prompt": [_by_prompt(row) for row in findings.by_prompt],
-        "judge": as_data(findings.judgement),
+        "judge": judgement_to_json(findings.judgement),
         "answers": {row.metric.name: {"start": row.start, "end": row.end} for row in findings.changes},
         "strata": [_stratum(row) for row in findings.strata],
         "over_optimization": [_over_optimization(finding) for finding in findings.over_optimization],

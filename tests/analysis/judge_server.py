@@ -1,4 +1,4 @@
-"""A judge behind real sockets: it reads the two answers it is shown, and fails the way it is told to."""
+"""A simulated judge behind a real HTTP server, with configurable bias and failures."""
 
 import json
 import re
@@ -19,7 +19,7 @@ Fault = Callable[[], Response]
 
 
 def part(text: str, name: str) -> str:
-    """What stands between the marks of one part of the question."""
+    """The text between the delimiters of one part of the prompt."""
     found = re.search(PART.format(name=name), text, re.DOTALL)
     assert found is not None, text
     return found[2]
@@ -60,7 +60,7 @@ def error(status: int, code: str, message: str = "no", headers: dict[str, str] |
 
 
 class JudgeServer:
-    """Prefers the answer with the higher `quality=` in it, by a taste; faults are served first, one for each call."""
+    """Prefers the answer with the higher `quality=`, with the biases of a Taste; `faults` are served first."""
 
     def __init__(self, server: HTTPServer, taste: Taste | None = None) -> None:
         self.taste = taste or Taste(noise=0.0)

@@ -1,4 +1,4 @@
-"""A real server instead of a simulated one: `transformers serve` with a tiny random model. Only when asked for."""
+"""The judge against `transformers serve` with a tiny random model; runs only if an environment variable is set."""
 
 import os
 import socket
@@ -15,10 +15,12 @@ from analysis.judge.answer_pairs import AnswerPair
 from analysis.judge.cache import open_cache
 from analysis.judge.panel import compose_judge
 from analysis.judge.session import Session
-from analysis.judge.verdicts import TROUBLES, VERDICTS
+from analysis.judge.verdicts import FAILURES, VERDICTS
 
-ASKED = "ALIGNBENCH_SERVE_SMOKE"
-pytestmark = pytest.mark.skipif(ASKED not in os.environ, reason=f"set {ASKED}=1 to try the judge on transformers serve")
+SMOKE_VARIABLE = "ALIGNBENCH_SERVE_SMOKE"
+pytestmark = pytest.mark.skipif(
+    SMOKE_VARIABLE not in os.environ, reason=f"set {SMOKE_VARIABLE}=1 to try the judge on transformers serve"
+)
 
 
 def make_model(folder: Path) -> None:
@@ -86,7 +88,7 @@ def wait(address: str, process: subprocess.Popen, log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def test_a_real_server_understands_what_is_asked(served: tuple[str, str], tmp_path: Path) -> None:
+def test_transformers_serve_accepts_the_requests(served: tuple[str, str], tmp_path: Path) -> None:
     url, model = served
     judge = compose_judge(
         "openai_compatible",
@@ -100,8 +102,8 @@ def test_a_real_server_understands_what_is_asked(served: tuple[str, str], tmp_pa
     )
     pairs = [AnswerPair("grpo", "ppo", 1, "p", "What is 2 + 2?", "4", ("4", "5"))]
     with open_cache(tmp_path) as cache:
-        found = Session(judge, pairs, cache, lambda text: None).run(lambda told: None)
+        found = Session(judge, pairs, cache, lambda text: None).run(lambda date: None)
     assert found.stopped is None
     assert found.calls.sum() == 2
-    assert set(found.troubles) <= {"", *TROUBLES, *VERDICTS}  # a random model has no opinion
+    assert set(found.failures) <= {"", *FAILURES, *VERDICTS}  # a random model has no opinion
     assert found.models

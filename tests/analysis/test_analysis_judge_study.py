@@ -1,4 +1,4 @@
-"""A study under a judge, from the command line to the report: pairs, budget, kill and go on, second judge, people."""
+"""A judged study from the command line to the report: answer pairs, spending limit, resuming, agreement."""
 
 import json
 import signal
@@ -17,10 +17,10 @@ from alignbench.core.errors import UserError
 from analysis.__main__ import main
 from analysis.findings import find
 from analysis.judge.answer_pairs import make_answer_pairs
-from analysis.judge.json_data import as_data
+from analysis.judge.json_data import judgement_to_json
 from analysis.judge.panel import compose_judge, parse_judges
 from analysis.judge.resolve import resolve_judgement
-from analysis.judge.text import format_sample, warnings
+from analysis.judge.text import collect_judge_warnings, format_sample
 from analysis.study.load import load_study
 from analysis.study.options import Options
 from validation.simulations.simulated_judge import Taste
@@ -29,7 +29,7 @@ SIMULATED = ("judge=openai_compatible", "judge.model=simulated", "judge.json_sch
 
 
 def answers(fake: Fake, better: float):
-    """Answers of random quality, better on the average, and of random length."""
+    """Answers of random quality with mean `better`, and of random length."""
     rng = np.random.default_rng([fake.seed, *fake.method.encode()])
     rows = [f"quality={better + rng.normal():.3f} {'x' * int(rng.integers(1, 60))}" for _ in range(200)]
     return lambda index: rows[index]
@@ -42,7 +42,7 @@ def contest(runs: list[Fake], **better: float) -> list[Fake]:
 
 
 class Folders(Studies):
-    """Studies without a tracker: a judge reads answers only."""
+    """Studies without a tracker: the judge reads only the answers."""
 
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
@@ -72,10 +72,10 @@ def run(studied: Studies, server, *more: str, study: str = "two") -> int:
     return main([f"study={study}", f"output_dir={studied.output_dir}", *words(server, *more)])
 
 
-def test_a_judged_report_says_who_is_better_how_sure_and_at_what_cost(studied, server, capsys):
+def test_judged_report_shows_score_interval_and_cost(studied, server, capsys):
     server.taste = Taste(position=0.5, noise=0.3)
     assert run(studied, server, "judge.max_prompts=50", "judge.prices.input=1", "judge.prices.output=2") == 0
-    shown, told = capsys.readouterr()
+    printed, logged = capsys.readouterr()
     page = (studied.output_dir / "reports" / "two" / "report.html").read_text()
     text = (studied.output_dir / "reports" / "two" / "report.md").read_text()
     found = report(studied)["judge"][0]
@@ -88,17 +88,20 @@ def test_a_judged_report_says_who_is_better_how_sure_and_at_what_cost(studied, s
     assert found["order_bias"]["first"] > found["order_bias"]["second"]
     assert found["cost_usd"] == pytest.approx(len(server.calls) * (1000 * 1 + 100 * 2 - 400 * 1) / 1e6)
     assert found["calls"] == len(server.calls) == 300
-    assert "300 calls to make, about $" in told
-    assert "150 of 150 pairs judged" in told
-    assert "judge: GRPO" in shown
+    assert "300 calls to make, estimated cost $" in logged
+    assert "150 of 150 answer pairs judged" in logged
+    assert "judge: GRPO" in printed
     for place in (page, text):
-        assert f"GRPO wins {found['win']}, ties {found['tie']} and loses {found['loss']} of 150 pairs with PPO" in place
+        assert (
+            f"GRPO wins {found['win']}, ties {found['tie']} and loses {found['loss']} of 150 answer pairs against PPO"
+            in place
+        )
         assert "the judge prefers GRPO" in place
     assert "judged by a language model" not in page
     assert 'href="#judge"' in page
 
 
-def test_the_second_report_is_the_same_and_asks_nobody(studied, server):
+def test_a_second_report_is_identical_and_makes_no_calls(studied, server):
     run(studied, server, "judge.max_prompts=30")
     files = {f: f.read_bytes() for f in (studied.output_dir / "reports" / "two").rglob("*.*")}
     made = len(server.calls)
@@ -108,7 +111,7 @@ def test_the_second_report_is_the_same_and_asks_nobody(studied, server):
     assert {f: f.read_bytes() for f in (studied.output_dir / "reports" / "two").rglob("*.*")} == files
 
 
-def test_without_a_judge_the_report_says_so(studied, server):
+def test_report_without_a_judge(studied, server):
     assert main(["study=two", f"output_dir={studied.output_dir}", "judge=none"]) == 0
     assert report(studied)["judge"] is None
     page = (studied.output_dir / "reports" / "two" / "report.html").read_text()
@@ -117,7 +120,7 @@ def test_without_a_judge_the_report_says_so(studied, server):
     assert not (studied.output_dir / "judge.sqlite").exists()
 
 
-def test_killed_in_the_middle_it_goes_on_and_pays_nothing_twice(studied, server):
+def test_a_killed_process_resumes_from_the_cache(studied, server):
     server.before = lambda: time.sleep(0.02)
     command = [
         sys.executable,
@@ -131,11 +134,11 @@ def test_killed_in_the_middle_it_goes_on_and_pays_nothing_twice(studied, server)
     wait_for(lambda: len(server.calls) >= 100)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.3)  # answers that were under way
+    time.sleep(0.3)  # pending calls
     kept = sqlite3.connect(studied.output_dir / "judge.sqlite").execute("SELECT count(*) FROM replies").fetchone()[0]
     before = len(server.calls)
     assert 100 - 4 <= kept <= before
-    assert before - kept <= 4  # no more than was under way
+    assert before - kept <= 4  # at most the pending calls
     assert run(studied, server, "judge.max_prompts=60") == 0
     assert len(server.calls) - before == 360 - kept
     assert report(studied)["judge"][0]["unjudged"] == 0
@@ -148,7 +151,7 @@ def wait_for(what, seconds=60):
         time.sleep(0.01)
 
 
-def test_a_stop_for_lack_of_money_is_a_partial_result(studied, server):
+def test_the_spending_limit_gives_a_partial_result(studied, server):
     prices = ("judge.prices.input=1", "judge.prices.output=1", "judge.max_prompts=50")
     assert run(studied, server, *prices, "judge.max_dollars=0.1") == 0
     found = report(studied)["judge"][0]
@@ -156,13 +159,13 @@ def test_a_stop_for_lack_of_money_is_a_partial_result(studied, server):
     assert found["unjudged"] > 0
     assert 0.08 < found["cost_usd"] <= 0.1
     assert found["ci95"]
-    assert any("Judging stopped before its end" in text for text in report(studied)["warnings"])
+    assert any("Judging stopped early" in text for text in report(studied)["warnings"])
     assert run(studied, server, *prices) == 0
     assert report(studied)["judge"][0]["unjudged"] == 0
     assert len(server.calls) == 300
 
 
-def test_the_pairs_meet_at_a_prompt_within_a_seed(studied):
+def test_answer_pairs_share_prompt_and_seed(studied):
     study = load_study("two", studied.output_dir)
     made = make_answer_pairs(study, ["ppo", "grpo"], 20)
     assert len(made.pairs) == 20 * 3
@@ -172,12 +175,12 @@ def test_the_pairs_meet_at_a_prompt_within_a_seed(studied):
         assert (pair.treatment, pair.baseline) == ("grpo", "ppo")
         assert pair.answers == tuple(table[method, pair.seed, pair.prompt_id] for method in ("grpo", "ppo"))
     more = make_answer_pairs(study, ["ppo", "grpo"], 30)
-    assert more.pairs[:60] == made.pairs  # a larger sample holds the smaller one
+    assert more.pairs[:60] == made.pairs  # a larger sample contains the smaller one
     assert (made.prompts, made.available, made.unpaired) == (20, 200, 0)
     assert [pair.prompt_id for pair in made.pairs] != sorted(pair.prompt_id for pair in made.pairs)
 
 
-def test_a_failed_run_has_no_pairs_and_a_missing_answer_is_told(tmp_path, server):
+def test_failed_runs_have_no_pairs_and_unpaired_answers_are_counted(tmp_path, server):
     made = Folders(tmp_path)
     runs = contest(two_by_three())
     runs[0].status, runs[0].reason = "failed", "out of memory"
@@ -191,7 +194,7 @@ def test_a_failed_run_has_no_pairs_and_a_missing_answer_is_told(tmp_path, server
     assert {pair.seed for pair in found.pairs} == {123, 777}
 
 
-def test_four_methods_are_judged_in_six_pairs_and_ranked(tmp_path, server):
+def test_four_methods_give_six_comparisons_and_a_ranking(tmp_path, server):
     made = Folders(tmp_path)
     made.write("four", contest(four_by_five(), rloo=1.0, grpo=0.5))
     server.taste = Taste(noise=0.5)
@@ -201,7 +204,7 @@ def test_four_methods_are_judged_in_six_pairs_and_ranked(tmp_path, server):
         words(server, "judge.max_prompts=30"),
         lambda text: None,
     )
-    rows = {(row["treatment"], row["baseline"]): row for row in as_data(found)}
+    rows = {(row["treatment"], row["baseline"]): row for row in judgement_to_json(found)}
     assert list(rows) == [
         ("grpo", "ppo"),
         ("rloo", "ppo"),
@@ -216,7 +219,7 @@ def test_four_methods_are_judged_in_six_pairs_and_ranked(tmp_path, server):
     assert sum(row["calls"] for row in rows.values()) == len(server.calls) == 30 * 5 * 6 * 2
 
 
-def test_a_second_judge_shows_whether_two_agree(studied, server):
+def test_second_judge_reports_agreement(studied, server):
     assert (
         run(
             studied,
@@ -232,12 +235,12 @@ def test_a_second_judge_shows_whether_two_agree(studied, server):
     )
     found = report(studied)["judge"][0]["second_judge"]
     assert found["model"] == "other"
-    assert (found["agreement"], found["kappa"]) == (1.0, 1.0)  # the same taste, without noise
+    assert (found["agreement"], found["kappa"]) == (1.0, 1.0)  # the same preferences, without noise
     assert len(server.calls) == 480
     assert "second judge, other: score; agreement; kappa" in (studied.output_dir / "reports/two/report.md").read_text()
 
 
-def test_people_correct_the_judge(studied, server):
+def test_human_labels_correct_the_score(studied, server):
     study = load_study("two", studied.output_dir)
     labels = studied.output_dir / "labels.jsonl"
     pairs = make_answer_pairs(study, ["ppo", "grpo"], 40).pairs
@@ -247,45 +250,45 @@ def test_people_correct_the_judge(studied, server):
     found = report(studied)["judge"][0]
     assert found["score"] > 0.6
     assert found["people"]["labels"] == 60
-    assert found["people"]["score"]["estimate"] == 0.0  # people always preferred PPO
+    assert found["people"]["score"]["estimate"] == 0.0  # the labels always prefer PPO
     assert found["people"]["agreement"] < 0.4
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "line 1: not valid JSON"),
-        ("[]", "an object with prompt_id, seed, methods, winner"),
-        ('{"prompt_id": "a", "seed": 1, "methods": ["a", "b"], "winner": "c"}', "winner is one of them or tie"),
-        ('{"prompt_id": "a", "seed": 1, "methods": ["a"], "winner": "a"}', "methods are two names"),
+        ("[]", "expected an object with the keys prompt_id, seed, methods, winner"),
+        ('{"prompt_id": "a", "seed": 1, "methods": ["a", "b"], "winner": "c"}', "a winner that is one of them or tie"),
+        ('{"prompt_id": "a", "seed": 1, "methods": ["a"], "winner": "a"}', "expected two methods"),
     ],
 )
-def test_labels_that_cannot_be_read_are_told_by_line(studied, server, capsys, line, told):
+def test_invalid_labels_are_reported_by_line(studied, server, capsys, line, message):
     labels = studied.output_dir / "labels.jsonl"
     labels.write_text(line + "\n")
     assert run(studied, server, f"judge.human_labels={labels}") == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert server.calls == []
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
-        (["judge=gpt5"], "judge=gpt5: no such option; choose one of gpt4o_mini, gpt6_luna, none, openai_compatible"),
+        (["judge=gpt5"], "judge=gpt5: unknown option; choose one of gpt4o_mini, gpt6_luna, none, openai_compatible"),
         (["judge=gpt4o_mini", "judge.modell=x"], "modell"),
         (["judge=gpt4o_mini", "judge.max_prompts=0"], "judge.max_prompts=0: Input should be greater than"),
         (["judge=gpt4o_mini", "judge.prices.input=dear"], "judge.prices.input='dear'"),
-        (["judge=openai_compatible"], "judge.model is not set; give it with judge.model=..."),
-        (["judge.model=x"], "say which judge with judge=OPTION"),
-        (["judge=gpt4o_mini", "second.model=x"], "there is no second judge; name one with judge.second=OPTION"),
-        (["judge=gpt4o_mini"], "judge.api_key_env=OPENAI_API_KEY: that environment variable is not set"),
+        (["judge=openai_compatible"], "judge.model is not set; set it with judge.model=..."),
+        (["judge.model=x"], "choose a judge with judge=OPTION"),
+        (["judge=gpt4o_mini", "second.model=x"], "no second judge is configured; set judge.second=OPTION"),
+        (["judge=gpt4o_mini"], "judge.api_key_env=OPENAI_API_KEY: the environment variable is not set"),
     ],
 )
-def test_a_judge_that_cannot_be_asked_is_told_in_one_line(studied, capsys, monkeypatch, typed, told):
+def test_an_invalid_judge_is_a_one_line_error(studied, capsys, monkeypatch, typed, message):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert main(["study=two", f"output_dir={studied.output_dir}", *typed]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert told in error
+    assert message in error
 
 
 def declare_judge(fake: Fake, server, **changes) -> None:
@@ -293,7 +296,7 @@ def declare_judge(fake: Fake, server, **changes) -> None:
     fake.config = {"judge": {**judge, "model": "simulated", "base_url": server.url, "max_prompts": 10, **changes}}
 
 
-def test_a_judge_that_the_runs_declare_is_asked_without_a_word(tmp_path, server):
+def test_a_judge_declared_by_the_runs_is_used(tmp_path, server):
     made, runs = Folders(tmp_path), contest(two_by_three())
     for fake in runs:
         declare_judge(fake, server)
@@ -304,7 +307,7 @@ def test_a_judge_that_the_runs_declare_is_asked_without_a_word(tmp_path, server)
     assert report(made, "s")["judge"] is None
 
 
-def test_a_declared_judge_without_a_key_does_not_cost_the_report(tmp_path, server, monkeypatch):
+def test_a_declared_judge_without_a_key_does_not_prevent_the_report(tmp_path, server, monkeypatch):
     monkeypatch.delenv("MY_KEY", raising=False)
     made, runs = Folders(tmp_path), contest(two_by_three())
     for fake in runs:
@@ -312,27 +315,29 @@ def test_a_declared_judge_without_a_key_does_not_cost_the_report(tmp_path, serve
     made.write("s", runs)
     assert main(["study=s", f"output_dir={tmp_path}"]) == 0
     assert report(made, "s")["judge"] == []
-    assert any("There is no judgement: judge.api_key_env=MY_KEY" in text for text in report(made, "s")["warnings"])
+    assert any(
+        "The answers were not judged: judge.api_key_env=MY_KEY" in text for text in report(made, "s")["warnings"]
+    )
     assert "n/a: judge.api_key_env=MY_KEY" in (tmp_path / "reports/s/report.html").read_text()
 
 
-def test_a_judge_of_the_policies_own_family_is_told(studied, server):
+def test_a_judge_of_the_same_model_family_is_warned_of(studied, server):
     found = resolve_judgement(
         load_study("two", studied.output_dir),
         ["ppo", "grpo"],
         words(server, "judge.max_prompts=5", "judge.family=[TINY]"),
         lambda text: None,
     )
-    assert found.relatives == ("tiny",)
-    assert any("of the family of tiny" in text for _, text, _ in warnings(found))
+    assert found.same_family == ("tiny",)
+    assert any("the same model family as tiny" in text for _, text, _ in collect_judge_warnings(found))
 
 
-def test_many_ties_and_a_favored_place_are_told(studied, server):
+def test_many_ties_and_position_bias_are_warned_of(studied, server):
     server.taste = Taste(position=5.0, noise=0.1)
     found = resolve_judgement(load_study("two", studied.output_dir), ["ppo", "grpo"], words(server), lambda text: None)
-    told = " ".join(text for _, text, _ in warnings(found))
-    assert "More than 30% of the judged pairs are ties" in told
-    assert "depends on which answer it is shown first" in told
+    texts = " ".join(text for _, text, _ in collect_judge_warnings(found))
+    assert "More than 30% of the judged answer pairs are ties" in texts
+    assert "depends on which answer is presented first" in texts
 
 
 def test_a_study_with_one_method_has_nothing_to_judge(tmp_path, server):
@@ -343,26 +348,26 @@ def test_a_study_with_one_method_has_nothing_to_judge(tmp_path, server):
     assert server.calls == []
 
 
-def test_a_sample_says_what_the_judge_said_of_it(tmp_path, server):
+def test_samples_show_the_result_of_the_judge(tmp_path, server):
     made = Folders(tmp_path)
-    made.write("same", two_by_three())  # all answers are the same, so nobody is asked
+    made.write("same", two_by_three())  # identical answers tie without a call
     assert run(made, server, study="same") == 0
     assert server.calls == []
     page = (tmp_path / "reports/same/report.html").read_text()
     assert page.count("Judge: GRPO and PPO tie.") == page.count('<div class="sample">') > 0
 
 
-def test_what_is_said_of_a_sample(studied, server):
+def test_format_sample(studied, server):
     study = load_study("two", studied.output_dir)
     found = resolve_judgement(study, ["ppo", "grpo"], words(server, "judge.max_prompts=5"), lambda text: None)
-    told = set()
+    texts = set()
     for pair in make_answer_pairs(study, ["ppo", "grpo"], 5).pairs:
         gap = np.subtract(*(float(answer.split()[0].removeprefix("quality=")) for answer in pair.answers))
         winner, loser = ("GRPO", "PPO") if gap > 0 else ("PPO", "GRPO")
         expected = f"{winner} is better than {loser}, in both orders" if gap else "GRPO and PPO tie"
         assert format_sample(found, pair.seed, pair.prompt_id) == [expected]
-        told.add(expected)
-    assert len(told) == 3
+        texts.add(expected)
+    assert len(texts) == 3
     assert format_sample(found, 999, pair.prompt_id) == format_sample(None, 1, "x") == []
 
 
@@ -375,7 +380,7 @@ def test_hostile_answers_do_not_break_the_report(tmp_path, server):
     assert "<script>42" not in (tmp_path / "reports/s/report.html").read_text()
 
 
-def test_the_options_say_what_was_decided():
+def test_options_of_the_judge():
     mini, luna = compose_judge("gpt4o_mini"), compose_judge("gpt6_luna")
     assert (mini.model, mini.shutdown_date, mini.successor) == ("gpt-4o-mini-2024-07-18", "2027-01-14", "gpt6_luna")
     assert mini.json_schema
@@ -386,7 +391,7 @@ def test_the_options_say_what_was_decided():
         compose_judge("gpt4o_mini", ["judge.mode=sometimes"])
 
 
-def test_nobody_who_wants_no_judge_waits_for_its_libraries(studied):
+def test_openai_is_not_imported_without_a_judge(studied):
     code = (
         "import sys; from analysis.__main__ import main; "
         f"main(['study=two', 'output_dir={studied.output_dir}']); assert 'openai' not in sys.modules"
@@ -394,6 +399,6 @@ def test_nobody_who_wants_no_judge_waits_for_its_libraries(studied):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2])
 
 
-def test_findings_without_words_have_no_judgement(studied):
+def test_findings_without_a_judge_have_no_judgement(studied):
     assert config_of(two_by_three()[0]).get("judge") is None
     assert find(Options(study="two", output_dir=studied.output_dir)).judgement is None

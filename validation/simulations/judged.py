@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.judge.tally import shares, strict, tally
-from analysis.judge.winrate import share
+from analysis.judge.tally import combine_orders, compute_tally, to_scores
+from analysis.judge.winrate import clustered_share
 from analysis.statistics import Estimate
 from validation.simulations.simulated_judge import Contest, Taste, simulate
 
@@ -58,12 +58,12 @@ def judged(contest: Contest, taste: Taste, repeats: int, rng: np.random.Generato
     truth = Taste(noise=taste.noise, tie=taste.tie).true_share(contest.gap, contest.spread)
     both, mean, one, equal = (list[Estimate]() for _ in range(4))
     for place in range(repeats):
-        played = simulate(contest, taste, rng)
-        both.append(share(shares(strict(played.games)), played.prompts))
-        mean.append(share(shares(played.games).mean(1), played.prompts))
-        one.append(share(shares(played.games[:, 0]), played.prompts))
+        trials = simulate(contest, taste, rng)
+        both.append(clustered_share(to_scores(combine_orders(trials.results)), trials.prompts))
+        mean.append(clustered_share(to_scores(trials.results).mean(1), trials.prompts))
+        one.append(clustered_share(to_scores(trials.results[:, 0]), trials.prompts))
         if taste.verbosity and place % 4 == 0:
-            equal.append(tally(played).length_controlled)
+            equal.append(compute_tally(trials).length_controlled)
     return Judged(
         truth=100 * truth,
         strict=_score(both, truth),

@@ -54,7 +54,7 @@ class Contest:
 
 
 def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Trials:
-    """All games of a contest [prompts * seeds], both orders, without any network."""
+    """All trials of a contest [prompts * seeds], both orders, without any network."""
     rows = contest.prompts * contest.seeds
     prompts = np.repeat(np.arange(contest.prompts), contest.seeds)
     gap = (
@@ -69,9 +69,9 @@ def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Trials
     return Trials(
         treatment="grpo",
         baseline="ppo",
-        games=np.column_stack([first, second]),
+        results=np.column_stack([first, second]),
         prompts=prompts,
         lengths=np.column_stack([baseline + 100 * longer, baseline]),
         identical=np.zeros(rows, dtype=bool),
-        cut=np.zeros(rows, dtype=bool),
+        truncated=np.zeros(rows, dtype=bool),
     )
