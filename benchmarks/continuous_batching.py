@@ -19,7 +19,7 @@ import torch
 from alignbench.core.batches import Prompts
 from alignbench.generation.sampler import Sampler
 from alignbench.models.policy import CausalPolicy
-from alignbench.planning.memory import Alive
+from alignbench.planning.memory import LiveTensorCounter
 from benchmarks.trl_rollouts import ENDING, NEW_TOKENS, with_ending
 from benchmarks.trl_setting import SETTINGS, load, make_model, stream
 
@@ -52,7 +52,7 @@ def passes(policy: CausalPolicy, draw: Way) -> int:
 
 def held(policy: CausalPolicy, draw: Way) -> int:
     """The most bytes of tensors beside the weights."""
-    with Alive(policy.model.parameters()) as alive:
+    with LiveTensorCounter(policy.model.parameters()) as alive:
         draw(0)
     return alive.peak
 

@@ -29,8 +29,8 @@ from alignbench.algorithms.ppo import PPO
 from alignbench.core.errors import UserError
 from alignbench.engine.checks import Invariants
 from alignbench.generation.sampler import Sampler
-from alignbench.generation.shared_prefix_decoding import can_group
-from alignbench.kernels.hardware import Hardware, resident
+from alignbench.generation.shared_prefix_decoding import supports_shared_prefix
+from alignbench.kernels.hardware import Hardware, resident_memory
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.tiny import tiny_tokenizer
@@ -133,8 +133,8 @@ class Machine:
         """The model in that form under a new adapter, its answers without end."""
         source = Pretrained(name="gpu", path=str(folder), dtype="bfloat16", quantization=FORMATS[form], lora=Lora())
         model, text = source.load(texts=(), start=None, device=self.device, seed=0)
-        self.hardware.hasten(model)
-        value = critic and critics.make(model, critic, seed=0)
+        self.hardware.apply_kernels(model)
+        value = critic and critics.make_critic(model, critic, seed=0)
         policy = Clocked(model, Endless(text.tokenizer, chat=False, context=text.context), critic=value)
         policy.freeze_reference()
         return policy
@@ -152,7 +152,7 @@ def measure(name: str, machine: Machine, folder: Path) -> Found:
     next(loop(policy, algorithm, replace(load, answer=min(WARM, load.answer)), invariants).steps())
     run = loop(policy, algorithm, load, invariants)
     clear()
-    meter.forget_peak()
+    meter.reset_peak()
     step = next(run.steps())
     peak = meter.peak() - meter.nothing
     return Found(
@@ -162,7 +162,7 @@ def measure(name: str, machine: Machine, folder: Path) -> Found:
         peak=peak,
         floor=floors(policy, load, run.reads),
         shared=policy.shares_prompts,
-        grouped=can_group(policy, load.prompt + load.answer),
+        grouped=supports_shared_prefix(policy, load.prompt + load.answer),
         alone=alone(policy, load) if method == "grpo" else None,
     )
 
@@ -250,7 +250,7 @@ def main(given: argparse.Namespace) -> list[Found]:
     hardware, start = Hardware(device=given.device, compile=given.compile, liger=given.liger), perf_counter()
     machine = Machine(given.device, given.shapes, hardware)
     hardware.require()
-    Meter.nothing = 0 if given.device == "cuda" else resident()
+    Meter.nothing = 0 if given.device == "cuda" else resident_memory()
     names = cells(machine, given.only)
     if not names:
         raise SystemExit(f"--only {given.only}: no such cell; there are {', '.join(cells(machine, ''))}")

@@ -200,7 +200,7 @@ def product_seconds(product: Product, device: str, dtype: torch.dtype) -> float:
     plain = seconds(lambda: torch.mm(left[0], right[0], out=out[0]), device)
     if device != "cpu" or dtype != torch.float32:
         return plain
-    return min(plain, seconds(lambda: onednn.product(left[0], right[0].T), device))
+    return min(plain, seconds(lambda: onednn.linear(left[0], right[0].T), device))
 
 
 @cache

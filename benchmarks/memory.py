@@ -32,12 +32,12 @@ from alignbench.core.protocols import Critic
 from alignbench.data.prompt_stream import PromptStream
 from alignbench.engine.checks import Invariants
 from alignbench.engine.run_state import RunState
-from alignbench.kernels.hardware import resident
+from alignbench.kernels.hardware import resident_memory
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_tokenizer
-from alignbench.planning.memory import Alive
+from alignbench.planning.memory import LiveTensorCounter
 from alignbench.stages.online import RL
 
 MIB = 1 << 20
@@ -129,7 +129,7 @@ def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> d
     model, text = source.load(texts=(), start=None, device=device, seed=0)
     gc.collect()
     loaded = Meter(device)
-    critic = algorithm.critic and critics.make(model, algorithm.critic, seed=0)
+    critic = algorithm.critic and critics.make_critic(model, algorithm.critic, seed=0)
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
     rl = RL(steps=2, rollouts_per_step=size.completions, max_new_tokens=size.new_tokens, minibatches=2)
@@ -149,10 +149,10 @@ def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> d
         asked, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad, size.prompt_tokens
     )
     reports = rl.run(engine, stream, RunState.at_start(algorithm))
-    with Alive(model.parameters()) as alive:
+    with LiveTensorCounter(model.parameters()) as alive:
         first = next(reports).state
     gc.collect()
-    loaded.forget_peak()
+    loaded.reset_peak()
     began = process_time()
     second = next(reports).state
     seconds = second.seconds - first.seconds if loaded.gpu else process_time() - began
@@ -174,9 +174,9 @@ class Meter:
 
     def __init__(self, device: str) -> None:
         self.gpu = device == "cuda"
-        self.start = torch.cuda.memory_allocated() if self.gpu else resident()
+        self.start = torch.cuda.memory_allocated() if self.gpu else resident_memory()
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         """What follows has a peak of its own."""
         if self.gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -185,7 +185,7 @@ class Meter:
 
     def peak(self) -> int:
         """The most there was."""
-        return torch.cuda.max_memory_allocated() if self.gpu else resident(most=True)
+        return torch.cuda.max_memory_allocated() if self.gpu else resident_memory(peak=True)
 
 
 def fresh(method: str, folder: Path, given: argparse.Namespace) -> dict[str, float]:
@@ -234,7 +234,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.method:
         device = "cuda" if given.gpu else "cpu"
-        Meter.nothing = 0 if given.gpu else resident()
+        Meter.nothing = 0 if given.gpu else resident_memory()
         size = GEMMA_2B if given.gpu else SMALL
         print(json.dumps(measure(given.method, size, given.folder, device, given.rows)))
     else:

@@ -19,9 +19,9 @@ from time import perf_counter, sleep
 from alignbench.algorithms.grpo import GRPO
 from alignbench.engine.checks import Invariants
 from alignbench.kernels.hardware import Hardware
-from alignbench.kernels.onednn import by_onednn
+from alignbench.kernels.onednn import use_onednn
 from alignbench.models.policy import CausalPolicy
-from alignbench.models.tiny import tiny_model, tiny_shape, tiny_tokenizer
+from alignbench.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from benchmarks.against_trl import say
 from benchmarks.lower_bound import floors
 from benchmarks.scaling_page import Point, Sweep, of_axis, of_batches, of_studies, write
@@ -64,7 +64,7 @@ class Cell:
     def policy(self) -> CausalPolicy:
         """Random weights of that shape, and the frozen copy they began as."""
         length = self.load.prompt + self.load.answer
-        shape = tiny_shape(
+        shape = tiny_config(
             self.vocabulary,
             hidden=self.hidden,
             layers=self.layers,
@@ -73,7 +73,7 @@ class Cell:
             context=length,
         )
         text = Endless(tokenizer=tiny_tokenizer(["1 + 2"], BYTES), chat=False, context=length)
-        policy = CausalPolicy(by_onednn(tiny_model(shape, 0)), text)
+        policy = CausalPolicy(use_onednn(tiny_model(shape, 0)), text)
         policy.freeze_reference()
         return policy
 

@@ -71,12 +71,12 @@ def steps(setting: Setting) -> Iterator[StepReport]:
     data = Arithmetic(train_rows=1000, demonstration_rows=3000)
     worked = [row["prompt"] + row["completion"] for row in data.demonstrations()]
     model, text = setting.model.load(texts=worked, start=None, device="cpu", seed=0)
-    setting.hardware.hasten(model)
-    setting.hardware.spare(model)
-    critic = setting.algorithm.critic and critics.make(model, setting.algorithm.critic, seed=0)
+    setting.hardware.apply_kernels(model)
+    setting.hardware.apply_checkpointing(model)
+    critic = setting.algorithm.critic and critics.make_critic(model, setting.algorithm.critic, seed=0)
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
-    policy.sharing = replace(policy.sharing, possible=setting.shared)
+    policy.packing = replace(policy.packing, supported=setting.shared)
     rl = RL(
         rollouts_per_step=setting.rollouts,
         max_new_tokens=setting.new_tokens,
@@ -86,7 +86,7 @@ def steps(setting: Setting) -> Iterator[StepReport]:
     before = "\n".join(worked[: setting.examples])
     stream = PromptStream(
         data.prompts("train"),
-        lambda prompt: text.prompt(before + prompt),
+        lambda prompt: text.encode_prompt(before + prompt),
         rl.prompts_per_step(setting.algorithm),
         0,
         text.pad,
@@ -97,9 +97,9 @@ def steps(setting: Setting) -> Iterator[StepReport]:
         ExactMatch(),
         setting.algorithm,
         0,
-        setting.hardware.rows_at_once,
+        setting.hardware.microbatch_rows,
         Invariants(weights_moved="off"),
-        setting.hardware.tokens_at_once,
+        setting.hardware.microbatch_tokens,
     )
     engine = replace(engine, sampler=Cut(engine.sampler))
     return rl.run(engine, stream, RunState.at_start(setting.algorithm))

@@ -44,7 +44,7 @@ def main() -> None:
         0,
         setting.microbatch,
         Invariants(),
-        None if rescored else hardware.tokens_at_once,
+        None if rescored else hardware.microbatch_tokens,
     )
     clock, before = Clock(setting, policy.model.state_dict), 0
     start = perf_counter()

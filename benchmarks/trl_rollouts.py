@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alignbench.core.batches import Prompts, Rollouts
 from alignbench.generation.sampler import Sampler
-from alignbench.kernels.onednn import unchanging
+from alignbench.kernels.onednn import prepacked_weights
 from alignbench.models.policy import CausalPolicy
 from benchmarks.trl_setting import SETTINGS, Setting, load, load_plainly, stream
 
@@ -125,7 +125,7 @@ def compare(case: Case, folder: Path, rounds: int) -> list[dict[str, float]]:
             return int(kept[0].mask.sum())
 
         def at_least(kept: list[Rollouts] = kept) -> int:
-            with unchanging(policy.model):
+            with prepacked_weights(policy.model):
                 floor(policy, kept[0])
             return int(kept[0].mask.sum())
 

@@ -96,12 +96,12 @@ def load(folder: Path) -> tuple[Any, Text]:
 def load_plainly(folder: Path) -> tuple[Any, Text]:
     """The same as transformers gives it to whoever else uses it: with linear layers as torch has them."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model, Pretrained(name="contest", path=str(folder)).text(())
+    return model, Pretrained(name="contest", path=str(folder)).load_text(())
 
 
 def stream(setting: Setting, text: Text, prompts: int | None = None) -> PromptStream:
     """Prompts in the order in which both sides meet them; those of a step, unless a number is given."""
-    return PromptStream(data().prompts("train"), text.prompt, prompts or setting.prompts, 0, text.pad, 256)
+    return PromptStream(data().prompts("train"), text.encode_prompt, prompts or setting.prompts, 0, text.pad, 256)
 
 
 class Clock:
@@ -147,7 +147,7 @@ def accuracy(policy: CausalPolicy, setting: Setting) -> float:
     sampler = Sampler(policy=policy, max_new_tokens=setting.new_tokens, temperature=0.0)
     marks = [
         ExactMatch()(sampler(prompts, 1, 0)).total
-        for prompts in once(rows, policy.text.prompt, 256, policy.text.pad, 256)
+        for prompts in once(rows, policy.text.encode_prompt, 256, policy.text.pad, 256)
     ]
     return float(torch.cat(marks).mean())
 

@@ -35,7 +35,7 @@ def start(sampler: str, model: Tiny, data: Arithmetic) -> Iterator[StepReport]:
     if sampler == "vllm":
         engine = replace(engine, sampler=RULES.vllm(policy, CACHE_GIB))
     text = policy.text
-    stream = PromptStream(data.prompts("train"), text.prompt, RULES.prompts_per_step(GRPO()), 0, text.pad, 64)
+    stream = PromptStream(data.prompts("train"), text.encode_prompt, RULES.prompts_per_step(GRPO()), 0, text.pad, 64)
     return engine.run(stream, RunState.at_start(GRPO()))
 
 

@@ -17,10 +17,10 @@ from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, sibling_groups
 from alignbench.engine.update import Update, Updated
-from alignbench.kernels.attention_switch import as_laid_out
+from alignbench.kernels.attention_switch import attention_for
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
-from alignbench.planning.memory import Alive, nbytes
+from alignbench.planning.memory import LiveTensorCounter, nbytes
 from alignbench.stages.online import RL
 from benchmarks.memory import Sums
 
@@ -67,7 +67,7 @@ class Load:
     def stream(self, text: Text) -> PromptStream:
         """These prompts without end."""
         rows = [{"id": i, "prompt": prompt} for i, prompt in enumerate(self.texts())]
-        return PromptStream(rows, text.prompt, self.groups, 0, text.pad, self.prompt)
+        return PromptStream(rows, text.encode_prompt, self.groups, 0, text.pad, self.prompt)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Watched(Update):
         known = [*policy.model.parameters(), *(p for _, p in policy.critic_parameters())]
         batch = [part for part in vars(experience).values() if isinstance(part, Tensor)]
         activations = kept(policy, experience[self._largest(experience)])
-        with Alive([*known, *moments, *batch]) as alive:
+        with LiveTensorCounter([*known, *moments, *batch]) as alive:
             updated = super().__call__(experience, **given)
         learned = nbytes(self.optimizer.parameters)
         self.found.append(
@@ -132,10 +132,10 @@ def kept(policy: CausalPolicy, part: Experience) -> int:
             sizes[storage._cdata] = storage.nbytes()
         return tensor
 
-    inputs = policy.sharing.rows(part, policy.text.pad).to(policy.device).inputs(policy.dtype)
+    inputs = policy.packing.arrange(part, policy.text.pad).to(policy.device).forward_kwargs(policy.dtype)
     with (
         torch.enable_grad(),
-        as_laid_out(policy.decoder.config, inputs),
+        attention_for(policy.decoder.config, inputs),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
         out = policy.decoder(**inputs, use_cache=False)

@@ -15,7 +15,7 @@ from small_runs import SMALL, config, lines, run_small, status
 from alignbench.core.batches import Sequences, sequences
 from alignbench.data.boxed import boxed
 from alignbench.data.genrm import parse_score
-from alignbench.kernels.sequence_packing import alone
+from alignbench.kernels.sequence_packing import pad_sequences
 from alignbench.rewards.extract import flexible, gold, number, strict
 from alignbench.runs.pipeline import run
 from alignbench.store.jsonl import JsonLines, decode_metrics, encode_metrics, read
@@ -89,10 +89,10 @@ def test_padding_moves_no_token_and_masks_count_each_once(rows: list, rng: objec
 @given(BATCH.filter(lambda rows: any(response for _, response in rows)))
 def test_each_response_token_is_predicted_by_the_one_before_it(rows: list) -> None:
     batch = sequences([prompt for prompt, _ in rows], [response for _, response in rows], pad=0)
-    read_as = alone(batch, 0)
+    read_as = pad_sequences(batch, 0)
     for i, (prompt, response) in enumerate(rows):
-        row = read_as.ids[read_as.row[i]].tolist()
-        at = read_as.at[i][batch.mask[i]].tolist()
+        row = read_as.input_ids[read_as.row[i]].tolist()
+        at = read_as.predictors[i][batch.mask[i]].tolist()
         assert row[: len(prompt)] == prompt
         assert [row[place] for place in at] == [prompt[-1], *response][: len(response)]
 

@@ -10,10 +10,10 @@ from alignbench.core.batches import Prompts
 from alignbench.models.policy import CausalPolicy
 
 
-class Decoding(Protocol):
+class Decoder(Protocol):
     """The rows of a batch while they are written."""
 
-    def begin(self) -> Tensor:
+    def prefill(self) -> Tensor:
         """Read the prompts; the logits of each row's first token, [n, v]."""
         ...
 
@@ -21,21 +21,21 @@ class Decoding(Protocol):
         """Read one token of each row that is left, [m]; the logits of the next, [m, v]."""
         ...
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         """Only these go on, of the rows that are left; in the same order."""
         ...
 
 
-class Plain:
+class StandardDecoder:
     """By the cache that transformers has for the model, whatever its layers are: every row remembers its own prompt."""
 
     def __init__(self, policy: CausalPolicy, prompts: Prompts, group_size: int) -> None:
         self.policy, self.prompts, self.group_size = policy, prompts, group_size
         self.cache = DynamicCache(config=policy.inner.config)
-        self.seen = is_prompt(prompts).long().to(policy.device)
+        self.seen = prompt_attention_mask(prompts).long().to(policy.device)
 
-    def begin(self) -> Tensor:
-        logits = read(self.policy, self.prompts, self.cache)
+    def prefill(self) -> Tensor:
+        logits = prefill(self.policy, self.prompts, self.cache)
         self.cache.batch_repeat_interleave(self.group_size)
         self.seen = self.seen.repeat_interleave(self.group_size, 0)
         return logits.repeat_interleave(self.group_size, 0)
@@ -51,20 +51,20 @@ class Plain:
             logits_to_keep=1,
         ).logits[:, -1]
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         self.seen = self.seen[rows]
         self.cache.batch_select_indices(rows)
 
 
-def is_prompt(prompts: Prompts) -> Tensor:
+def prompt_attention_mask(prompts: Prompts) -> Tensor:
     """True where a token is the prompt's, False where it fills up, [b, p]."""
     width = prompts.tokens.shape[1]
     return torch.arange(width)[None] >= (width - prompts.lengths.cpu())[:, None]
 
 
-def read(policy: CausalPolicy, prompts: Prompts, cache: Cache) -> Tensor:
+def prefill(policy: CausalPolicy, prompts: Prompts, cache: Cache) -> Tensor:
     """Read the prompts into the cache; the logits that follow each, [b, v]."""
-    seen = is_prompt(prompts).long().to(policy.device)
+    seen = prompt_attention_mask(prompts).long().to(policy.device)
     return policy.model(
         input_ids=prompts.tokens.to(policy.device),
         attention_mask=seen,

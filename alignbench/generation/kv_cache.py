@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.cache_utils import CacheLayerMixin
 
-ROOM = 32
+INITIAL_CAPACITY = 32
 """Tokens of an answer that a cache has room for at first; it doubles as they are needed."""
 
 
-class Layer(CacheLayerMixin):
+class SharedPrefixLayer(CacheLayerMixin):
     """Keys and values of one layer: of the prompts [g, h, p, d], and of what each row wrote so far [n, h, t, d].
 
     All rows write into the same column at a time. The columns are a ring: where nobody sees the first of them any more,
@@ -21,7 +21,7 @@ class Layer(CacheLayerMixin):
     def __init__(self) -> None:
         super().__init__()
         self.prompt: tuple[Tensor, Tensor] | None = None
-        self.own: list[Tensor] = []
+        self.responses: list[Tensor] = []
         self.rows = self.written = self.since = 0
         """How many rows are left, how many tokens were written in all, and before how many of them anybody came."""
 
@@ -30,54 +30,54 @@ class Layer(CacheLayerMixin):
         if self.prompt is None:
             self.prompt = key_states, value_states
             return self.prompt
-        for kept, new in zip(self.own, (key_states, value_states), strict=True):
-            kept[: self.rows, :, self.written % self.room] = new[:, :, 0]
+        for kept, new in zip(self.responses, (key_states, value_states), strict=True):
+            kept[: self.rows, :, self.written % self.capacity] = new[:, :, 0]
         self.written += 1
-        keys, values = (kept[: self.rows, :, : self.written] for kept in self.own)
+        keys, values = (kept[: self.rows, :, : self.written] for kept in self.responses)
         return keys, values
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many tokens of each row there is room for."""
-        return self.own[0].shape[2]
+        return self.responses[0].shape[2]
 
-    def make_room(self) -> None:
+    def ensure_capacity(self) -> None:
         """For one more: twice as many columns where all are in use, each in its place among these as among those."""
-        if self.written - self.since == self.room:
-            self.own = [torch.cat([kept[: self.rows]] * 2, 2) for kept in self.own]
+        if self.written - self.since == self.capacity:
+            self.responses = [torch.cat([kept[: self.rows]] * 2, 2) for kept in self.responses]
 
     def prompts(self) -> tuple[Tensor, Tensor]:
         """The keys and values of the prompts."""
         assert self.prompt is not None, "they are read before any answer is written"
         return self.prompt
 
-    def open(self, group_size: int) -> None:
+    def allocate(self, group_size: int) -> None:
         """Make room for the answers."""
         keys, values = self.prompts()
         groups, heads, _, _ = keys.shape
         self.rows = groups * group_size
-        self.own = [kept.new_empty(self.rows, heads, ROOM, kept.shape[3]) for kept in (keys, values)]
+        self.responses = [kept.new_empty(self.rows, heads, INITIAL_CAPACITY, kept.shape[3]) for kept in (keys, values)]
         self.prompt = _laid_out(keys, values)
 
-    def keep(self, rows: Tensor, groups: Tensor, since: int) -> None:
+    def select(self, rows: Tensor, groups: Tensor, since: int) -> None:
         """Only these rows and prompts are left, and none of them came before so many tokens had been written."""
         keys, values = self.prompts()
         if len(groups) < len(keys):
             keys, values = keys.mT[groups].mT, values[groups]
             self.prompt = (keys, values) if len(groups) > 1 else (_as_read(keys), _as_read(values))
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-        for kept in self.own:
+        for kept in self.responses:
             kept[moved, :, : self.written] = kept[rows[moved], :, : self.written]
         self.rows, self.since = len(rows), since
 
-    def admit(self, prompts: tuple[Tensor, Tensor], rows: int) -> None:
+    def add(self, prompts: tuple[Tensor, Tensor], rows: int) -> None:
         """These prompts are there too, and that many rows that answer them."""
-        keys, values = (beside(*both) for both in zip(self.prompts(), prompts, strict=True))
+        keys, values = (concat_left_padded(*both) for both in zip(self.prompts(), prompts, strict=True))
         self.prompt = _laid_out(keys, values)
-        self.own = [
-            functional.pad(kept, (0, 0, 0, 0, 0, 0, 0, max(self.rows + rows - len(kept), 0))) for kept in self.own
+        self.responses = [
+            functional.pad(kept, (0, 0, 0, 0, 0, 0, 0, max(self.rows + rows - len(kept), 0))) for kept in self.responses
         ]
-        for kept in self.own:
+        for kept in self.responses:
             kept[self.rows : self.rows + rows] = 0  # what was there may not even be a number
         self.rows += rows
 
@@ -93,7 +93,7 @@ class Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
 
 
-def beside(first: Tensor, second: Tensor, fill: float = 0.0) -> Tensor:
+def concat_left_padded(first: Tensor, second: Tensor, fill: float = 0.0) -> Tensor:
     """[a, h, p, d] and [b, h, q, d] as one, the narrower filled up on the left."""
     width = max(first.shape[2], second.shape[2])
     return torch.cat([functional.pad(part, (0, 0, width - part.shape[2], 0), value=fill) for part in (first, second)])

@@ -7,7 +7,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from alignbench.core.field_types import Momentum, Size
-from alignbench.kernels.chunked_lm_head import IMPOSSIBLE
+from alignbench.kernels.chunked_lm_head import MASKED_LOGIT
 
 Share = Annotated[float, Interval(gt=0, le=1)]
 """Above 0 and up to 1."""
@@ -43,4 +43,4 @@ class LogitsFilter:
 
 
 def _only(logp: Tensor, left: Tensor) -> Tensor:
-    return logp.where(left, IMPOSSIBLE).log_softmax(-1)
+    return logp.where(left, MASKED_LOGIT).log_softmax(-1)

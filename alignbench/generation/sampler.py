@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from alignbench.core.batches import Prompts, Rollouts, Row
 from alignbench.core.seeds import derive
-from alignbench.generation.continuous_batching import Batch, Waiting
+from alignbench.generation.continuous_batching import ActiveBatch, PromptQueue
 from alignbench.generation.logits_filters import LogitsFilter
-from alignbench.kernels.logprobs import distribution
-from alignbench.kernels.onednn import unchanging
+from alignbench.kernels.logprobs import vocabulary_logprobs
+from alignbench.kernels.onednn import prepacked_weights
 from alignbench.models.policy import CausalPolicy
 
 BLOCK = 128
@@ -71,8 +71,8 @@ class Sampler:
         n, limit, device = len(uniforms), self.max_new_tokens, uniforms.device
         tokens = torch.full((n, limit), self.policy.text.pad, device=device)
         logprobs = torch.zeros(n, limit, device=device)
-        waiting = Waiting(prompts, group_size, self.rollouts_at_once)
-        with unchanging(self.policy.model):
+        waiting = PromptQueue(prompts, group_size, self.rollouts_at_once)
+        with prepacked_weights(self.policy.model):
             while waiting:
                 self._write(waiting, uniforms, tokens, logprobs)
         is_end = torch.isin(tokens, torch.tensor(self.policy.text.stops, device=device))
@@ -80,58 +80,58 @@ class Sampler:
         return tokens, logprobs, torch.where(ended, is_end.int().argmax(1) + 1, limit), ended
 
     @torch.inference_mode()
-    def _write(self, waiting: Waiting, uniforms: Tensor, tokens: Tensor, logprobs: Tensor) -> None:
+    def _write(self, waiting: PromptQueue, uniforms: Tensor, tokens: Tensor, logprobs: Tensor) -> None:
         """A batch until all its rows have ended; where the model's cache allows it, others come in for those."""
         from alignbench.generation.shared_prefix_decoding import (  # here: it imports transformers, and that takes long
-            Grouped,
-            decoding,
+            SharedPrefixDecoder,
+            make_decoder,
         )
 
         stops, longest = torch.tensor(self.policy.text.stops, device=uniforms.device), waiting.prompts.tokens.shape[1]
-        prompts, rows = waiting.take(0)
-        batch = Batch(rows.to(uniforms.device), self.max_new_tokens)
-        reading = decoding(self.policy, prompts, waiting.group_size, longest + self.max_new_tokens)
-        logits = reading.begin()
+        prompts, rows = waiting.pop(0)
+        batch = ActiveBatch(rows.to(uniforms.device), self.max_new_tokens)
+        reading = make_decoder(self.policy, prompts, waiting.group_size, longest + self.max_new_tokens)
+        logits = reading.prefill()
         while True:
-            at = batch.rows, batch.depth
+            at = batch.rows, batch.generated
             token, logprobs[at] = self._draw(logits, uniforms[at])
             tokens[at] = token
-            batch.wrote(torch.isin(token, stops))
-            if not batch.left:
+            batch.advance(torch.isin(token, stops))
+            if not batch.unfinished_count:
                 return
-            if batch.is_to_close_up():
-                going = batch.close_up(to_be_filled=bool(waiting))
+            if batch.should_compact():
+                going = batch.compact(refill=bool(waiting))
                 token = token[going]
-                reading.keep(going)
+                reading.select(going)
             logits = reading.step(token)
-            if isinstance(reading, Grouped) and waiting.fit(len(batch)):
-                prompts, rows = waiting.take(len(batch))
-                logits = torch.cat([logits, reading.admit(prompts)])
-                batch.admit(rows)
+            if isinstance(reading, SharedPrefixDecoder) and waiting.capacity(len(batch)):
+                prompts, rows = waiting.pop(len(batch))
+                logits = torch.cat([logits, reading.add_prompts(prompts)])
+                batch.add(rows)
 
     def _draw(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """A token for each row, where the distribution function reaches its uniform number; and its log-probability."""
-        logp = distribution(logits, self.temperature or 1.0, self.policy.text.never)
+        logp = vocabulary_logprobs(logits, self.temperature or 1.0, self.policy.text.suppressed)
         logp = logp if self.logits_filter is None else self.logits_filter(logp)
-        token = logp.argmax(-1) if self.temperature == 0 else reach(logp.exp(), uniform.double())
+        token = logp.argmax(-1) if self.temperature == 0 else inverse_cdf_sample(logp.exp(), uniform.double())
         return token, logp.gather(-1, token[:, None])[:, 0]
 
 
-def reach(chances: Tensor, uniform: Tensor) -> Tensor:
+def inverse_cdf_sample(chances: Tensor, uniform: Tensor) -> Tensor:
     """Where the sum of the chances [n, v] first passes this share [n] of the whole, [n]; never at a chance of 0.
 
     Sums are in double precision; over a large vocabulary of blocks first and then within one, since that takes a small
     part of the time of summing token by token.
     """
     if chances.shape[1] <= 8 * BLOCK:
-        return _passed(chances.double(), uniform)[0]
+        return _search_cdf(chances.double(), uniform)[0]
     blocks = functional.pad(chances, (0, -chances.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
-    block, rest = _passed(blocks.sum(-1, dtype=torch.double), uniform)
-    within, _ = _passed(blocks[torch.arange(len(blocks), device=blocks.device), block].double(), rest)
+    block, rest = _search_cdf(blocks.sum(-1, dtype=torch.double), uniform)
+    within, _ = _search_cdf(blocks[torch.arange(len(blocks), device=blocks.device), block].double(), rest)
     return block * BLOCK + within
 
 
-def _passed(masses: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def _search_cdf(masses: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """The first place at which the sum of the masses passes its share, and how much of the mass there is below it."""
     sums = masses.cumsum(-1)
     target = share.clamp(0, 1 - 1e-12)[:, None] * sums[:, -1:]  # rounding must not lead past the last chance there is

@@ -9,21 +9,23 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from alignbench.core.batches import Prompts
-from alignbench.generation.decoding import Decoding, Plain, is_prompt, read
-from alignbench.generation.kv_cache import Layer, beside
-from alignbench.kernels.attention_switch import attending, register
+from alignbench.generation.decoding import Decoder, StandardDecoder, prefill, prompt_attention_mask
+from alignbench.generation.kv_cache import SharedPrefixLayer, concat_left_padded
+from alignbench.kernels.attention_switch import register_attention, use_attention
 from alignbench.models.policy import CausalPolicy
 
-GROUPED = "alignbench_grouped"
+SHARED_PREFIX_ATTENTION = "alignbench_grouped"
 """The name by which transformers knows our attention."""
 
 
-def decoding(policy: CausalPolicy, prompts: Prompts, group_size: int, length: int) -> Decoding:
+def make_decoder(policy: CausalPolicy, prompts: Prompts, group_size: int, length: int) -> Decoder:
     """The faster way where it can be gone with this model and texts of that length, else the one any model goes."""
-    return (Grouped if can_group(policy, length) else Plain)(policy, prompts, group_size)
+    return (SharedPrefixDecoder if supports_shared_prefix(policy, length) else StandardDecoder)(
+        policy, prompts, group_size
+    )
 
 
-def can_group(policy: CausalPolicy, length: int) -> bool:
+def supports_shared_prefix(policy: CausalPolicy, length: int) -> bool:
     """Whether each layer remembers all of `length` tokens, and our attention gives what the model's own gives."""
 
     def remembers(layer: Any) -> bool:
@@ -32,22 +34,22 @@ def can_group(policy: CausalPolicy, length: int) -> bool:
         )
 
     cache = DynamicCache(config=policy.inner.config)
-    return policy.inner._supports_attention_backend and all(map(remembers, cache.layers)) and _is_ours(policy)
+    return policy.inner._supports_attention_backend and all(map(remembers, cache.layers)) and _is_exact(policy)
 
 
-_TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_IS_EXACT: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 """What was found of each model that is still there: trying it takes as long as a few tokens of all rows."""
 
 
-def _is_ours(policy: CausalPolicy) -> bool:
+def _is_exact(policy: CausalPolicy) -> bool:
     """Whether our attention gives what the model's own gives; a model is tried once."""
-    if policy.inner not in _TRIED:
-        _TRIED[policy.inner] = _same(policy)
-    return _TRIED[policy.inner]
+    if policy.inner not in _IS_EXACT:
+        _IS_EXACT[policy.inner] = _matches_standard(policy)
+    return _IS_EXACT[policy.inner]
 
 
 @torch.no_grad()
-def _same(policy: CausalPolicy) -> bool:
+def _matches_standard(policy: CausalPolicy) -> bool:
     """Our attention against the model's own on a few tokens, two rows of them, one row's prompt being padded.
 
     In 16 bits rounding alone is a hundredth of the largest logit; another attention is off by more than a third.
@@ -55,13 +57,13 @@ def _same(policy: CausalPolicy) -> bool:
     ids = torch.arange(1, 7, device=policy.device).view(2, 3) % policy.vocabulary
     tokens = torch.arange(7, 11, device=policy.device) % policy.vocabulary
     prompts = Prompts(tokens=ids, lengths=torch.tensor([3, 2]), rows=({}, {}))
-    ways = [way(policy, prompts, 2) for way in (Grouped, Plain)]
-    ours, theirs = ([way.begin(), way.step(tokens)][1] for way in ways)
+    ways = [way(policy, prompts, 2) for way in (SharedPrefixDecoder, StandardDecoder)]
+    ours, theirs = ([way.prefill(), way.step(tokens)][1] for way in ways)
     allowed = 1e-3 if theirs.dtype == torch.float32 else 0.05
     return bool(torch.allclose(ours.float(), theirs.float(), rtol=allowed, atol=allowed * float(theirs.abs().max())))
 
 
-class Grouped:
+class SharedPrefixDecoder:
     """Each prompt is remembered once for its whole group, and what is written is written in place.
 
     A step attends to a prompt as one matrix product for all rows of its group, and to each row's own tokens beside it;
@@ -71,8 +73,8 @@ class Grouped:
     def __init__(self, policy: CausalPolicy, prompts: Prompts, group_size: int) -> None:
         self.policy, self.prompts, self.group_size = policy, prompts, group_size
         layers = DynamicCache(config=policy.inner.config).layers
-        self.cache = Cache(layers=[Layer() for _ in layers])
-        self.hidden = _hidden(is_prompt(prompts)).to(policy.device)
+        self.cache = Cache(layers=[SharedPrefixLayer() for _ in layers])
+        self.hidden = _hidden(prompt_attention_mask(prompts)).to(policy.device)
         self.positions = prompts.lengths.repeat_interleave(group_size).to(policy.device)
         self.seats: tuple[Tensor, Tensor] | None = None
         """The row in each seat of each group [g, k], an empty one showing row 0, and the seat of each row [m]; None
@@ -82,32 +84,38 @@ class Grouped:
         self.unseen: Tensor | None = None
         """What hides from each row, in the present step, what was written before it came."""
 
-    def begin(self) -> Tensor:
-        logits = read(self.policy, self.prompts, self.cache)
+    def prefill(self) -> Tensor:
+        logits = prefill(self.policy, self.prompts, self.cache)
         for layer in self.cache.layers:
-            layer.open(self.group_size)
+            layer.allocate(self.group_size)
         return logits.repeat_interleave(self.group_size, 0)
 
-    def admit(self, prompts: Prompts) -> Tensor:
+    def add_prompts(self, prompts: Prompts) -> Tensor:
         """Let the answers to these in as well, after those that are there; the logits of their first tokens, [n, v]."""
-        cache, device, n = Cache(layers=[Layer() for _ in self.cache.layers]), self.policy.device, self.group_size
-        logits = read(self.policy, prompts, cache).repeat_interleave(n, 0)
+        cache, device, n = (
+            Cache(layers=[SharedPrefixLayer() for _ in self.cache.layers]),
+            self.policy.device,
+            self.group_size,
+        )
+        logits = prefill(self.policy, prompts, cache).repeat_interleave(n, 0)
         came = torch.zeros_like(self.positions) if self.came is None else self.came
         self.came = torch.cat([came, came.new_full((len(logits),), self.cache.layers[0].written)])
         groups = torch.arange(len(self.hidden), len(self.hidden) + len(prompts), device=device).repeat_interleave(n)
         self.seats = _seats(torch.cat([self._groups(), groups]))
         self.positions = torch.cat([self.positions, prompts.lengths.repeat_interleave(n).to(device)])
-        self.hidden = beside(self.hidden.mT, _hidden(is_prompt(prompts)).mT.to(device), -torch.inf).mT
+        self.hidden = concat_left_padded(
+            self.hidden.mT, _hidden(prompt_attention_mask(prompts)).mT.to(device), -torch.inf
+        ).mT
         for layer, new in zip(self.cache.layers, cache.layers, strict=True):
-            layer.admit(new.prompts(), len(logits))
+            layer.add(new.prompts(), len(logits))
         return logits
 
     def step(self, tokens: Tensor) -> Tensor:
         for layer in self.cache.layers:
-            layer.make_room()
+            layer.ensure_capacity()
         if self.came is not None:
             self.unseen = _hidden(self._ages() <= self.cache.layers[0].written - self.came[:, None])
-        with attending(self.policy.inner.config, GROUPED):
+        with use_attention(self.policy.inner.config, SHARED_PREFIX_ATTENTION):
             logits = self.policy.model(
                 input_ids=tokens[:, None],
                 position_ids=self.positions[:, None],
@@ -119,20 +127,20 @@ class Grouped:
         self.positions += 1
         return logits
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         group = self._groups()[rows]
         names, of = torch.unique(group, return_inverse=True)
         self.seats, self.positions, self.hidden = _seats(of), self.positions[rows], self.hidden[names]
         self.came = None if self.came is None else self.came[rows]
         since = 0 if self.came is None else int(self.came.min())
         for layer in self.cache.layers:
-            layer.keep(rows, names, since)
+            layer.select(rows, names, since)
 
     def _ages(self) -> Tensor:
         """How many tokens ago each column was written, when this step's is."""
         layer = self.cache.layers[0]
-        columns = torch.arange(min(layer.written + 1, layer.room), device=self.policy.device)
-        return (layer.written - columns) % layer.room
+        columns = torch.arange(min(layer.written + 1, layer.capacity), device=self.policy.device)
+        return (layer.written - columns) % layer.capacity
 
     def _groups(self) -> Tensor:
         """Which prompt, of those left, each row answers."""
@@ -140,7 +148,9 @@ class Grouped:
             return torch.arange(len(self.positions), device=self.positions.device) // self.group_size
         return self.seats[1] // self.seats[0].shape[1]
 
-    def attend(self, layer: Layer, query: Tensor, key: Tensor, value: Tensor, softcap: float | None) -> Tensor:
+    def attend(
+        self, layer: SharedPrefixLayer, query: Tensor, key: Tensor, value: Tensor, softcap: float | None
+    ) -> Tensor:
         """What the queries of each row see [m, h, r, d]; keys and values are the row's own, the layer has the prompts'.
 
         r queries share each of the h keys.
@@ -186,7 +196,7 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     *,
-    rows: Grouped,
+    rows: SharedPrefixDecoder,
     scaling: float | None = None,
     softcap: float | None = None,
     **_: Any,
@@ -202,4 +212,4 @@ def _capped(scores: Tensor, cap: float | None) -> Tensor:
     return scores if cap is None else torch.tanh(scores / cap) * cap
 
 
-register(GROUPED, _attend)
+register_attention(SHARED_PREFIX_ATTENTION, _attend)

@@ -34,7 +34,7 @@ WeightsChecksum = Callable[[Iterable[tuple[str, Parameter]]], Tensor]
 """Numbers that change when the weights do."""
 
 
-def check(model: Pretrained) -> None:
+def check_model(model: Pretrained) -> None:
     """Raise UserError, before anything is trained, for a model that vLLM cannot be told of as it is."""
     if model.quantization != "none":
         raise UserError(
@@ -56,7 +56,7 @@ class VLLMEngine:
         self._adapter: Any = None
         self._llm = self._start(longest, cache_gib)
 
-    def write(self, prompts: Sequence[Sequence[int]], rules: Sequence[Any]) -> list[Any]:
+    def generate(self, prompts: Sequence[Sequence[int]], rules: Sequence[Any]) -> list[Any]:
         """An answer to each prompt by its own SamplingParams, by the weights that the policy has now."""
         self._bring_up_to_date()
         asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]

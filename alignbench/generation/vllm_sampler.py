@@ -60,7 +60,7 @@ class VLLMSampler:
             )
         asked = [row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)]
         rules = [self._rules(each) for each in _seeds(seed, prompts.rows, group_size)]
-        answers = self._engine.write([prompt for prompt in asked for _ in range(group_size)], rules)
+        answers = self._engine.generate([prompt for prompt in asked for _ in range(group_size)], rules)
         tokens = [list(answer.token_ids) for answer in answers]
         logprobs = [
             [float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]
@@ -100,7 +100,7 @@ class VLLMSampler:
             ignore_eos=True,
             logprobs=0,
             detokenize=False,
-            logit_bias=dict.fromkeys(text.never, FORBIDDEN) or None,
+            logit_bias=dict.fromkeys(text.suppressed, FORBIDDEN) or None,
         )
 
 

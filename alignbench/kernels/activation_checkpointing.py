@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignbench.core.adapters import acting, is_adapted
 from alignbench.core.errors import UserError
-from alignbench.kernels.attention_switch import attending
+from alignbench.kernels.attention_switch import use_attention
 
 
 def checkpoint_blocks(model: Any) -> None:
@@ -19,7 +19,7 @@ def checkpoint_blocks(model: Any) -> None:
     transformers' own gradient_checkpointing_enable does the same while a model is in train mode; a policy is not, for
     then its dropout would act. Raises UserError for a model whose blocks transformers does not know.
     """
-    blocks = blocks_of(model)
+    blocks = find_blocks(model)
     if not blocks:
         raise UserError(
             f"hardware.activation_checkpointing=true, but transformers knows no blocks in a "
@@ -32,7 +32,7 @@ def checkpoint_blocks(model: Any) -> None:
         block.forward = partial(_checkpointed, block.forward, adapted, config)
 
 
-def blocks_of(model: Any) -> list[Any]:
+def find_blocks(model: Any) -> list[Any]:
     """The blocks of a model; none where transformers does not know them."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -55,5 +55,5 @@ def _contexts(adapted: Any, config: Any) -> tuple[AbstractContextManager[None], 
 @contextmanager
 def _again(adapted: Any, names: list[str], config: Any, attention: str) -> Iterator[None]:
     same = adapted is None or list(adapted.active_adapters) == names
-    with nullcontext() if same else acting(adapted, *names), attending(config, attention):
+    with nullcontext() if same else acting(adapted, *names), use_attention(config, attention):
         yield

@@ -9,7 +9,7 @@ _OWN: dict[str, Callable[..., Any]] = {}
 _excluded = False
 
 
-def register(name: str, attend: Callable[..., Any]) -> None:
+def register_attention(name: str, attend: Callable[..., Any]) -> None:
     """Make an attention function known to transformers; compiled models call it as it is once they are compiled."""
     import torch
     from transformers import AttentionInterface
@@ -23,11 +23,11 @@ def exclude_from_compilation() -> None:
     global _excluded
     _excluded = True
     for name, attend in _OWN.items():
-        register(name, attend)
+        register_attention(name, attend)
 
 
 @contextmanager
-def attending(config: Any, name: str) -> Iterator[None]:
+def use_attention(config: Any, name: str) -> Iterator[None]:
     """While it is open, the model attends by the function of that name."""
     before = config._attn_implementation
     config._attn_implementation = name
@@ -37,10 +37,10 @@ def attending(config: Any, name: str) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def as_laid_out(config: Any, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+def attention_for(config: Any, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
     """While it is open, the model of this config reads these inputs right, be they several sequences in one row."""
     if "layout" not in inputs:
         return nullcontext()
-    from alignbench.kernels.prefix_attention import PREFIX  # here, because it imports transformers
+    from alignbench.kernels.prefix_attention import PREFIX_ATTENTION  # here, because it imports transformers
 
-    return attending(config, PREFIX)
+    return use_attention(config, PREFIX_ATTENTION)

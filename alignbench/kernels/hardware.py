@@ -15,7 +15,7 @@ from alignbench.core.field_types import Count, Positive
 from alignbench.kernels import liger, malloc, torch_compile
 from alignbench.kernels.activation_checkpointing import checkpoint_blocks
 
-ROWS, ON_CPU, ON_GPU, ON_LARGE_GPU, LARGE = 32, 2048, 8192, 32768, 40 << 30
+DEFAULT_ROWS, CPU_TOKENS, GPU_TOKENS, LARGE_GPU_TOKENS, LARGE_GPU_MEMORY = 32, 2048, 8192, 32768, 40 << 30
 """Rows, and tokens, in one pass unless told otherwise. On a CPU more tokens take more memory and are hardly faster."""
 REMEDY = (
     "take fewer rows at once (hardware.tokens_per_microbatch, hardware.rollouts_at_once, "
@@ -87,22 +87,22 @@ class Hardware:
             )
 
     @property
-    def rows_at_once(self) -> int:
+    def microbatch_rows(self) -> int:
         """Rows in one pass, where these are counted."""
-        return self.microbatch_size or ROWS
+        return self.microbatch_size or DEFAULT_ROWS
 
     @property
-    def tokens_at_once(self) -> int | None:
+    def microbatch_tokens(self) -> int | None:
         """Tokens in one pass; None where rows are counted."""
         if self.microbatch_size is not None:
             return None
         if self.tokens_per_microbatch != "auto":
             return self.tokens_per_microbatch
-        if self.resolved() == "cpu":
-            return ON_CPU
-        return ON_LARGE_GPU if torch.cuda.get_device_properties(0).total_memory >= LARGE else ON_GPU
+        if self.resolve_device() == "cpu":
+            return CPU_TOKENS
+        return LARGE_GPU_TOKENS if torch.cuda.get_device_properties(0).total_memory >= LARGE_GPU_MEMORY else GPU_TOKENS
 
-    def resolved(self) -> str:
+    def resolve_device(self) -> str:
         """cpu or cuda. Raises UserError when a GPU was asked for and there is none."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError(
@@ -114,7 +114,7 @@ class Hardware:
 
     def require(self) -> None:
         """Raise UserError, before anything is loaded, where this machine cannot do what is asked for."""
-        device = self.resolved()
+        device = self.resolve_device()
         if self.compile:
             torch_compile.require(device)
         if self.liger:
@@ -128,23 +128,23 @@ class Hardware:
         malloc.settle()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        if self.deterministic and self.resolved() == "cuda":
+        if self.deterministic and self.resolve_device() == "cuda":
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.require()
 
-    def hasten(self, model: Any) -> None:
+    def apply_kernels(self, model: Any) -> None:
         """Have this model computed by faster code, where that is asked for; before it is made to spare memory."""
         if self.compile:
-            torch_compile.compile_blocks(model, writing=self.resolved() == "cuda")
+            torch_compile.compile_blocks(model, include_decoding=self.resolve_device() == "cuda")
         if self.liger:
-            liger.by_liger(model)
+            liger.use_liger(model)
 
-    def spare(self, model: Any) -> None:
+    def apply_checkpointing(self, model: Any) -> None:
         """Have this model keep no more than its blocks' inputs while it learns, where that is asked for."""
         if self.activation_checkpointing:
             checkpoint_blocks(model)
 
-    def threads_used(self) -> int:
+    def thread_count(self) -> int:
         """CPU threads that torch uses in this process."""
         return torch.get_num_threads()
 
@@ -152,11 +152,11 @@ class Hardware:
     def determinism(self) -> str:
         """bitwise: the same seed gives the same bits; seeded: it gives the same draws, up to rounding."""
         kept = self.sampler == "own" and not self.compile  # compiled code is made for the shapes it met first
-        return "bitwise" if kept and self.resolved() == "cpu" else "seeded"
+        return "bitwise" if kept and self.resolve_device() == "cpu" else "seeded"
 
 
 @contextmanager
-def within_memory() -> Iterator[None]:
+def explain_out_of_memory() -> Iterator[None]:
     """While it is open, running out of memory raises a UserError that names the knobs."""
     try:
         yield
@@ -168,13 +168,13 @@ def within_memory() -> Iterator[None]:
         raise UserError(f"out of memory: {first or 'nothing is left'}; {REMEDY}") from error
 
 
-def resident(*, most: bool = False) -> int:
+def resident_memory(*, peak: bool = False) -> int:
     """Bytes of this process that are in memory now, or the `most` there ever were.
 
     Not of the process that started it: getrusage hands a program what its parent held when it was started, so that a
     small run begun by a large one looks large. It is asked only where the kernel does not tell better.
     """
-    status, row = Path("/proc/self/status"), "VmHWM" if most else "VmRSS"
+    status, row = Path("/proc/self/status"), "VmHWM" if peak else "VmRSS"
     if status.exists():
         return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(row))
     import resource

@@ -20,7 +20,7 @@ def require(device: str) -> None:
         )
 
 
-def check(architecture: str) -> None:
+def check_architecture(architecture: str) -> None:
     """Raise UserError for a model_type, as transformers names it, that Liger has no kernels for."""
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
@@ -31,7 +31,7 @@ def check(architecture: str) -> None:
         )
 
 
-def by_liger(model: Any) -> None:
+def use_liger(model: Any) -> None:
     """Hsu et al. 2024, https://arxiv.org/abs/2410.10989, without its losses: log-probabilities are our own.
 
     Names and weights stay, and a copy has the kernels, too. Rotary embedding is exchanged for all models of that
@@ -40,5 +40,5 @@ def by_liger(model: Any) -> None:
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
     inner = model.get_base_model() if is_adapted(model) else model
-    check(inner.config.model_type)
+    check_architecture(inner.config.model_type)
     _apply_liger_kernel_to_instance(inner, cross_entropy=False, fused_linear_cross_entropy=False)

@@ -8,33 +8,33 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from alignbench.kernels.chunked_lm_head import IMPOSSIBLE, needs_tiles, tiled_logprobs
+from alignbench.kernels.chunked_lm_head import MASKED_LOGIT, needs_tiling, tiled_logprobs
 
 Head = Callable[[Tensor], Tensor]
 """Hidden states [m, h] -> logits [m, vocabulary]."""
 
-SLICE = 1 << 25
+SLICE_LOGITS = 1 << 25
 """Logits held at once: 32 M numbers, 128 MiB in fp32."""
-TILE = 1 << 19
+TILE_LOGITS = 1 << 19
 """And of a linear head on a CPU: 2 MiB in fp32, for which memory need not be asked for anew, nor waited for."""
 
 
-def at_once(device: str) -> int:
+def logits_per_tile(device: str) -> int:
     """How many logits of a linear head are held at once on a device of that kind: on a GPU each call has its price."""
-    return TILE if device == "cpu" else SLICE
+    return TILE_LOGITS if device == "cpu" else SLICE_LOGITS
 
 
-def distribution(logits: Tensor, temperature: float, never: Sequence[int]) -> Tensor:
+def vocabulary_logprobs(logits: Tensor, temperature: float, suppressed: Sequence[int]) -> Tensor:
     """log pi over the vocabulary, fp32, as both the sampler and the update see it: logits / T, then log-softmax."""
     scaled = logits.float() if temperature == 1 else logits.float() / temperature
-    if never and scaled is logits:
+    if suppressed and scaled is logits:
         scaled = logits.clone()
-    for token in never:
-        scaled[..., token] = IMPOSSIBLE
+    for token in suppressed:
+        scaled[..., token] = MASKED_LOGIT
     return scaled.log_softmax(-1)
 
 
-class _Chosen(torch.autograd.Function):
+class _TokenLogprobs(torch.autograd.Function):
     """log pi(a) [m] and the entropy H [m] of logits z [m, v]: keeps one matrix for the backward pass instead of five,
     and works in place, since each such matrix is the largest thing there is.
 
@@ -45,11 +45,11 @@ class _Chosen(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, tokens: Tensor, temperature: float, never: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        logp = distribution(logits, temperature, never)
+        logp = vocabulary_logprobs(logits, temperature, never)
         entropy = -logp.exp().mul_(logp).sum(-1)
         ctx.save_for_backward(logp, tokens, entropy)
         ctx.set_materialize_grads(False)
-        ctx.temperature, ctx.never, ctx.dtype = temperature, list(never), logits.dtype
+        ctx.temperature, ctx.suppressed, ctx.dtype = temperature, list(never), logits.dtype
         return logp.gather(-1, tokens[:, None])[:, 0], entropy
 
     @staticmethod
@@ -66,7 +66,7 @@ class _Chosen(torch.autograd.Function):
             found = through if found is None else through.add_(found)
         if found is None:
             return None, None, None, None
-        for token in ctx.never:
+        for token in ctx.suppressed:
             found[:, token] = 0
         if ctx.temperature != 1:
             found.div_(ctx.temperature)
@@ -80,8 +80,8 @@ def token_logprobs(
     *,
     vocabulary: int,
     temperature: float,
-    never: Sequence[int],
-    tile: int | None = None,
+    suppressed: Sequence[int],
+    tile_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log pi of each token [m] and the entropy [m] of the distribution it was drawn from, given hidden states [m, h].
 
@@ -90,13 +90,13 @@ def token_logprobs(
     """
 
     def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        chosen, entropy = _Chosen.apply(head(part), wanted, temperature, never)
+        chosen, entropy = _TokenLogprobs.apply(head(part), wanted, temperature, suppressed)
         return chosen, entropy
 
-    tile = tile or at_once(hidden.device.type)
-    if needs_tiles(head, len(hidden), tile):
-        return tiled_logprobs(hidden, tokens, head, temperature=temperature, never=never, at_once=tile)
-    size = max(SLICE // vocabulary, 1)
+    tile_size = tile_size or logits_per_tile(hidden.device.type)
+    if needs_tiling(head, len(hidden), tile_size):
+        return tiled_logprobs(hidden, tokens, head, temperature=temperature, suppressed=suppressed, tile_size=tile_size)
+    size = max(SLICE_LOGITS // vocabulary, 1)
     if len(hidden) <= size:
         return one(hidden, tokens)
     parts = [

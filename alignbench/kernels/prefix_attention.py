@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from alignbench.kernels.attention_switch import register
-from alignbench.kernels.sequence_packing import Layout, Look
+from alignbench.kernels.attention_switch import register_attention
+from alignbench.kernels.sequence_packing import AttentionBlock, PackedLayout
 
-PREFIX = "alignbench_prefix"
+PREFIX_ATTENTION = "alignbench_prefix"
 """The name by which transformers knows this attention."""
 
 
@@ -20,7 +20,7 @@ def _attend(
     value: Tensor,
     attention_mask: None,
     *,
-    layout: Layout,
+    layout: PackedLayout,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -36,21 +36,26 @@ def _attend(
     parts = tuple(part[0].transpose(0, 1).flatten(1) for part in (query, key, value))
     sizes = query.shape[3], key.shape[3], value.shape[3]
     seen = [
-        _look(*_taken(parts, sizes, look), look.unseen, scaling, softcap).transpose(1, 2).flatten(2).flatten(0, 1)
-        for look in layout.looks
+        _attend_block(*_select(parts, sizes, look), look.bias, scaling, softcap)
+        .transpose(1, 2)
+        .flatten(2)
+        .flatten(0, 1)
+        for look in layout.blocks
     ]
-    return torch.cat(seen).index_select(0, layout.seat).view(1, len(layout.seat), query.shape[1], -1), None
+    return torch.cat(seen).index_select(0, layout.output_index).view(
+        1, len(layout.output_index), query.shape[1], -1
+    ), None
 
 
-def _taken(parts: tuple[Tensor, ...], sizes: tuple[int, ...], look: Look) -> tuple[Tensor, ...]:
+def _select(parts: tuple[Tensor, ...], sizes: tuple[int, ...], look: AttentionBlock) -> tuple[Tensor, ...]:
     """Of queries, keys and values [l, heads * d] those that take part in a look: [b, heads, t or s, d]."""
     return tuple(
         part.index_select(0, at.flatten()).view(*at.shape, -1, size).transpose(1, 2)
-        for part, size, at in zip(parts, sizes, (look.asking, look.known, look.known), strict=True)
+        for part, size, at in zip(parts, sizes, (look.query_columns, look.key_columns, look.key_columns), strict=True)
     )
 
 
-def _look(
+def _attend_block(
     query: Tensor, key: Tensor, value: Tensor, unseen: Tensor | None, scaling: float | None, softcap: float | None
 ) -> Tensor:
     """What the queries see, [b, heads, t, d]; without a mask each sees those before it and itself."""
@@ -74,4 +79,4 @@ def _look(
     return weights.to(value.dtype) @ value
 
 
-register(PREFIX, _attend)
+register_attention(PREFIX_ATTENTION, _attend)

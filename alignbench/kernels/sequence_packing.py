@@ -7,90 +7,94 @@ import torch
 from torch import Tensor
 
 from alignbench.core.batches import Sequences
-from alignbench.kernels.onednn import block
+from alignbench.kernels.onednn import row_multiple
 
-SHORT = 512
+SHORT_ROW = 512
 """Columns up to which a row is filled up to as little as large layers need; small ones then fill up more themselves."""
-FEWER = 0.75
+MAX_SPLIT_COST = 0.75
 """Responses are looked up in two parts where that leaves at most this share of the pairs of tokens to look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class AttentionBlock:
     """The tokens of b sequences, at most t of each, that look at no more than s others of theirs, in one call."""
 
-    asking: Tensor
+    query_columns: Tensor
     """The columns of those who look, [b, t]; behind the end of each the last again."""
-    known: Tensor
+    key_columns: Tensor
     """The columns of what is looked at, [b, s]; behind the end of each the last again."""
-    unseen: Tensor | None
+    bias: Tensor | None
     """What is added to the logits of attention, 0 or -inf, [b, 1, t, s]; None: each sees all to its left and itself."""
 
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Look":
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "AttentionBlock":
         """The same on another device, what is added in this dtype."""
-        unseen = None if self.unseen is None else self.unseen.to(device, dtype)
-        return Look(asking=self.asking.to(device), known=self.known.to(device), unseen=unseen)
+        unseen = None if self.bias is None else self.bias.to(device, dtype)
+        return AttentionBlock(
+            query_columns=self.query_columns.to(device), key_columns=self.key_columns.to(device), bias=unseen
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PackedLayout:
     """Who stands where in one row of l tokens without gaps, and who looks at whom."""
 
-    looks: tuple[Look, ...]
+    blocks: tuple[AttentionBlock, ...]
     """The prompts' at themselves, then the responses' at their prompts and themselves."""
-    seat: Tensor
+    output_index: Tensor
     """Where each column is found in what is asked for, all looks flattened, one behind the other, [l]."""
 
-    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Layout":
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "PackedLayout":
         """The same on another device, for hidden states of this dtype."""
-        return Layout(looks=tuple(look.to(device, dtype) for look in self.looks), seat=self.seat.to(device))
+        return PackedLayout(
+            blocks=tuple(look.to(device, dtype) for look in self.blocks), output_index=self.output_index.to(device)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class ModelInput:
     """Tokens as a model reads them, and where in them each response token is predicted."""
 
-    ids: Tensor
+    input_ids: Tensor
     """Tokens [r, l], padded on the right."""
     row: Tensor
     """The row that each sequence stands in, [n]."""
-    at: Tensor
+    predictors: Tensor
     """The column that predicts each response token, [n, t]; outside the mask any."""
-    positions: Tensor | None = None
+    position_ids: Tensor | None = None
     """How far each token is from where its sequence begins, [r, l]; None where that is its column."""
-    layout: Layout | None = None
+    layout: PackedLayout | None = None
     """Who stands where in the one row there is; None where each sequence has its own."""
 
-    def inputs(self, dtype: torch.dtype) -> dict[str, Any]:
+    def forward_kwargs(self, dtype: torch.dtype) -> dict[str, Any]:
         """What to call a model of transformers with, whose hidden states have this dtype."""
-        layout = self.layout and self.layout.to(self.ids.device, dtype)
-        named = {"input_ids": self.ids, "position_ids": self.positions, "layout": layout}
+        layout = self.layout and self.layout.to(self.input_ids.device, dtype)
+        named = {"input_ids": self.input_ids, "position_ids": self.position_ids, "layout": layout}
         return {name: part for name, part in named.items() if part is not None}
 
-    def predicting(self, states: Tensor, mask: Tensor) -> Tensor:
+    def select_predictors(self, states: Tensor, mask: Tensor) -> Tensor:
         """Of the states [r, l, h] those that predict the response tokens under the mask, [m, h]."""
-        return states[self.row[:, None].expand_as(self.at)[mask], self.at[mask]]
+        return states[self.row[:, None].expand_as(self.predictors)[mask], self.predictors[mask]]
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "ModelInput":
         """The same on another device."""
         parts = {name: part.to(device) for name, part in vars(self).items() if part is not None}
-        return Rows(**parts)
+        return ModelInput(**parts)
 
 
-def alone(batch: Sequences, pad: int, *, whole: bool = False) -> Rows:
+def pad_sequences(batch: Sequences, pad: int, *, include_last: bool = False) -> ModelInput:
     """A row for each sequence, without a gap between prompt and response, so that neither mask nor position is needed.
 
     The last token of a response predicts nothing and is left out, unless rows are wanted `whole`.
     """
-    lengths, kept = batch.prompt_lengths, read_tokens(batch, whole)
+    lengths, kept = batch.prompt_lengths, response_input_lengths(batch, include_last)
     row, width = torch.arange(len(batch), device=lengths.device), int((lengths + kept).max())
     ids = torch.full((len(batch), width), pad, device=lengths.device)
-    _write(ids.view(-1), row * width, _begun(batch.prompts, lengths), lengths)
-    _write(ids.view(-1), row * width + lengths, batch.responses, kept)
-    return Rows(ids=ids, row=row, at=_predictors(batch, lengths - 1, lengths, width))
+    _write_prefixes(ids.view(-1), row * width, _left_aligned(batch.prompts, lengths), lengths)
+    _write_prefixes(ids.view(-1), row * width + lengths, batch.responses, kept)
+    return ModelInput(input_ids=ids, row=row, predictors=_predictors(batch, lengths - 1, lengths, width))
 
 
-def packed(batch: Sequences, pad: int) -> Rows:
+def pack_sequences(batch: Sequences, pad: int) -> ModelInput:
     """One row without gaps: each prompt once, then the responses. A response sees its prompt and itself.
 
     It counts its positions on from where its prompt ends. Behind the last, columns are filled up to as many as oneDNN
@@ -98,48 +102,48 @@ def packed(batch: Sequences, pad: int) -> Rows:
     """
     prompts = torch.cat([batch.prompt_lengths[:, None], batch.prompts], 1)
     known, group = torch.unique(prompts, dim=0, return_inverse=True)
-    lengths, kept = known[:, 0], read_tokens(batch)
+    lengths, kept = known[:, 0], response_input_lengths(batch)
     sizes = torch.cat([lengths, kept])
     starts, used = sizes.cumsum(0) - sizes, int(sizes.sum())
     first, own = starts.split([len(known), len(batch)])
-    ids = torch.full((used + -used % block(used, large=used <= SHORT),), pad, device=kept.device)
+    ids = torch.full((used + -used % row_multiple(used, large=used <= SHORT_ROW),), pad, device=kept.device)
     positions = torch.zeros_like(ids)
     for start, size, tokens, before in (
-        (first, lengths, _begun(known[:, 1:], lengths), torch.zeros_like(lengths)),
+        (first, lengths, _left_aligned(known[:, 1:], lengths), torch.zeros_like(lengths)),
         (own, kept, batch.responses, lengths[group]),
     ):
-        _write(ids, start, tokens, size)
-        _write(positions, start, before[:, None] + torch.arange(tokens.shape[1], device=before.device), size)
-    return Rows(
-        ids=ids[None],
+        _write_prefixes(ids, start, tokens, size)
+        _write_prefixes(positions, start, before[:, None] + torch.arange(tokens.shape[1], device=before.device), size)
+    return ModelInput(
+        input_ids=ids[None],
         row=torch.zeros_like(group),
-        at=_predictors(batch, (first + lengths)[group] - 1, own, used),
-        positions=positions[None],
+        predictors=_predictors(batch, (first + lengths)[group] - 1, own, used),
+        position_ids=positions[None],
         layout=_layout(len(ids), first, lengths, own, kept, group),
     )
 
 
-def _layout(length: int, first: Tensor, lengths: Tensor, own: Tensor, kept: Tensor, group: Tensor) -> Layout:
+def _layout(length: int, first: Tensor, lengths: Tensor, own: Tensor, kept: Tensor, group: Tensor) -> PackedLayout:
     """Of a row of that length, where prompts begin at `first` [g] and responses, each to that of its `group`, at `own`
     [n]; they have `lengths` [g] and `kept` [n] tokens."""
     prompts = _columns(first, lengths)
-    looks, places = [Look(asking=prompts, known=prompts, unseen=None)], [(first, lengths)]
-    for rows in _alike(kept, prompts.shape[1]):
+    looks, places = [AttentionBlock(query_columns=prompts, key_columns=prompts, bias=None)], [(first, lengths)]
+    for rows in _split_by_length(kept, prompts.shape[1]):
         asking, of = _columns(own[rows], kept[rows]), group[rows]
         looks.append(
-            Look(
-                asking=asking,
-                known=torch.cat([prompts[of], asking], 1),
-                unseen=_unseen(lengths[of], prompts.shape[1], asking.shape[1]),
+            AttentionBlock(
+                query_columns=asking,
+                key_columns=torch.cat([prompts[of], asking], 1),
+                bias=_attention_bias(lengths[of], prompts.shape[1], asking.shape[1]),
             )
         )
         places.append((own[rows], kept[rows]))
     seat, asked = torch.zeros(length, dtype=group.dtype, device=group.device), 0
     for look, (start, size) in zip(looks, places, strict=True):
-        seats = torch.arange(asked, asked + look.asking.numel(), device=group.device)
-        _write(seat, start, seats.view_as(look.asking), size)
+        seats = torch.arange(asked, asked + look.query_columns.numel(), device=group.device)
+        _write_prefixes(seat, start, seats.view_as(look.query_columns), size)
         asked += len(seats)
-    return Layout(looks=tuple(looks), seat=seat)
+    return PackedLayout(blocks=tuple(looks), output_index=seat)
 
 
 def _columns(start: Tensor, size: Tensor) -> Tensor:
@@ -148,7 +152,7 @@ def _columns(start: Tensor, size: Tensor) -> Tensor:
     return start[:, None] + column.minimum((size - 1)[:, None])
 
 
-def _alike(kept: Tensor, prompt: int) -> tuple[Tensor, ...]:
+def _split_by_length(kept: Tensor, prompt: int) -> tuple[Tensor, ...]:
     """Which responses, of `kept` [n] tokens, are looked up together: all, or the longer apart from the others.
 
     Each is filled up to the longest beside it, and behind a prompt of so many tokens each looks at all there is.
@@ -158,30 +162,30 @@ def _alike(kept: Tensor, prompt: int) -> tuple[Tensor, ...]:
     pairs, longer = size * (prompt + size), torch.arange(len(size), device=kept.device)
     both = longer * pairs[0] + (len(size) - longer) * pairs
     cut = int(both.argmin())
-    return (order[:cut], order[cut:]) if both[cut] <= FEWER * both[0] else (order,)
+    return (order[:cut], order[cut:]) if both[cut] <= MAX_SPLIT_COST * both[0] else (order,)
 
 
-def read_tokens(batch: Sequences, whole: bool = False) -> Tensor:
+def response_input_lengths(batch: Sequences, whole: bool = False) -> Tensor:
     """The response tokens of each sequence that a model has to read, [n]."""
     tokens = batch.mask.sum(1)
     return tokens if whole else (tokens - 1).clamp(min=0)
 
 
-def _write(into: Tensor, start: Tensor, values: Tensor, sizes: Tensor) -> None:
+def _write_prefixes(into: Tensor, start: Tensor, values: Tensor, sizes: Tensor) -> None:
     """Of the values [n, t] the first of each, as many as its size [n], from its column on."""
     columns = torch.arange(int(sizes.max()), device=sizes.device)
     inside = columns < sizes[:, None]
     into[(start[:, None] + columns)[inside]] = values[:, : len(columns)][inside]
 
 
-def _begun(prompts: Tensor, lengths: Tensor) -> Tensor:
+def _left_aligned(prompts: Tensor, lengths: Tensor) -> Tensor:
     """Prompts padded on the left [n, p], moved to begin in the first column; what stands behind them has no meaning."""
     width = prompts.shape[1]
     columns = torch.arange(width, device=lengths.device) + (width - lengths)[:, None]
     return prompts.gather(1, columns.clamp(max=width - 1))
 
 
-def _unseen(known: Tensor, prompt: int, response: int) -> Tensor:
+def _attention_bias(known: Tensor, prompt: int, response: int) -> Tensor:
     """[n, 1, t, p + t]: a response sees the tokens of its prompt, of which it has `known` [n], and its own so far."""
     column = torch.arange(response, device=known.device)
     of_prompt = torch.arange(prompt, device=known.device) < known[:, None]

@@ -9,14 +9,14 @@ import torch
 
 from alignbench.core.errors import UserError
 from alignbench.kernels import attention_switch
-from alignbench.kernels.activation_checkpointing import blocks_of
-from alignbench.kernels.onednn import by_torch
+from alignbench.kernels.activation_checkpointing import find_blocks
+from alignbench.kernels.onednn import use_torch_linear
 
-MOST = 64
+RECOMPILE_LIMIT = 64
 """Variants of a function that are compiled before it is run as it is: a few of each kind of pass, for each adapter."""
 
 
-def compile_blocks(model: Any, backend: str = "inductor", *, writing: bool = False) -> None:
+def compile_blocks(model: Any, backend: str = "inductor", *, include_decoding: bool = False) -> None:
     """Have every block of this model read and learn by code made for it: norms, projections, rotary embedding, MLP.
 
     Where it is `writing`, too, so are the steps of decoding. Attention and the cache are called from there as they are:
@@ -24,16 +24,16 @@ def compile_blocks(model: Any, backend: str = "inductor", *, writing: bool = Fal
     weights stay, and a copy of the model is compiled as well. There are no CUDA graphs: they want the same places in
     memory at every step. Raises UserError for a model whose blocks transformers does not know.
     """
-    blocks = blocks_of(model)
+    blocks = find_blocks(model)
     if not blocks:
         raise UserError(
             f"hardware.compile=true, but transformers knows no blocks in a {type(model).__name__}: set "
             "hardware.compile=false"
         )
-    _settle()
+    _configure_compiler()
     for block in blocks:
-        by_torch(block)
-        block.forward = MethodType(_forward(type(block).forward, backend, writing), block)
+        use_torch_linear(block)
+        block.forward = MethodType(_forward(type(block).forward, backend, include_decoding), block)
 
 
 def require(device: str) -> None:
@@ -43,7 +43,7 @@ def require(device: str) -> None:
             from torch._inductor.cpp_builder import get_cpp_compiler
 
             get_cpp_compiler()  # what was compiled before would be found again without one
-        torch.compile(_sum, dynamic=True)(torch.ones(8, device=device))
+        torch.compile(_probe, dynamic=True)(torch.ones(8, device=device))
     except (RuntimeError, OSError, ImportError) as error:
         needed = "a C++ compiler such as g++ (CXX names another)" if device == "cpu" else "Triton and a C compiler"
         told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -53,16 +53,16 @@ def require(device: str) -> None:
         ) from error
 
 
-def _sum(numbers: torch.Tensor) -> torch.Tensor:
+def _probe(numbers: torch.Tensor) -> torch.Tensor:
     return (numbers * numbers).sum()
 
 
 @cache
-def _forward(forward: Callable[..., Any], backend: str, writing: bool) -> Callable[..., Any]:
+def _forward(forward: Callable[..., Any], backend: str, include_decoding: bool) -> Callable[..., Any]:
     from transformers import Cache
 
     compiled = torch.compile(forward, dynamic=True, backend=backend)
-    if writing:
+    if include_decoding:
         return compiled
 
     def chosen(block: Any, *args: Any, **kwargs: Any) -> Any:
@@ -73,14 +73,14 @@ def _forward(forward: Callable[..., Any], backend: str, writing: bool) -> Callab
 
 
 @cache
-def _settle() -> None:
+def _configure_compiler() -> None:
     """What compiling is to know in this process: which numbers change, and what is left as it is."""
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
     import torch.fx.experimental._config as shapes
     from transformers import Cache
 
-    dynamo.recompile_limit = MOST
+    dynamo.recompile_limit = RECOMPILE_LIMIT
     shapes.use_duck_shape = False  # two sizes that are equal today are not tomorrow
     torch.compiler.config.dynamic_sources = r".*\.layer_idx$"  # else each block would have code of its own
     inductor.fallback_random = True  # dropout loses what it loses uncompiled

@@ -12,7 +12,7 @@ from alignbench.core.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_ad
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Calibration, Critic
 from alignbench.core.seeds import address
-from alignbench.kernels.attention_switch import as_laid_out
+from alignbench.kernels.attention_switch import attention_for
 
 
 class Trunk(Protocol):
@@ -46,13 +46,13 @@ class ValueFunction:
 
 
 @dataclass(frozen=True)
-class OwnWeights:
+class SeparateTrunk:
     """A whole trunk that is the critic's."""
 
     decoder: Any
 
     def __call__(self, inputs: Mapping[str, Any]) -> Tensor:
-        with as_laid_out(self.decoder.config, inputs):
+        with attention_for(self.decoder.config, inputs):
             return self.decoder(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -60,7 +60,7 @@ class OwnWeights:
 
 
 @dataclass(frozen=True)
-class OwnAdapter:
+class AdapterTrunk:
     """An adapter on the policy's base that acts for the critic alone, upon the SFT model's where there is one."""
 
     model: Any
@@ -69,15 +69,15 @@ class OwnAdapter:
 
     def __call__(self, inputs: Mapping[str, Any]) -> Tensor:
         decoder = self.model.get_base_model().get_decoder()
-        with acting(self.model, *self.under, CRITIC), as_laid_out(decoder.config, inputs):
+        with acting(self.model, *self.under, CRITIC), attention_for(decoder.config, inputs):
             return decoder(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from ((name, p) for name, p in self.model.named_parameters() if f".{CRITIC}." in name)
 
 
-def make(
-    model: Any, settings: Critic, *, seed: int, judge: Any = None, scale: Calibration | None = None
+def make_critic(
+    model: Any, settings: Critic, *, seed: int, reward_model: Any = None, calibration: Calibration | None = None
 ) -> ValueFunction:
     """The critic of a policy with this language model, which may get an adapter more; `seed` draws first weights.
 
@@ -85,20 +85,20 @@ def make(
     on: start=reward_model needs the first, and makes a value what the text would get if it ended before the token.
     Raises UserError when that model does not fit upon the policy's.
     """
-    assert settings.start == "zero" or judge is not None, "there is no reward model to start from"
+    assert settings.start == "zero" or reward_model is not None, "there is no reward model to start from"
     inner = model.get_base_model() if is_adapted(model) else model
     embeddings = inner.get_input_embeddings()
-    judge = judge if settings.start == "reward_model" else None
-    if judge is None:
+    reward_model = reward_model if settings.start == "reward_model" else None
+    if reward_model is None:
         head = value_head(embeddings.embedding_dim, settings.hidden, seed)
     else:
-        head = _scoring_head(judge, scale or Calibration())
+        head = _scoring_head(reward_model, calibration or Calibration())
     head = head.to(embeddings.weight.device)
     if settings.trunk == "shared":
         return ValueFunction(head)
     if is_adapted(model):
-        return ValueFunction(head, _own_adapter(model, judge, seed), flops_per_token=_flops(inner))
-    own = _own_weights(model, judge)
+        return ValueFunction(head, _own_adapter(model, reward_model, seed), flops_per_token=_flops(inner))
+    own = _own_weights(model, reward_model)
     return ValueFunction(head, own, flops_per_token=_flops(own.decoder))
 
 
@@ -114,56 +114,56 @@ def value_head(width: int, hidden: int, seed: int) -> nn.Sequential:
 
 
 @torch.no_grad()
-def _scoring_head(judge: Any, scale: Calibration) -> nn.Sequential:
+def _scoring_head(reward_model: Any, calibration: Calibration) -> nn.Sequential:
     """h -> (score / temperature - mean) / std, which a linear layer can say."""
-    weight = judge.score.weight.float()
+    weight = reward_model.score.weight.float()
     layer = nn.Linear(weight.shape[1], 1)
-    layer.weight.copy_(weight / (scale.temperature * scale.std))
-    layer.bias.fill_(-scale.mean / scale.std)
+    layer.weight.copy_(weight / (calibration.temperature * calibration.std))
+    layer.bias.fill_(-calibration.mean / calibration.std)
     return nn.Sequential(layer)
 
 
-def _own_weights(model: Any, judge: Any) -> OwnWeights:
-    if judge is None:
+def _own_weights(model: Any, reward_model: Any) -> SeparateTrunk:
+    if reward_model is None:
         decoder = copy.deepcopy(model.get_decoder())
     else:
-        judge = copy.deepcopy(judge)
-        decoder = (judge.merge_and_unload() if is_adapted(judge) else judge).base_model
-    return OwnWeights(decoder.eval().requires_grad_(True))
+        reward_model = copy.deepcopy(reward_model)
+        decoder = (reward_model.merge_and_unload() if is_adapted(reward_model) else reward_model).base_model
+    return SeparateTrunk(decoder.eval().requires_grad_(True))
 
 
-def _own_adapter(model: Any, judge: Any, seed: int) -> OwnAdapter:
+def _own_adapter(model: Any, reward_model: Any, seed: int) -> AdapterTrunk:
     """An adapter of the policy's shape that changes nothing yet, or the reward model's."""
-    if judge is not None and not is_adapted(judge):
+    if reward_model is not None and not is_adapted(reward_model):
         raise UserError(
             "algo.critic.start=reward_model: all weights of the reward model were trained, but upon the "
             "policy's base only an adapter can act. Use a reward model with an adapter, or set "
             "algo.critic.start=zero"
         )
-    shape = copy.deepcopy((model if judge is None else judge).peft_config[TRAINED])
+    shape = copy.deepcopy((model if reward_model is None else reward_model).peft_config[TRAINED])
     shape.modules_to_save, shape.inference_mode = None, False
     with torch.random.fork_rng():
         torch.manual_seed(address(seed, "critic adapter"))
         model.add_adapter(CRITIC, shape)
-    if judge is not None:
-        _take_over(model, judge)
-    under = FROZEN in model.peft_config and (judge is None or SFT in judge.peft_config)
-    own = OwnAdapter(model, (FROZEN,) if under else ())
+    if reward_model is not None:
+        _take_over(model, reward_model)
+    under = FROZEN in model.peft_config and (reward_model is None or SFT in reward_model.peft_config)
+    own = AdapterTrunk(model, (FROZEN,) if under else ())
     for _, parameter in own.parameters():
         parameter.requires_grad_(True)
     return own
 
 
 @torch.no_grad()
-def _take_over(model: Any, judge: Any) -> None:
+def _take_over(model: Any, reward_model: Any) -> None:
     """Give the critic the weights of the reward model's adapter; the SFT model's under both must be the same."""
-    below, expected = _adapter(model, FROZEN), _adapter(judge, SFT)
+    below, expected = _adapter(model, FROZEN), _adapter(reward_model, SFT)
     if not all(name in below and torch.equal(below[name], weight) for name, weight in expected.items()):
         raise UserError(
             "algo.critic.start=reward_model: the reward model was trained upon another SFT model than the "
             "policy's. Let the study train it (reward.path=null), or set algo.critic.start=zero"
         )
-    mine, theirs = _adapter(model, CRITIC), _adapter(judge, TRAINED)
+    mine, theirs = _adapter(model, CRITIC), _adapter(reward_model, TRAINED)
     assert mine.keys() == theirs.keys(), "the reward model's is an adapter of another base"
     for name, weight in theirs.items():
         mine[name].copy_(weight)

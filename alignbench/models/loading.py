@@ -16,7 +16,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Fraction, Positive
 from alignbench.core.hub import MODEL_REMEDY, require_hub
 from alignbench.core.seeds import address
-from alignbench.kernels.onednn import by_onednn
+from alignbench.kernels.onednn import use_onednn
 from alignbench.models.text import Text
 
 MIB = 1 << 20
@@ -78,7 +78,7 @@ class Pretrained:
             raise UserError("model.quantization=nf4 needs bitsandbytes: pip install 'alignbench[quant]'")
 
     @property
-    def embedded(self) -> bool:
+    def is_built_in(self) -> bool:
         """Whether the base is made on the spot, and stands nowhere to be loaded from."""
         return False
 
@@ -94,15 +94,15 @@ class Pretrained:
         elif not (Path(self.path) / "config.json").is_file():
             raise UserError(f"model.path={self.path}: no config.json there; give a folder written by save_pretrained")
 
-    def fingerprint(self, device: str) -> dict[str, Any]:
+    def base_hashes(self, device: str) -> dict[str, Any]:
         """What the config does not say of the base: its dtype on this device, and what stands in a local folder.
 
         Each file by its size and its first and last MiB: weights of gigabytes are told apart without being read.
         """
         files = sorted(p for p in Path(self.path).iterdir() if p.is_file()) if self.path else []
-        return {"dtype": str(self.torch_dtype(device)), "files": {file.name: _ends(file) for file in files}}
+        return {"dtype": str(self.resolve_dtype(device)), "files": {file.name: _ends(file) for file in files}}
 
-    def text(self, texts: Sequence[str]) -> Text:
+    def load_text(self, texts: Sequence[str]) -> Text:
         """The text side alone, to check prompts before any weights are loaded; `texts` as in `load`."""
         from transformers import AutoConfig, AutoTokenizer
 
@@ -111,7 +111,7 @@ class Pretrained:
             config = AutoConfig.from_pretrained(self.source, **CODE)
             return self._text(config, AutoTokenizer.from_pretrained(self.source, **CODE))
 
-    def shape(self, texts: Sequence[str]) -> Any:
+    def load_config(self, texts: Sequence[str]) -> Any:
         """What transformers knows of the model without its weights; `texts` as in `load`."""
         from transformers import AutoConfig
 
@@ -134,26 +134,26 @@ class Pretrained:
         model.config.use_cache = True
         if not torch.cuda.is_available() or self.quantization == "none":
             model = model.to(device)
-        return by_onednn(model), self._text(model.config, tokenizer)
+        return use_onednn(model), self._text(model.config, tokenizer)
 
-    def load_scalar(self, *, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Text]:
+    def load_with_score_head(self, *, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Text]:
         """The model with a head for one number in place of the one for tokens, on its device; and its text side.
 
         `start` is a folder of all weights; the head is random where it has none, as a language model's.
         """
         _quiet()
-        model, tokenizer = self._base(texts, start, device, scalar=True)
+        model, tokenizer = self._base(texts, start, device, score_head=True)
         if self.quantization == "nf4":
             _keep_gradients(model)
         model = model if self.quantization == "nf4" else model.to(device)
-        return by_onednn(model), self._text(model.config, tokenizer)
+        return use_onednn(model), self._text(model.config, tokenizer)
 
-    def _base(self, texts: Sequence[str], start: Path | None, device: str, scalar: bool = False) -> tuple[Any, Any]:
+    def _base(self, texts: Sequence[str], start: Path | None, device: str, score_head: bool = False) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
         source = str(start or self.source)
-        auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
-        options: dict[str, Any] = {"dtype": self.torch_dtype(device)} | ({"num_labels": 1} if scalar else {})
+        auto = AutoModelForSequenceClassification if score_head else AutoModelForCausalLM
+        options: dict[str, Any] = {"dtype": self.resolve_dtype(device)} | ({"num_labels": 1} if score_head else {})
         if self.attention != "auto":
             options["attn_implementation"] = self.attention
         if self.quantization == "nf4":
@@ -162,7 +162,7 @@ class Pretrained:
         with _explained(source):
             return auto.from_pretrained(source, **options, **CODE), AutoTokenizer.from_pretrained(source, **CODE)
 
-    def torch_dtype(self, device: str) -> torch.dtype:
+    def resolve_dtype(self, device: str) -> torch.dtype:
         """The dtype of the base weights on this device."""
         if self.dtype != "auto":
             return getattr(torch, self.dtype)
@@ -170,7 +170,7 @@ class Pretrained:
 
     def is_exact(self, device: str) -> bool:
         """Whether two ways through the model agree to float32 rounding."""
-        return self.torch_dtype(device) == torch.float32 and self.quantization == "none"
+        return self.resolve_dtype(device) == torch.float32 and self.quantization == "none"
 
     def _nf4(self, device: str) -> Any:
         from transformers import BitsAndBytesConfig
@@ -179,7 +179,7 @@ class Pretrained:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=self.torch_dtype(device),
+            bnb_4bit_compute_dtype=self.resolve_dtype(device),
         )
 
     def _adapt(self, model: Any, start: Path | None, seed: int) -> Any:
@@ -226,7 +226,7 @@ class Tiny(Pretrained):
     """Where the first weights are drawn from; the same for all runs of a study."""
 
     @property
-    def embedded(self) -> bool:
+    def is_built_in(self) -> bool:
         """Unless a path is given."""
         return self.path is None
 
@@ -235,29 +235,29 @@ class Tiny(Pretrained):
         if self.path is not None:
             super().require()
 
-    def _base(self, texts: Sequence[str], start: Path | None, device: str, scalar: bool = False) -> tuple[Any, Any]:
-        from alignbench.models.tiny import tiny_model, with_scalar_head
+    def _base(self, texts: Sequence[str], start: Path | None, device: str, score_head: bool = False) -> tuple[Any, Any]:
+        from alignbench.models.tiny import tiny_model, with_score_head
 
         if start is not None or self.path is not None:
-            return super()._base(texts, start, device, scalar)
+            return super()._base(texts, start, device, score_head)
         tokenizer = self._tokenizer(texts)
         model = tiny_model(self._shape(tokenizer), self.seed)
-        return (with_scalar_head(model) if scalar else model).to(self.torch_dtype(device)), tokenizer
+        return (with_score_head(model) if score_head else model).to(self.resolve_dtype(device)), tokenizer
 
-    def text(self, texts: Sequence[str]) -> Text:
+    def load_text(self, texts: Sequence[str]) -> Text:
         """The tokenizer that `load` makes from the same texts."""
         if self.path is not None:
-            return super().text(texts)
+            return super().load_text(texts)
         return Text(tokenizer=self._tokenizer(texts), chat=False, context=self.context)
 
-    def shape(self, texts: Sequence[str]) -> Any:
+    def load_config(self, texts: Sequence[str]) -> Any:
         """The sizes that `load` gives the model from the same texts."""
-        return self._shape(self._tokenizer(texts)) if self.path is None else super().shape(texts)
+        return self._shape(self._tokenizer(texts)) if self.path is None else super().load_config(texts)
 
     def _shape(self, tokenizer: Any) -> Any:
-        from alignbench.models.tiny import tiny_shape
+        from alignbench.models.tiny import tiny_config
 
-        return tiny_shape(
+        return tiny_config(
             len(tokenizer),
             hidden=self.hidden,
             layers=self.layers,

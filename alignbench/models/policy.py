@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from alignbench.core.adapters import CRITIC, FROZEN, acting, is_adapted
 from alignbench.core.batches import Forward, Sequences
-from alignbench.kernels.attention_switch import as_laid_out
-from alignbench.kernels.chunked_lm_head import ModelHead
+from alignbench.kernels.attention_switch import attention_for
+from alignbench.kernels.chunked_lm_head import LMHead
 from alignbench.kernels.logprobs import Head, token_logprobs
-from alignbench.kernels.packing_policy import Sharing
-from alignbench.kernels.sequence_packing import Rows, alone
+from alignbench.kernels.packing_policy import PackingPolicy
+from alignbench.kernels.sequence_packing import ModelInput, pad_sequences
 from alignbench.models.critic import ValueFunction
 from alignbench.models.text import Text
 
@@ -40,7 +40,7 @@ class CausalPolicy:
         self.critic_flops_per_token = critic.flops_per_token if critic else 0
         self._capped = getattr(self.inner.config.get_text_config(), "final_logit_softcapping", None)
         self._head_is_exact = self._check_head()
-        self.sharing = Sharing.found(self.inner, self._read, text.pad)
+        self.packing = PackingPolicy.detect(self.inner, self._read, text.pad)
         self._frozen: CausalPolicy | None = None
         self._is_reference = False
 
@@ -52,7 +52,7 @@ class CausalPolicy:
     @property
     def shares_prompts(self) -> bool:
         """Whether sequences that answer one prompt cost less together."""
-        return self.sharing.possible
+        return self.packing.supported
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,20 +62,22 @@ class CausalPolicy:
     def __call__(self, batch: Sequences) -> Forward:
         """Log-probabilities, entropies and values of the response tokens, [n, t]; the reference has no values."""
         rows = self._rows(batch).to(self.device)
-        inputs, mask = rows.inputs(self.dtype), batch.mask.to(self.device)
-        before = rows.predicting(self._hidden(inputs), mask)
+        inputs, mask = rows.forward_kwargs(self.dtype), batch.mask.to(self.device)
+        before = rows.select_predictors(self._hidden(inputs), mask)
         logprobs, entropy = token_logprobs(
             before,
             batch.responses.to(self.device)[mask],
             self._head,
             vocabulary=self.vocabulary,
             temperature=self.temperature,
-            never=self.text.never,
+            suppressed=self.text.suppressed,
         )
         values = None
         if self.critic is not None and not self._is_reference:
             own = self.critic.trunk
-            values = self.critic(before[:, : self.hidden_size] if own is None else rows.predicting(own(inputs), mask))
+            values = self.critic(
+                before[:, : self.hidden_size] if own is None else rows.select_predictors(own(inputs), mask)
+            )
         return Forward(
             logprobs=scatter(logprobs, mask),
             entropy=scatter(entropy, mask),
@@ -146,17 +148,19 @@ class CausalPolicy:
         finally:
             self.model, self.inner, self.decoder, self.lm_head = mine
 
-    def _rows(self, batch: Sequences) -> Rows:
+    def _rows(self, batch: Sequences) -> ModelInput:
         """As the model is to read them; with dropout each alone, for siblings would lose the same of their prompt."""
-        return alone(batch, self.text.pad) if self.model.training else self.sharing.rows(batch, self.text.pad)
+        return (
+            pad_sequences(batch, self.text.pad) if self.model.training else self.packing.arrange(batch, self.text.pad)
+        )
 
-    def _read(self, rows: Rows) -> Tensor:
+    def _read(self, rows: ModelInput) -> Tensor:
         """The last hidden states on the CPU, wherever the model reads them."""
-        return self._hidden(rows.to(self.device).inputs(self.dtype))[..., : self.hidden_size].cpu()
+        return self._hidden(rows.to(self.device).forward_kwargs(self.dtype))[..., : self.hidden_size].cpu()
 
     def _hidden(self, inputs: Mapping[str, Any]) -> Tensor:
         """The last hidden state of each position, [r, l, h]; then the logits where the head has rules of its own."""
-        with as_laid_out(self.decoder.config, inputs):
+        with attention_for(self.decoder.config, inputs):
             if self._head_is_exact:
                 return self.decoder(**inputs, use_cache=False).last_hidden_state
             out = self.model(**inputs, use_cache=False, output_hidden_states=True)
@@ -165,7 +169,7 @@ class CausalPolicy:
     @property
     def _head(self) -> Head:
         if self._head_is_exact:
-            return ModelHead(self.lm_head, self._capped)
+            return LMHead(self.lm_head, self._capped)
         return lambda hidden: hidden[:, self.hidden_size :]
 
     @torch.no_grad()

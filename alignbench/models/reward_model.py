@@ -17,7 +17,7 @@ from alignbench.core.batches import Rollouts, Sequences, sequences
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Calibration, ScoreModel
 from alignbench.core.seeds import address, derive
-from alignbench.kernels.sequence_packing import alone
+from alignbench.kernels.sequence_packing import pad_sequences
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.policy import training
 from alignbench.models.text import Text
@@ -49,8 +49,8 @@ class RewardModel:
 
     def __call__(self, batch: Sequences) -> Tensor:
         """The score of each row, [n], fp32."""
-        rows = alone(batch, self.text.pad, whole=True)
-        return self._scores(rows.ids.to(self.device), batch.lengths().to(self.device))
+        rows = pad_sequences(batch, self.text.pad, include_last=True)
+        return self._scores(rows.input_ids.to(self.device), batch.lengths().to(self.device))
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and value of everything the optimizer may change."""
@@ -104,7 +104,7 @@ class RewardModel:
 
 
 @dataclass(frozen=True)
-class Translated:
+class RetokenizedRewardModel:
     """A reward model with a tokenizer of its own: it reads rollouts as text."""
 
     model: RewardModel
@@ -118,8 +118,8 @@ class Translated:
         """The score of each rollout, [n], fp32; one that did not end by itself is not ended here either."""
         assert isinstance(batch, Rollouts), "only rollouts can be read as text"
         text, cut = self.model.text, batch.truncated.tolist()
-        prompts = [text.prompt(row["prompt"]) for row in batch.rows]
-        ended = [text.completion(answer) for answer in batch.texts]
+        prompts = [text.encode_prompt(row["prompt"]) for row in batch.rows]
+        ended = [text.encode_completion(answer) for answer in batch.texts]
         answers = [tokens[:-1] if short else tokens for tokens, short in zip(ended, cut, strict=True)]
         return self.model(sequences(prompts, answers, text.pad))
 
@@ -128,7 +128,7 @@ class Translated:
         return self.model.weights_checksum()
 
 
-def untrained(
+def make_reward_model(
     source: Pretrained, *, texts: Sequence[str], start: Path | None, lora: Lora | None, device: str, seed: int
 ) -> RewardModel:
     """A reward model ready to train: the model in `start` under a head drawn from the seed.
@@ -142,7 +142,7 @@ def untrained(
             "reward_model.lora adapts a frozen base, but the SFT model has all weights trained: set "
             "reward_model.lora=null, or train the SFT model with model.lora.rank=16 too"
         )
-    model, text = source.load_scalar(texts=texts, start=None if adapter else start, device=device)
+    model, text = source.load_with_score_head(texts=texts, start=None if adapter else start, device=device)
     _draw(model.score, seed)
     shape = lora or source.lora
     if shape is None:
@@ -152,32 +152,32 @@ def untrained(
     return RewardModel(_adapted(model, shape, adapter, seed), text)
 
 
-def trained(source: Pretrained, folder: Path, *, texts: Sequence[str], device: str) -> RewardModel:
+def load_reward_model(source: Pretrained, folder: Path, *, texts: Sequence[str], device: str) -> RewardModel:
     """The reward model in `folder`, frozen: as `save` wrote it, or any for transformers with one score.
 
     An adapter needs the base it was trained on: that of `source`. Raises UserError when it is none of these.
     """
-    require(folder)
+    check_folder(folder)
     if is_adapter(folder):
         from peft import PeftModel
 
-        model, text = source.load_scalar(texts=texts, start=None, device=device)
+        model, text = source.load_with_score_head(texts=texts, start=None, device=device)
         model.score.float()
         model = PeftModel.from_pretrained(model, folder, adapter_name=TRAINED)
         if is_adapter(folder / SFT):
             _under(model, folder / SFT)
     else:
-        model, text = source.load_scalar(texts=texts, start=folder, device=device)
+        model, text = source.load_with_score_head(texts=texts, start=folder, device=device)
     model.requires_grad_(False)
     return RewardModel(model, text, _calibration(folder), _weights_checksum(folder))
 
 
-def reading(model: RewardModel, text: Text) -> ScoreModel:
+def adapt_to_policy(model: RewardModel, text: Text) -> ScoreModel:
     """The model as it scores what a policy with this text side writes: token by token where tokens mean the same."""
-    return model if _vocabulary(model.text) == _vocabulary(text) else Translated(model)
+    return model if _vocabulary(model.text) == _vocabulary(text) else RetokenizedRewardModel(model)
 
 
-def require(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise UserError, before anything is loaded, when the folder holds no reward model."""
     if is_adapter(folder):
         return

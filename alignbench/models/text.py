@@ -38,17 +38,17 @@ class Text:
         return self.eos if pad is None else int(pad)
 
     @cached_property
-    def never(self) -> tuple[int, ...]:
+    def suppressed(self) -> tuple[int, ...]:
         """Tokens that are never sampled: padding, unless it also ends answers."""
         return () if self.pad in self.stops else (self.pad,)
 
-    def prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str) -> list[int]:
         """The tokens of a prompt, up to where the answer starts."""
         if self.chat:
             return self._template([{"role": "user", "content": text}], add_generation_prompt=True)
         return list(self.tokenizer(text)["input_ids"])
 
-    def completion(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """The tokens of an answer, with the one that ends it."""
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return [*ids, self.stops[-1]]

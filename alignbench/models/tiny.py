@@ -30,7 +30,7 @@ def tiny_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
-def tiny_shape(vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int) -> Any:
+def tiny_config(vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int) -> Any:
     """A Llama of these sizes with tied embeddings, without its weights."""
     from transformers import LlamaConfig
 
@@ -58,7 +58,7 @@ def tiny_model(config: Any, seed: int) -> Any:
         return LlamaForCausalLM(config)
 
 
-def with_scalar_head(model: Any) -> Any:
+def with_score_head(model: Any) -> Any:
     """The same weights under a head for one number, which is random, in place of the one for tokens."""
     from transformers import LlamaForSequenceClassification
 

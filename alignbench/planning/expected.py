@@ -10,7 +10,7 @@ from alignbench.generation.vllm_engine import GIB
 from alignbench.kernels import hardware
 from alignbench.models.reward_model import is_adapter
 from alignbench.planning import memory
-from alignbench.planning.memory import Skeleton
+from alignbench.planning.memory import MetaModel
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import RunSettings
 from alignbench.runs.shared_models import SharedModels
@@ -147,15 +147,15 @@ class Expected:
     # --- what is held ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def policy(self) -> Skeleton:
+    def policy(self) -> MetaModel:
         """The language model without its weights, but with its adapter."""
-        found = memory.skeleton(
+        found = memory.make_meta_model(
             self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora
         )
-        self.job.hardware.spare(found.model)
+        self.job.hardware.apply_checkpointing(found.model)
         return found
 
-    def _judge(self, trained: bool) -> Skeleton:
+    def _judge(self, trained: bool) -> MetaModel:
         """The reward model: as it is trained, or as it scores, which may be one from elsewhere."""
         reward, config = learned(self.job.reward), None
         folder = reward.path if reward else None
@@ -164,7 +164,7 @@ class Expected:
 
             config = AutoConfig.from_pretrained(folder)
         lora = self.job.reward_model.lora or self.job.model.lora
-        found = memory.skeleton(
+        found = memory.make_meta_model(
             self.job.model,
             texts=self.material.texts,
             device=self._device,
@@ -172,7 +172,7 @@ class Expected:
             lora=lora if trained or config is None else None,
             config=config,
         )
-        self.job.hardware.spare(found.model)
+        self.job.hardware.apply_checkpointing(found.model)
         return found
 
     def _need_sft(self) -> Need:
@@ -180,7 +180,7 @@ class Expected:
         examples = job.sft.examples(self.material.demonstrations, self.material.text).tokens
         prompt, answer = max(examples, key=lambda both: len(both[0]) + len(both[1]))
         length = len(prompt) + len(answer)
-        work = memory.learning(
+        work = memory.training_memory(
             policy, rows=min(self._rows(length), job.sft.batch_size), length=length, answer=len(answer)
         )
         learned = self._learned(policy)
@@ -195,7 +195,7 @@ class Expected:
         tokens = job.reward_model.comparisons(self.material.comparisons["train"], self.material.text).tokens
         longest = max(len(prompt) + max(map(len, answers)) for prompt, *answers in tokens)
         pairs = min(max(self._rows(longest) // 2, 1), job.reward_model.batch_size)
-        work, learned = memory.learning(judge, rows=2 * pairs, length=longest, answer=0), self._learned(judge)
+        work, learned = memory.training_memory(judge, rows=2 * pairs, length=longest, answer=0), self._learned(judge)
         return Need(
             phase="reward model",
             standing=self._standing(judge) | {"optimizer state": ADAM * learned},
@@ -214,7 +214,7 @@ class Expected:
             **self._vllm(policy),
         }
         length = prompt + job.rl.max_new_tokens
-        work = memory.learning(
+        work = memory.training_memory(
             policy,
             rows=self._microbatch(length),
             length=length,
@@ -227,10 +227,12 @@ class Expected:
             judge = self._judge(trained=False)
             standing |= {"reward model": judge.weights + judge.adapter}
             rows = min(reward.microbatch_size, job.rl.rollouts_per_step)
-            moments["scoring"] = {"activations of the reward model": memory.reading(judge, rows=rows, length=length)}
+            moments["scoring"] = {
+                "activations of the reward model": memory.inference_memory(judge, rows=rows, length=length)
+            }
         return Need(phase="rl", standing={what: size for what, size in standing.items() if size}, moments=moments)
 
-    def _vllm(self, policy: Skeleton) -> Parts:
+    def _vllm(self, policy: MetaModel) -> Parts:
         hardware = self.job.hardware
         return (
             {}
@@ -241,7 +243,7 @@ class Expected:
             }
         )
 
-    def _sampling(self, policy: Skeleton, prompt: int) -> Parts:
+    def _sampling(self, policy: MetaModel, prompt: int) -> Parts:
         """Of a step or of an evaluation, whichever takes more."""
         job, group = self.job, self.job.algo.group_size
         prompts = job.rl.rollouts_per_step // group
@@ -253,17 +255,17 @@ class Expected:
             (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens, 0),
         ]
         found = [
-            memory.writing(policy, prompts=read, group=each, prompt=prompt, answer=answer, later=others)
+            memory.generation_memory(policy, prompts=read, group=each, prompt=prompt, answer=answer, later=others)
             for read, each, answer, others in drawn
         ]
         most = max(found, key=lambda written: written.cache + written.work)
-        again = {"large weights laid out": policy.laid_out} if policy.laid_out else {}
+        again = {"large weights laid out": policy.prepacked} if policy.prepacked else {}
         return again | {"KV cache": most.cache, "activations and logits": most.work}
 
     def _rows(self, length: int) -> int:
         """How many of that many tokens are learned from at once."""
-        tokens = self.job.hardware.tokens_at_once
-        return self.job.hardware.rows_at_once if tokens is None else max(tokens // length, 1)
+        tokens = self.job.hardware.microbatch_tokens
+        return self.job.hardware.microbatch_rows if tokens is None else max(tokens // length, 1)
 
     def _microbatch(self, length: int) -> int:
         """Rows of that many tokens in the largest microbatch of the update."""
@@ -272,7 +274,7 @@ class Expected:
             rows = max(rows // algo.group_size, 1) * algo.group_size
         return min(rows, self.job.rl.rollouts_per_step // self.job.rl.minibatches)
 
-    def _critic(self, policy: Skeleton) -> int:
+    def _critic(self, policy: MetaModel) -> int:
         """Bytes of all that is the critic's alone."""
         critic = self.job.algo.critic
         if critic is None:
@@ -284,16 +286,16 @@ class Expected:
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt of any split."""
         text = self.material.text
-        return max(len(text.prompt(row["prompt"])) for rows in self.material.prompts.values() for row in rows)
+        return max(len(text.encode_prompt(row["prompt"])) for rows in self.material.prompts.values() for row in rows)
 
     @property
     def _device(self) -> str:
-        return self.job.hardware.resolved()
+        return self.job.hardware.resolve_device()
 
-    def _learned(self, model: Skeleton) -> int:
+    def _learned(self, model: MetaModel) -> int:
         return model.adapter or model.weights
 
-    def _standing(self, model: Skeleton) -> dict[str, int]:
+    def _standing(self, model: MetaModel) -> dict[str, int]:
         own = {"Python and its libraries": interpreter()} if self._device == "cpu" else {}
         return {**own, "weights": model.weights, **({"adapter": model.adapter} if model.adapter else {})}
 
@@ -308,4 +310,4 @@ MEASURED = ("validation", "test")
 @cache
 def interpreter() -> int:
     """Bytes that this process held when it was first asked: it has loaded what a run will load."""
-    return hardware.resident()
+    return hardware.resident_memory()

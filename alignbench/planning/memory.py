@@ -16,20 +16,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alignbench.core.adapters import is_adapted
-from alignbench.kernels.chunked_lm_head import ModelHead
-from alignbench.kernels.logprobs import at_once, token_logprobs
-from alignbench.kernels.onednn import large_weights
+from alignbench.kernels.chunked_lm_head import LMHead
+from alignbench.kernels.logprobs import logits_per_tile, token_logprobs
+from alignbench.kernels.onednn import prepackable_weights
 from alignbench.models.loading import Lora, Pretrained
 
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4 bits: half of one, a byte of scale for 64 of them, and 4 bytes for 256 such scales."""
-DRAWING = 12
+SAMPLING_BYTES = 12
 """Bytes beside the logits for each of them while a token is drawn: log-probability, chance, and a copy in blocks."""
-ATTENDING = 12
+ATTENTION_BYTES = 12
 """Bytes for each weight of attention while a token is written: as it is found, in fp32, and in the model's dtype."""
 
 
-class Alive(TorchDispatchMode):
+class LiveTensorCounter(TorchDispatchMode):
     """Counts the bytes of tensors that are alive while it is open, and the most there were at once."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
@@ -47,7 +47,7 @@ class Alive(TorchDispatchMode):
                 self._see(storage, storage._cdata, storage.nbytes())
         return out
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         """What follows has a peak of its own."""
         self.peak = self.now
 
@@ -64,7 +64,7 @@ class Alive(TorchDispatchMode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skeleton:
+class MetaModel:
     """A model of shapes alone, and what its real weights take."""
 
     model: Any
@@ -74,9 +74,9 @@ class Skeleton:
     """Bytes of the base, in 4 bits where it is quantised."""
     adapter: int
     """Bytes of one adapter on it; 0 without."""
-    unpacked: int
+    largest_dequantized: int
     """Bytes of the largest weight that has to be unpacked from 4 bits to be multiplied with; 0 where none is."""
-    laid_out: int
+    prepacked: int
     """Bytes of the weights that are held once more while tokens are written; 0 on a GPU."""
 
     @property
@@ -95,7 +95,7 @@ class Skeleton:
         return nbytes(p for p in self.model.parameters() if p.requires_grad)
 
 
-def skeleton(
+def make_meta_model(
     source: Pretrained,
     *,
     texts: Sequence[str],
@@ -103,15 +103,15 @@ def skeleton(
     scalar: bool = False,
     lora: Lora | None = None,
     config: Any = None,
-) -> Skeleton:
+) -> MetaModel:
     """The model that `source` would load there, with a head for one number where `scalar`, and an adapter of a shape.
 
     `config` in place of the source's own is of a model with other shapes.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    kind, dtype = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM, source.torch_dtype(device)
-    config = config or source.shape(texts)
+    kind, dtype = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM, source.resolve_dtype(device)
+    config = config or source.load_config(texts)
     if scalar:
         config.num_labels = 1
     with torch.device("meta"):
@@ -119,34 +119,34 @@ def skeleton(
         packed = _packed(model) if source.quantization == "nf4" else []
         weights = nbytes(model.parameters()) - nbytes(packed) + int(NF4 * sum(w.numel() for w in packed))
         unpacked = max((w.nbytes for w in packed), default=0)
-        again = large_weights(model) if device == "cpu" else []
+        again = prepackable_weights(model) if device == "cpu" else []
         laid_out = nbytes(w for w in again if not any(w is other for other in packed))
         if lora is None:
-            return Skeleton(
-                model=model, device=device, weights=weights, adapter=0, unpacked=unpacked, laid_out=laid_out
+            return MetaModel(
+                model=model, device=device, weights=weights, adapter=0, largest_dequantized=unpacked, prepacked=laid_out
             )
         from peft import get_peft_model
 
         model.requires_grad_(False)
         adapted = get_peft_model(model, lora.config())
-    return Skeleton(
+    return MetaModel(
         model=adapted,
         device=device,
         weights=weights,
-        unpacked=unpacked,
-        laid_out=laid_out,
+        largest_dequantized=unpacked,
+        prepacked=laid_out,
         adapter=nbytes(p for name, p in adapted.named_parameters() if "lora_" in name),
     )
 
 
-def learning(of: Skeleton, *, rows: int, length: int, answer: int, passes: int = 1) -> int:
+def training_memory(of: MetaModel, *, rows: int, length: int, answer: int, passes: int = 1) -> int:
     """The most bytes beside weights in one forward and backward pass: activations, logits, and the gradient.
 
     `rows` sequences of `length` tokens, of which the last `answer` are learned; 0 reads one number at the end. A critic
     with a trunk of its own makes a second of the `passes`.
     """
     ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
-    with Alive(of.model.parameters()) as alive:
+    with LiveTensorCounter(of.model.parameters()) as alive:
         loss = torch.zeros((), device="meta")
         for number in range(passes):
             hidden = of.trunk(input_ids=ids, use_cache=False).last_hidden_state
@@ -155,20 +155,20 @@ def learning(of: Skeleton, *, rows: int, length: int, answer: int, passes: int =
         loss.backward()
     for parameter in of.model.parameters():
         parameter.grad = None
-    return alive.peak + of.unpacked
+    return alive.peak + of.largest_dequantized
 
 
 @torch.no_grad()
-def reading(of: Skeleton, *, rows: int, length: int) -> int:
+def inference_memory(of: MetaModel, *, rows: int, length: int) -> int:
     """The most bytes beside weights while `rows` sequences are read without gradient."""
     ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
-    with Alive(of.model.parameters()) as alive:
+    with LiveTensorCounter(of.model.parameters()) as alive:
         of.trunk(input_ids=ids, use_cache=False)
-    return alive.peak + of.unpacked
+    return alive.peak + of.largest_dequantized
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class GenerationMemory:
     """What sampling takes beside weights."""
 
     cache: int
@@ -178,7 +178,9 @@ class Written:
 
 
 @torch.no_grad()
-def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int, later: int = 0) -> Written:
+def generation_memory(
+    of: MetaModel, *, prompts: int, group: int, prompt: int, answer: int, later: int = 0
+) -> GenerationMemory:
     """What it takes to read that many prompts of that many tokens at once, and to write `group` answers to each.
 
     Each prompt is remembered once for its group, and of each answer as many tokens as there is room for; also those
@@ -186,28 +188,33 @@ def writing(of: Skeleton, *, prompts: int, group: int, prompt: int, answer: int,
     """
     from transformers import DynamicCache
 
-    from alignbench.generation.kv_cache import ROOM
+    from alignbench.generation.kv_cache import INITIAL_CAPACITY
 
-    rows, head, config, room = prompts * group, of.inner.get_output_embeddings().weight, of.inner.config, ROOM
+    rows, head, config, room = (
+        prompts * group,
+        of.inner.get_output_embeddings().weight,
+        of.inner.config,
+        INITIAL_CAPACITY,
+    )
     while room < answer:
         room *= 2
-    with Alive(of.model.parameters()) as alive:
+    with LiveTensorCounter(of.model.parameters()) as alive:
         asked = DynamicCache(config=config)
         _read(of, prompts, prompt, asked)
-        reading = alive.peak
+        inference_memory = alive.peak
         joined = DynamicCache(config=config)
         if later:
             _read(of, later, prompt, joined)
         written = DynamicCache(config=config)
         _read(of, rows, room - 1, written)
         held = alive.now
-        alive.forget_peak()
+        alive.reset_peak()
         _read(of, rows, 1, written)
         step = alive.peak - held
         held = alive.now
-    attended = rows * config.get_text_config().num_attention_heads * (prompt + room) * ATTENDING
-    last = step + attended + rows * head.shape[0] * (head.itemsize + DRAWING)
-    return Written(cache=held, work=max(reading - held, last) + of.unpacked)
+    attended = rows * config.get_text_config().num_attention_heads * (prompt + room) * ATTENTION_BYTES
+    last = step + attended + rows * head.shape[0] * (head.itemsize + SAMPLING_BYTES)
+    return GenerationMemory(cache=held, work=max(inference_memory - held, last) + of.largest_dequantized)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
@@ -215,17 +222,23 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _likelihood(of: Skeleton, hidden: Tensor, answer: int) -> Tensor:
-    head = ModelHead(of.inner.get_output_embeddings())
+def _likelihood(of: MetaModel, hidden: Tensor, answer: int) -> Tensor:
+    head = LMHead(of.inner.get_output_embeddings())
     before = hidden[:, -answer:].flatten(0, 1)
     wanted = torch.zeros(len(before), dtype=torch.long, device="meta")
     logprobs, entropy = token_logprobs(
-        before, wanted, head, vocabulary=head.layer.weight.shape[0], temperature=1.0, never=(), tile=at_once(of.device)
+        before,
+        wanted,
+        head,
+        vocabulary=head.layer.weight.shape[0],
+        temperature=1.0,
+        suppressed=(),
+        tile_size=logits_per_tile(of.device),
     )
     return (logprobs + entropy).sum()
 
 
-def _read(of: Skeleton, rows: int, tokens: int, cache: Any) -> None:
+def _read(of: MetaModel, rows: int, tokens: int, cache: Any) -> None:
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
     of.trunk(input_ids=ids, past_key_values=cache, use_cache=True)
 

@@ -37,7 +37,7 @@ class Sample(RunData):
     @cached_property
     def comparisons(self) -> dict[str, Sequence[Row]]:
         """The pairs to prefer by, of each split."""
-        most = 4 * self.job.hardware.rows_at_once
+        most = 4 * self.job.hardware.microbatch_rows
         found = RunData(self.job).comparisons
         return {split: rows if split == "train" else rows[:most] for split, rows in found.items()}
 

@@ -103,11 +103,11 @@ class RunPlan:
         ]
 
     def _model(self) -> list[str]:
-        job, device = self.job, self.job.hardware.resolved()
+        job, device = self.job, self.job.hardware.resolve_device()
         policy = self.expected.policy
         learned = f"{policy.trained / 1e6:.3g} M of them trained" if policy.adapter else "all trained"
         count = sum(p.numel() for p in policy.inner.parameters())
-        dtype = str(job.model.torch_dtype(device)).removeprefix("torch.")
+        dtype = str(job.model.resolve_dtype(device)).removeprefix("torch.")
         packed = " under 4 bits" if job.model.quantization == "nf4" else ""
         return [
             f"{job.names.model} from {job.model.source}: {count / 1e6:.4g} M parameters, {learned}, "
@@ -141,7 +141,7 @@ class RunPlan:
         return self.expected.memory()
 
     def _memory(self) -> list[str]:
-        worst, there = max(self.needs, key=lambda need: need.peak), memory_of(self.job.hardware.resolved())
+        worst, there = max(self.needs, key=lambda need: need.peak), memory_of(self.job.hardware.resolve_device())
         told = f"at most about {gib(worst.peak)} GiB, in {worst.phase} while {worst.hardest}; there are {gib(there)}"
         fits = (
             []

@@ -10,7 +10,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count
 from alignbench.core.protocols import Calibration, ScoreModel
 from alignbench.engine import score
-from alignbench.models.reward_model import require
+from alignbench.models.reward_model import check_folder
 from alignbench.rewards.source_hash import fingerprint
 
 
@@ -46,7 +46,7 @@ class BradleyTerry:
     def check(self, rows: Sequence[Row]) -> None:
         """Raise UserError, before anything is trained, when `path` holds no reward model or a row has no prompt."""
         if self.path is not None:
-            require(Path(self.path))
+            check_folder(Path(self.path))
         for row in rows:
             if not isinstance(row.get("prompt"), str):
                 raise UserError(f"reward=bradley_terry needs a prompt; row {row['id']} has {', '.join(row)}")

@@ -36,7 +36,7 @@ class Weights:
     def load(self, device: str) -> tuple[Any, Text]:
         """The model on its device; no data is read where the base stands somewhere."""
         whole = self.start is not None and (self.start / WHOLE).is_file()
-        texts = RunData(self.job).texts if self.model.embedded and not whole else ()
+        texts = RunData(self.job).texts if self.model.is_built_in and not whole else ()
         return self.model.load(texts=texts, start=self.start, device=device, seed=self.job.seed)
 
 

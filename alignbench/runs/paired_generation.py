@@ -66,8 +66,8 @@ class PairedGeneration:
     def answers(self, weights: Weights) -> Answers:
         """A row for each answer, as in a run's eval.jsonl, with the model's name and the number of the answer."""
         job = self.run.job
-        model, text = weights.load(job.hardware.resolved())
-        job.hardware.hasten(model)
+        model, text = weights.load(job.hardware.resolve_device())
+        job.hardware.apply_kernels(model)
         policy = CausalPolicy(model, text)
         examiner = Evaluator(
             policy=policy,
@@ -77,8 +77,8 @@ class PairedGeneration:
             held_out=None,
             max_new_tokens=self._max_new_tokens,
             batch_size=job.hardware.eval_batch_size,
-            microbatch_size=job.hardware.rows_at_once,
-            tokens_per_microbatch=job.hardware.tokens_at_once,
+            microbatch_size=job.hardware.microbatch_rows,
+            tokens_per_microbatch=job.hardware.microbatch_tokens,
             max_prompt_tokens=job.rl.max_prompt_tokens,
         )
         found = examiner.answer(self.rows, self.samples)

@@ -17,7 +17,7 @@ from alignbench.data.prompt_stream import PromptStream
 from alignbench.data.splits import fingerprint
 from alignbench.engine.checks import Invariants
 from alignbench.engine.run_state import RunState, StepReport
-from alignbench.kernels.hardware import within_memory
+from alignbench.kernels.hardware import explain_out_of_memory
 from alignbench.models import loading
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> None:
         log_missing_records(folder)
         return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
-    with RunStatus(folder, who, job.hardware.determinism) as diary, Display() as display, within_memory():
+    with RunStatus(folder, who, job.hardware.determinism) as diary, Display() as display, explain_out_of_memory():
         pipeline.run(diary, display)
 
 
@@ -175,9 +175,9 @@ class Pipeline:
             witness,
             job.algo,
             job.seed,
-            job.hardware.rows_at_once,
+            job.hardware.microbatch_rows,
             invariants,
-            job.hardware.tokens_at_once,
+            job.hardware.microbatch_tokens,
             job.hardware.rollouts_at_once,
         )
         if job.hardware.sampler == "vllm":
@@ -212,7 +212,7 @@ class Pipeline:
         given, hardware = self.job.invariants, self.job.hardware
         ratio = given.ratio_tolerance
         if ratio is None:
-            ratio = 1e-3 if self.job.model.is_exact(hardware.resolved()) else 0.5
+            ratio = 1e-3 if self.job.model.is_exact(hardware.resolve_device()) else 0.5
         kl = max(given.kl_tolerance, ratio) if hardware.compile else given.kl_tolerance
         return replace(given, ratio_tolerance=ratio, kl_tolerance=kl)
 
@@ -228,8 +228,8 @@ class Pipeline:
             settings=job.eval,
             max_new_tokens=job.eval.max_new_tokens or job.rl.max_new_tokens,
             batch_size=job.hardware.eval_batch_size,
-            microbatch_size=job.hardware.rows_at_once,
-            tokens_per_microbatch=job.hardware.tokens_at_once,
+            microbatch_size=job.hardware.microbatch_rows,
+            tokens_per_microbatch=job.hardware.microbatch_tokens,
             max_prompt_tokens=job.rl.max_prompt_tokens,
             held_out=self.material.held_out,
         )
@@ -266,9 +266,9 @@ class Pipeline:
             "versions": versions(),
             "git": git_state(),
             "command": sys.argv,
-            "device": job.hardware.resolved(),
-            "threads": job.hardware.threads_used(),
-            "dtype": str(job.model.torch_dtype(job.hardware.resolved())).removeprefix("torch."),
+            "device": job.hardware.resolve_device(),
+            "threads": job.hardware.thread_count(),
+            "dtype": str(job.model.resolve_dtype(job.hardware.resolve_device())).removeprefix("torch."),
             "data": self.material.describe(),
             "prompt_order": stream.order_hash(),
             "artifacts": {name: artifact.key for name, artifact in made.items()},

@@ -58,12 +58,12 @@ class RunData:
     @cached_property
     def text(self) -> Text:
         """The text side of the model, without its weights."""
-        return self.job.model.text(self.texts)
+        return self.job.model.load_text(self.texts)
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; whoever asks again gets the same list."""
         if prompt not in self._tokens:
-            self._tokens[prompt] = self.text.prompt(prompt)
+            self._tokens[prompt] = self.text.encode_prompt(prompt)
         return self._tokens[prompt]
 
     @cached_property

@@ -51,9 +51,9 @@ class SharedModels:
     def check(self) -> None:
         """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
         if self.job.hardware.sampler == "vllm":
-            vllm_engine.check(self.job.model)
+            vllm_engine.check_model(self.job.model)
         if self.job.hardware.liger:
-            liger.check(self.job.model.shape(self.material.texts).model_type)
+            liger.check_architecture(self.job.model.load_config(self.material.texts).model_type)
         critic = self.job.algo.critic
         if critic and critic.start == "reward_model" and not learned(self.job.reward):
             raise UserError(
@@ -83,7 +83,11 @@ class SharedModels:
         model, text = self.load(None, job.sft.seed)
         policy = CausalPolicy(model, text)
         reports = job.sft.run(
-            policy, self.material.demonstrations, job.hardware.rows_at_once, job.invariants, job.hardware.tokens_at_once
+            policy,
+            self.material.demonstrations,
+            job.hardware.microbatch_rows,
+            job.invariants,
+            job.hardware.microbatch_tokens,
         )
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
             tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
@@ -95,7 +99,7 @@ class SharedModels:
     def _sft_ingredients(self) -> dict[str, Any]:
         return {
             "config": {"sft": self.config["sft"], "model": self.config["model"]},
-            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
+            "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
             "parents": [],
             "data": fingerprint(self.material.demonstrations),
             "code": {"sft": sft.VERSION},
@@ -123,44 +127,46 @@ class SharedModels:
         if reward is None:
             return None
         folder = made.path / MODEL if made else Path(str(reward.path))
-        model = reward_models.trained(
-            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolved()
+        model = reward_models.load_reward_model(
+            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolve_device()
         )
-        self.job.hardware.hasten(model.model)
+        self.job.hardware.apply_kernels(model.model)
         return model
 
     def scorer(self, judge: RewardModel | None, text: Text) -> Scorer:
         """The reward, with its model where it needs one."""
-        return self.job.reward if judge is None else self.job.reward.with_model(reward_models.reading(judge, text))
+        return (
+            self.job.reward if judge is None else self.job.reward.with_model(reward_models.adapt_to_policy(judge, text))
+        )
 
     def critic(self, model: Any, text: Text, judge: RewardModel | None) -> ValueFunction | None:
         """What foresees the rewards of a policy with that model; None where the algorithm keeps no critic."""
         settings, seed = self.job.algo.critic, self.job.seed
         if settings is None or settings.start == "zero" or judge is None:
-            return settings and critics.make(model, settings, seed=seed)
-        if reward_models.reading(judge, text) is not judge:
+            return settings and critics.make_critic(model, settings, seed=seed)
+        if reward_models.adapt_to_policy(judge, text) is not judge:
             raise UserError(
                 "algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
                 "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model"
             )
         scale = self.job.reward.scale(judge.calibration)
-        return critics.make(model, settings, seed=seed, judge=judge.model, scale=scale)
+        return critics.make_critic(model, settings, seed=seed, reward_model=judge.model, calibration=scale)
 
     def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
         job, settings, state = self.job, self.job.reward_model, RunState()
-        pairs, size = self.material.comparisons, job.hardware.rows_at_once
+        pairs, size = self.material.comparisons, job.hardware.microbatch_rows
         trunk = start.path / MODEL if start and settings.start == "sft" else None
-        model = reward_models.untrained(
+        model = reward_models.make_reward_model(
             job.model,
             texts=self.material.texts,
             start=trunk,
             lora=settings.lora,
-            device=job.hardware.resolved(),
+            device=job.hardware.resolve_device(),
             seed=settings.seed,
         )
-        job.hardware.hasten(model.model)
-        job.hardware.spare(model.model)
-        reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.tokens_at_once)
+        job.hardware.apply_kernels(model.model)
+        job.hardware.apply_checkpointing(model.model)
+        reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.microbatch_tokens)
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
             for split, rows in pairs.items():
                 tracker.dataset(f"{job.names.data} comparisons", fingerprint(rows), split)
@@ -182,7 +188,7 @@ class SharedModels:
         data = {split: fingerprint(rows) for split, rows in self.material.comparisons.items()}
         return {
             "config": {"reward_model": self.config["reward_model"], "model": self.config["model"]},
-            "base": self.job.model.fingerprint(self.job.hardware.resolved()),
+            "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
             "parents": [start] if start and self.job.reward_model.start == "sft" else [],
             "data": data,
             "code": {"reward_model": preferring.VERSION},
@@ -192,10 +198,10 @@ class SharedModels:
 
     def load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
         """The language model on its device, from that folder or from its base."""
-        device = self.job.hardware.resolved()
+        device = self.job.hardware.resolve_device()
         model, text = self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
-        self.job.hardware.hasten(model)
-        self.job.hardware.spare(model)
+        self.job.hardware.apply_kernels(model)
+        self.job.hardware.apply_checkpointing(model)
         return model, text
 
     def tracker(

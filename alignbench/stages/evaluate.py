@@ -163,7 +163,7 @@ class Evaluator:
             policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature, logits_filter=logits_filter
         )
         text = self.policy.text
-        for prompts in once(rows, text.prompt, self.batch_size, text.pad, self.max_prompt_tokens):
+        for prompts in once(rows, text.encode_prompt, self.batch_size, text.pad, self.max_prompt_tokens):
             yield sampler(prompts, samples, self.settings.seed)
 
     def _rows(self, rollouts: Rollouts) -> Answers:

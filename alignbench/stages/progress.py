@@ -113,8 +113,8 @@ def peak_memory() -> float:
     """The most memory this process has held, in bytes: of the GPU where one is used, else of the process."""
     import torch
 
-    from alignbench.kernels.hardware import resident
+    from alignbench.kernels.hardware import resident_memory
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return float(torch.cuda.max_memory_allocated())
-    return float(resident(most=True))
+    return float(resident_memory(peak=True))

@@ -190,7 +190,10 @@ class Comparisons:
         self.margins: list[float | None] = []
         """How much better each chosen answer is, where the data says it."""
         for row in rows:
-            prompt, *answers = text.prompt(row["prompt"]), *map(text.completion, (row["chosen"], row["rejected"]))
+            prompt, *answers = (
+                text.encode_prompt(row["prompt"]),
+                *map(text.encode_completion, (row["chosen"], row["rejected"])),
+            )
             if len(prompt) + max(map(len, answers)) <= limit:
                 self.tokens.append((prompt, *answers))
                 self.margins.append(row.get("margin"))

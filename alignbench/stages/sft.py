@@ -84,7 +84,7 @@ class Demonstrations:
         self.pad = text.pad
         self.tokens = []
         for row in rows:
-            prompt, completion = text.prompt(row["prompt"]), text.completion(row["completion"])
+            prompt, completion = text.encode_prompt(row["prompt"]), text.encode_completion(row["completion"])
             if len(prompt) + len(completion) <= limit:
                 self.tokens.append((prompt, completion))
             elif too_long == "error":

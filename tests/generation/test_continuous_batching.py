@@ -7,19 +7,19 @@ from small_runs import SMALL, config, numbers, run_small
 from torch.testing import assert_close
 
 from alignbench.core.errors import UserError
-from alignbench.generation.continuous_batching import Batch, Waiting
-from alignbench.generation.decoding import Plain
-from alignbench.generation.kv_cache import ROOM
+from alignbench.generation.continuous_batching import ActiveBatch, PromptQueue
+from alignbench.generation.decoding import StandardDecoder
+from alignbench.generation.kv_cache import INITIAL_CAPACITY
 from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
-from alignbench.generation.shared_prefix_decoding import Grouped
+from alignbench.generation.shared_prefix_decoding import SharedPrefixDecoder
 from alignbench.kernels.hardware import Hardware
 from alignbench.models.loading import Lora
 from alignbench.models.policy import CausalPolicy
-from alignbench.planning.run_plan import Plan
+from alignbench.planning.run_plan import RunPlan
 from alignbench.runs.settings import resolve
 
-MANY, GROUP, LIMIT = PROMPTS * 3, 3, ROOM + 8
+MANY, GROUP, LIMIT = PROMPTS * 3, 3, INITIAL_CAPACITY + 8
 WIDE = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64}, "gemma2": {"sliding_window": 64}}
 """Rotary and absolute positions, shared keys, capped scores, all of them remembered."""
 
@@ -46,12 +46,14 @@ def assert_same(found, expected):
 def watched(monkeypatch):
     """How many rows each step had, and how many prompts came in the middle."""
     steps, came = [], []
-    for way in (Grouped, Plain):
+    for way in (SharedPrefixDecoder, StandardDecoder):
         monkeypatch.setattr(
             way, "step", lambda self, tokens, step=way.step: steps.append(len(tokens)) or step(self, tokens)
         )
     monkeypatch.setattr(
-        Grouped, "admit", lambda self, prompts, admit=Grouped.admit: came.append(len(prompts)) or admit(self, prompts)
+        SharedPrefixDecoder,
+        "add_prompts",
+        lambda self, prompts, admit=SharedPrefixDecoder.add_prompts: came.append(len(prompts)) or admit(self, prompts),
     )
     return steps, came
 
@@ -60,7 +62,7 @@ def watched(monkeypatch):
 def test_those_that_come_later_write_the_same(name, text, watched):
     policy, (steps, came) = CausalPolicy(make_model(name, **WIDE[name]), text), watched
     expected = draw(policy, None)
-    assert expected.mask.sum(1).max() > ROOM, "some need more than the first columns"
+    assert expected.mask.sum(1).max() > INITIAL_CAPACITY, "some need more than the first columns"
     assert not came
     for at_once in (7, 8, 20):
         steps.clear()
@@ -127,18 +129,18 @@ def test_a_group_larger_than_that_is_written_whole(llama, watched):
 
 def test_no_more_is_kept_than_they_need(llama, monkeypatch):
     """Rows of the cache as many as are written at once, and no more columns than the longest answer takes."""
-    sizes, step = [], Grouped.step
+    sizes, step = [], SharedPrefixDecoder.step
 
     def measured(self, tokens):
         logits = step(self, tokens)
-        sizes.append((*self.cache.layers[0].own[0].shape[::2], self.cache.layers[0].written))
+        sizes.append((*self.cache.layers[0].responses[0].shape[::2], self.cache.layers[0].written))
         return logits
 
-    monkeypatch.setattr(Grouped, "step", measured)
+    monkeypatch.setattr(SharedPrefixDecoder, "step", measured)
     draw(llama, 11)
     rows, columns, written = map(max, zip(*sizes, strict=True))
-    assert (rows, columns) == (11, 2 * ROOM)
-    assert written > 2 * ROOM, "columns must have been written again"
+    assert (rows, columns) == (11, 2 * INITIAL_CAPACITY)
+    assert written > 2 * INITIAL_CAPACITY, "columns must have been written again"
 
 
 def test_memory_that_was_never_written_hides_nothing(llama, monkeypatch):
@@ -153,8 +155,8 @@ def test_memory_that_was_never_written_hides_nothing(llama, monkeypatch):
 
 def test_prompts_are_handed_out_in_order_as_wide_as_they_are():
     given = prompts_of([[5, 6, 7], [3], [4, 5], [6]])
-    waiting = Waiting(given, 2, 5)
-    (first, rows), (second, more), (last, rest) = waiting.take(0), waiting.take(3), waiting.take(2)
+    waiting = PromptQueue(given, 2, 5)
+    (first, rows), (second, more), (last, rest) = waiting.pop(0), waiting.pop(3), waiting.pop(2)
     assert first.tokens.tolist() == [[5, 6, 7], [PAD, PAD, 3]]
     assert second.tokens.tolist() == [[4, 5]]
     assert last.tokens.tolist() == [[6]]
@@ -165,25 +167,25 @@ def test_prompts_are_handed_out_in_order_as_wide_as_they_are():
 
 @pytest.mark.parametrize(("to_be_filled", "going"), [(False, [1, 3, 4, 6]), (True, [4, 1, 6, 3])])
 def test_the_last_move_up_where_others_are_to_come(to_be_filled, going):
-    batch = Batch(torch.arange(10, 17), limit=9)
-    batch.wrote(torch.tensor([True, False, True, False, False, True, False]))
-    assert batch.is_to_close_up()
-    assert batch.close_up(to_be_filled).tolist() == going
+    batch = ActiveBatch(torch.arange(10, 17), limit=9)
+    batch.advance(torch.tensor([True, False, True, False, False, True, False]))
+    assert batch.should_compact()
+    assert batch.compact(to_be_filled).tolist() == going
     assert batch.rows.tolist() == [10 + row for row in going]
-    batch.admit(torch.tensor([30, 31]))
-    assert (len(batch), batch.depth.tolist()) == (6, [1, 1, 1, 1, 0, 0])
+    batch.add(torch.tensor([30, 31]))
+    assert (len(batch), batch.generated.tolist()) == (6, [1, 1, 1, 1, 0, 0])
 
 
 def test_a_row_at_the_limit_leaves_at_once():
     """Were it to go on, its place in the text would pass what the model knows."""
-    batch = Batch(torch.tensor([0]), limit=3)
-    batch.wrote(torch.tensor([False]))
-    batch.admit(torch.arange(1, 10))
-    batch.wrote(torch.zeros(10, dtype=torch.bool))
-    assert not batch.is_to_close_up()
-    batch.wrote(torch.zeros(10, dtype=torch.bool))
-    assert batch.is_to_close_up(), "though nine of ten go on"
-    assert batch.close_up(to_be_filled=False).tolist() == list(range(1, 10))
+    batch = ActiveBatch(torch.tensor([0]), limit=3)
+    batch.advance(torch.tensor([False]))
+    batch.add(torch.arange(1, 10))
+    batch.advance(torch.zeros(10, dtype=torch.bool))
+    assert not batch.should_compact()
+    batch.advance(torch.zeros(10, dtype=torch.bool))
+    assert batch.should_compact(), "though nine of ten go on"
+    assert batch.compact(refill=False).tolist() == list(range(1, 10))
 
 
 def test_vllm_lets_in_by_itself():
@@ -215,7 +217,7 @@ def test_a_run_writes_its_rollouts_so_and_its_plan_counts_less(tmp_path, monkeyp
     assert numbers(folder)
     assert set(asked) == {(8, 32), (None, 1)}
     caches = [
-        Plan(resolve(config(*SMALL, *words, f"hardware.rollouts_at_once={at_once}")))
+        RunPlan(resolve(config(*SMALL, *words, f"hardware.rollouts_at_once={at_once}")))
         .expected.memory()[-1]
         .moments["sampling"]["KV cache"]
         for at_once in ("null", 8, 1)

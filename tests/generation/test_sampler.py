@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, BloomConfig, GptOssConfig
 
 from alignbench.engine.score import compute_forward
 from alignbench.generation import continuous_batching, shared_prefix_decoding
-from alignbench.generation.decoding import Plain
-from alignbench.generation.sampler import Sampler, reach
-from alignbench.generation.shared_prefix_decoding import Grouped, can_group, decoding
+from alignbench.generation.decoding import StandardDecoder
+from alignbench.generation.sampler import Sampler, inverse_cdf_sample
+from alignbench.generation.shared_prefix_decoding import SharedPrefixDecoder, make_decoder, supports_shared_prefix
 from alignbench.models.policy import CausalPolicy
 
 LIMIT = 12
@@ -164,17 +164,17 @@ FITTING = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 6
 def test_grouped_and_plain_decoding_read_the_same(name, text):
     """Tokens are given, some rows leave, a whole group leaves, and more is written than there was room for at first."""
     policy = CausalPolicy(make_model(name, **FITTING[name]), text)
-    assert isinstance(decoding(policy, prompts_of(), 3, 40), Grouped)
-    ways = [way(policy, prompts_of(), 3) for way in (Grouped, Plain)]
+    assert isinstance(make_decoder(policy, prompts_of(), 3, 40), SharedPrefixDecoder)
+    ways = [way(policy, prompts_of(), 3) for way in (SharedPrefixDecoder, StandardDecoder)]
     rng, left = torch.Generator().manual_seed(0), 12
     with torch.no_grad():
-        torch.testing.assert_close(*(way.begin() for way in ways))
+        torch.testing.assert_close(*(way.prefill() for way in ways))
         for t in range(40):
             if t in (2, 5, 36):
                 going = {2: [0, 1, 2, 6, 7, 11], 5: [0, 2, 5], 36: [1]}[t]
                 left = len(going)
                 for way in ways:
-                    way.keep(torch.tensor(going))
+                    way.select(torch.tensor(going))
             tokens = torch.randint(2, 16, (left,), generator=rng)
             torch.testing.assert_close(*(way.step(tokens) for way in ways), atol=1e-4, rtol=1e-4)
 
@@ -183,12 +183,12 @@ def test_grouped_and_plain_decoding_read_the_same(name, text):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_to_16_bits_does_not_stand_in_the_way(name, dtype, text):
     policy = CausalPolicy(make_model(name, **FITTING[name]).to(dtype), text)
-    assert isinstance(decoding(policy, prompts_of(), 3, 40), Grouped)
+    assert isinstance(make_decoder(policy, prompts_of(), 3, 40), SharedPrefixDecoder)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2"])
 def test_layers_that_forget_go_the_plain_way(name, text):
-    assert isinstance(decoding(CausalPolicy(make_model(name), text), prompts_of(), 3, 5), Plain)
+    assert isinstance(make_decoder(CausalPolicy(make_model(name), text), prompts_of(), 3, 5), StandardDecoder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -207,25 +207,25 @@ def test_an_attention_that_is_not_ours_goes_the_plain_way(text, dtype):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             policy = CausalPolicy(AutoModelForCausalLM.from_config(config).to(dtype), text)
-        assert not can_group(policy, 20)
+        assert not supports_shared_prefix(policy, 20)
         rollouts, close = draw(policy), 1e-5 if dtype == torch.float32 else 0.1
         with torch.no_grad():
             torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=close, rtol=close)
 
 
 def test_a_model_is_tried_once_and_forgotten_with_it(text, monkeypatch):
-    tried, before = [], len(shared_prefix_decoding._TRIED)
+    tried, before = [], len(shared_prefix_decoding._IS_EXACT)
     monkeypatch.setattr(
-        shared_prefix_decoding, "_same", lambda policy: tried.append(policy.inner.config.model_type) or True
+        shared_prefix_decoding, "_matches_standard", lambda policy: tried.append(policy.inner.config.model_type) or True
     )
     policy = CausalPolicy(make_model("mistral", sliding_window=64), text)
-    assert can_group(policy, 20)
-    assert can_group(policy, 30)
-    assert not can_group(policy, 65)
+    assert supports_shared_prefix(policy, 20)
+    assert supports_shared_prefix(policy, 30)
+    assert not supports_shared_prefix(policy, 65)
     assert tried == ["mistral"]
     del policy
     gc.collect()
-    assert len(shared_prefix_decoding._TRIED) <= before
+    assert len(shared_prefix_decoding._IS_EXACT) <= before
 
 
 def test_sampling_leaves_the_attention_of_the_model_as_it_was(llama):
@@ -237,7 +237,7 @@ def test_sampling_leaves_the_attention_of_the_model_as_it_was(llama):
 @pytest.mark.parametrize("full", [0.0, 1.0])
 def test_when_rows_leave_the_batch_changes_nothing(llama, monkeypatch, full):
     expected = draw(llama, group=8)
-    monkeypatch.setattr(continuous_batching, "FULL", full)
+    monkeypatch.setattr(continuous_batching, "COMPACTION_THRESHOLD", full)
     found = draw(llama, group=8)
     assert answers(found) == answers(expected)
     torch.testing.assert_close(found.logprobs, expected.logprobs, atol=1e-5, rtol=1e-5)
@@ -255,7 +255,7 @@ def test_the_first_token_whose_sum_passes_the_number(vocabulary):
     uniform = torch.rand(200, generator=rng).double()
     sums = chances.double().cumsum(-1)
     expected = [int((row > u * row[-1]).nonzero()[0]) for row, u in zip(sums, uniform, strict=True)]
-    assert reach(chances, uniform).tolist() == expected
+    assert inverse_cdf_sample(chances, uniform).tolist() == expected
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24, 1.0])
@@ -264,5 +264,5 @@ def test_no_number_reaches_a_token_without_a_chance(uniform):
     chances[0, [5, 130, 700]] = torch.tensor([1e-30, 0.3, 1e-38])
     chances[1, 999] = 1.0
     chances[2, 0] = 1.0
-    found = reach(chances, torch.full((3,), uniform).double())
+    found = inverse_cdf_sample(chances, torch.full((3,), uniform).double())
     assert (chances[torch.arange(3), found] > 0).all()

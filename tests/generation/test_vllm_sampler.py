@@ -26,7 +26,7 @@ from alignbench.generation.sampler import Sampler
 from alignbench.generation.vllm_sampler import VLLMSampler, _seeds
 from alignbench.kernels import hardware
 from alignbench.kernels.hardware import Hardware
-from alignbench.kernels.logprobs import distribution
+from alignbench.kernels.logprobs import vocabulary_logprobs
 from alignbench.models import loading
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.policy import CausalPolicy
@@ -115,10 +115,10 @@ def test_without_vllm_it_says_how_to_install_it(monkeypatch):
 
 def test_a_base_in_four_bits_is_refused_before_anything_is_trained(monkeypatch):
     monkeypatch.setattr(loading, "_installed", lambda package: True)
-    vllm_engine.check(Pretrained(name="any", lora=Lora()))
+    vllm_engine.check_model(Pretrained(name="any", lora=Lora()))
     packed = Pretrained(name="any", lora=Lora(), quantization="nf4")
     with pytest.raises(UserError, match="model.quantization=nf4"):
-        vllm_engine.check(packed)
+        vllm_engine.check_model(packed)
 
 
 def test_rules_that_vllm_takes_in_another_order_are_refused(llama):
@@ -229,7 +229,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(rules):
     policy, rule = make_policy("llama", adapted=False, tied=False), LogitsFilter(**rules)
     with torch.no_grad():
         logits = policy.inner(input_ids=torch.tensor([[5]])).logits[0]
-    chances = rule(distribution(logits, TEMPERATURE, (PAD,)))[0]
+    chances = rule(vocabulary_logprobs(logits, TEMPERATURE, (PAD,)))[0]
     rollouts = writer(policy, logits_filter=rule, limit=1)(prompts_of([[5]]), 3000, 1)
     drawn = rollouts.responses[:, 0]
     torch.testing.assert_close(rollouts.logprobs[:, 0], chances[drawn], atol=1e-4, rtol=1e-4)

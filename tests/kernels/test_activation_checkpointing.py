@@ -21,8 +21,8 @@ BATCH = batch()
 
 def make(model, text, settings, spares):
     """A policy, its critic's head no longer zero, whose model does or does not keep activations."""
-    Hardware(activation_checkpointing=spares).spare(model)
-    critic = settings and critics.make(model, settings, seed=0)
+    Hardware(activation_checkpointing=spares).apply_checkpointing(model)
+    critic = settings and critics.make_critic(model, settings, seed=0)
     policy = CausalPolicy(model, text, critic=critic)
     with torch.no_grad():
         for _, p in policy.trainable():
@@ -70,7 +70,7 @@ def test_gradients_of_a_reward_model_are_the_same_with_dropout(text):
     found = []
     for spares in (True, False):
         model = make_scoring("llama", attention_dropout=0.5)
-        Hardware(activation_checkpointing=spares).spare(model)
+        Hardware(activation_checkpointing=spares).apply_checkpointing(model)
         reward_model = RewardModel(model, text)
         with reward_model.training():
             torch.manual_seed(0)
@@ -104,9 +104,9 @@ def test_far_less_is_kept_and_the_plan_knows_it(lora):
     shape.num_hidden_layers = 8
     counted = {}
     for spares in (True, False):
-        of = memory.skeleton(source, texts=(), device="cpu", config=shape, lora=lora)
-        Hardware(activation_checkpointing=spares).spare(of.model)
-        counted[spares] = memory.learning(of, rows=8, length=48, answer=24)
+        of = memory.make_meta_model(source, texts=(), device="cpu", config=shape, lora=lora)
+        Hardware(activation_checkpointing=spares).apply_checkpointing(of.model)
+        counted[spares] = memory.training_memory(of, rows=8, length=48, answer=24)
     assert counted[True] < 0.4 * counted[False]
 
 

@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn import functional
 
 from alignbench.kernels import chunked_lm_head, logprobs
-from alignbench.kernels.chunked_lm_head import ModelHead
+from alignbench.kernels.chunked_lm_head import LMHead
 from alignbench.kernels.logprobs import token_logprobs
-from alignbench.kernels.onednn import by_onednn
-from alignbench.planning.memory import Alive
+from alignbench.kernels.onednn import use_onednn
+from alignbench.planning.memory import LiveTensorCounter
 
 TOKENS, WIDTH, VOCABULARY = 50, 64, 640
 NEVER = (0, 200)
@@ -24,7 +24,7 @@ def drawn(vocabulary=VOCABULARY, tokens=TOKENS, *, bias=False, onednn=False, dty
     nn.init.normal_(layer.weight, std=0.3)
     wanted = torch.randint(1, vocabulary, (tokens,))
     hidden = torch.randn(tokens, WIDTH, dtype=dtype, requires_grad=True)
-    return hidden, by_onednn(nn.Sequential(layer))[0] if onednn else layer, wanted + (wanted == NEVER[1])
+    return hidden, use_onednn(nn.Sequential(layer))[0] if onednn else layer, wanted + (wanted == NEVER[1])
 
 
 def whole(hidden, head, tokens, never, temperature):
@@ -41,9 +41,11 @@ def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0
     """Values and gradients, with so much of the loss hanging on the log-probabilities and on the entropy."""
     with torch.no_grad():
         before = token_logprobs(
-            hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never, tile=tile
+            hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, suppressed=never, tile_size=tile
         )
-    ours = token_logprobs(hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, never=never, tile=tile)
+    ours = token_logprobs(
+        hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, suppressed=never, tile_size=tile
+    )
     assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
     inputs = [tensor for tensor in (hidden, *head.layer.parameters()) if tensor.requires_grad]
     found = list(ours)
@@ -60,9 +62,9 @@ def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0
 @pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize("tile", SIZES)
 def test_any_tile_gives_the_numbers_and_gradients_of_the_whole(tile, onednn, monkeypatch):
-    monkeypatch.setattr(chunked_lm_head, "NARROW", 48)  # so that tokens are parted too
+    monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 48)  # so that tokens are parted too
     hidden, layer, tokens = drawn(onednn=onednn)
-    check(hidden, ModelHead(layer), tokens, tile=tile, never=NEVER, temperature=0.7)
+    check(hidden, LMHead(layer), tokens, tile=tile, never=NEVER, temperature=0.7)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, -0.5)])
@@ -71,7 +73,7 @@ def test_any_tile_gives_the_numbers_and_gradients_of_the_whole(tile, onednn, mon
 @pytest.mark.parametrize("bias", [False, True])
 def test_bias_cap_temperature_and_entropy_have_their_gradients(bias, cap, temperature, weights):
     hidden, layer, tokens = drawn(bias=bias)
-    check(hidden, ModelHead(layer, cap), tokens, tile=3000, never=NEVER, temperature=temperature, weights=weights)
+    check(hidden, LMHead(layer, cap), tokens, tile=3000, never=NEVER, temperature=temperature, weights=weights)
 
 
 @pytest.mark.parametrize("learns", ["hidden", "weight", "bias"])
@@ -80,23 +82,23 @@ def test_each_part_may_learn_alone(learns):
     hidden.requires_grad_(learns == "hidden")
     layer.weight.requires_grad_(learns == "weight")
     layer.bias.requires_grad_(learns == "bias")
-    check(hidden, ModelHead(layer), tokens, tile=3000)
+    check(hidden, LMHead(layer), tokens, tile=3000)
 
 
 def test_weights_of_16_bits_get_gradients_of_16_bits(monkeypatch):
-    monkeypatch.setattr(chunked_lm_head, "NARROW", 150)
+    monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 150)
     hidden, layer, tokens = drawn(dtype=torch.bfloat16)
-    check(hidden, ModelHead(layer), tokens, tile=3000, close=0.05)
+    check(hidden, LMHead(layer), tokens, tile=3000, close=0.05)
 
 
 def test_logits_far_apart_neither_overflow_nor_vanish():
     hidden, layer, tokens = drawn()
-    check(hidden * 30, ModelHead(layer), tokens, tile=1000, close=2e-4)
+    check(hidden * 30, LMHead(layer), tokens, tile=1000, close=2e-4)
 
 
 def test_a_tile_of_nothing_but_tokens_that_are_never_drawn():
     hidden, layer, tokens = drawn()
-    check(hidden, ModelHead(layer), tokens.clamp(min=64), tile=64 * TOKENS, never=tuple(range(64)))
+    check(hidden, LMHead(layer), tokens.clamp(min=64), tile=64 * TOKENS, never=tuple(range(64)))
 
 
 def test_only_a_linear_layer_and_nothing_that_derives_from_it_is_taken_apart(monkeypatch):
@@ -106,22 +108,22 @@ def test_only_a_linear_layer_and_nothing_that_derives_from_it_is_taken_apart(mon
 
     layer, asked = Adapted(WIDTH, VOCABULARY), []
     monkeypatch.setattr(logprobs, "tiled_logprobs", lambda *given, **options: asked.append(given) or (0, 0))
-    options = {"vocabulary": VOCABULARY, "temperature": 1.0, "never": (), "tile": 3000}
+    options = {"vocabulary": VOCABULARY, "temperature": 1.0, "suppressed": (), "tile_size": 3000}
     hidden, plain, tokens = drawn()
-    logp, _ = token_logprobs(hidden, tokens, ModelHead(layer), **options)
+    logp, _ = token_logprobs(hidden, tokens, LMHead(layer), **options)
     expected = layer(hidden).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     torch.testing.assert_close(logp, expected, atol=1e-5, rtol=1e-5)
     assert not asked
-    token_logprobs(hidden, tokens, ModelHead(plain), **options)
+    token_logprobs(hidden, tokens, LMHead(plain), **options)
     assert asked
 
 
 def test_a_narrow_vocabulary_stays_whole(monkeypatch):
     hidden, layer, tokens = drawn()
-    assert chunked_lm_head.needs_tiles(ModelHead(layer), TOKENS, 3000)
-    assert not chunked_lm_head.needs_tiles(ModelHead(layer), TOKENS, TOKENS * VOCABULARY)
-    monkeypatch.setattr(chunked_lm_head, "NARROW", VOCABULARY)
-    assert not chunked_lm_head.needs_tiles(ModelHead(layer), TOKENS, 3000)
+    assert chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, 3000)
+    assert not chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, TOKENS * VOCABULARY)
+    monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", VOCABULARY)
+    assert not chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, 3000)
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -130,9 +132,9 @@ def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabular
     tile = 1 << 14
     hidden, layer, wanted = drawn(vocabulary, tokens)
     layer.requires_grad_(learned)
-    with Alive([hidden, wanted, layer.weight]) as alive:
+    with LiveTensorCounter([hidden, wanted, layer.weight]) as alive:
         logp, entropy = token_logprobs(
-            hidden, wanted, ModelHead(layer), vocabulary=vocabulary, temperature=1.0, never=(0,), tile=tile
+            hidden, wanted, LMHead(layer), vocabulary=vocabulary, temperature=1.0, suppressed=(0,), tile_size=tile
         )
         (logp + entropy).sum().backward()
     of_hidden, of_weight = 3 * hidden.nbytes, 2 * layer.weight.nbytes * learned
@@ -142,7 +144,7 @@ def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabular
 
 def test_backward_adds_to_the_gradient_and_leaves_it_to_the_engine_where_somebody_looks_on():
     hidden, layer, tokens = drawn()
-    head, options = ModelHead(layer), {"vocabulary": VOCABULARY, "temperature": 1.0, "never": (), "tile": 3000}
+    head, options = LMHead(layer), {"vocabulary": VOCABULARY, "temperature": 1.0, "suppressed": (), "tile_size": 3000}
 
     def loss():
         return token_logprobs(hidden, tokens, head, **options)[0].sum()
@@ -170,16 +172,16 @@ def test_a_head_that_is_also_the_embedding_has_one_matrix_more_than_its_gradient
         logp, entropy = token_logprobs(
             functional.embedding(tokens, table) * 2,
             tokens,
-            ModelHead(layer),
+            LMHead(layer),
             vocabulary=vocabulary,
             temperature=1.0,
-            never=(0,),
-            tile=tile,
+            suppressed=(0,),
+            tile_size=tile,
         )
         (logp + entropy).sum().backward()
 
     if before:
         learn()
-    with Alive([table, tokens, *([table.grad] if before else [])]) as alive:
+    with LiveTensorCounter([table, tokens, *([table.grad] if before else [])]) as alive:
         learn()
     assert alive.peak < (1 if before else 2) * table.nbytes + 4 * 4 * tile

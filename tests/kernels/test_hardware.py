@@ -13,14 +13,14 @@ from alignbench.kernels.hardware import Hardware
     ({}, 32, 2048), ({"tokens_per_microbatch": 500}, 32, 500), ({"microbatch_size": 8}, 8, None)])  # fmt: skip
 def test_tokens_are_counted_unless_rows_are_given(told, rows, tokens):
     hardware = Hardware(device="cpu", **told)
-    assert (hardware.rows_at_once, hardware.tokens_at_once) == (rows, tokens)
+    assert (hardware.microbatch_rows, hardware.microbatch_tokens) == (rows, tokens)
 
 
 @pytest.mark.parametrize(("gib", "tokens"), [(24, 8192), (80, 32768)])
 def test_a_gpu_takes_more_and_a_large_one_most(gib, tokens, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=gib << 30))
-    assert Hardware().tokens_at_once == tokens
+    assert Hardware().microbatch_tokens == tokens
 
 
 def test_tokens_and_rows_together_are_refused():

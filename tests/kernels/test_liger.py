@@ -64,7 +64,7 @@ def test_numbers_gradients_and_answers_are_the_same(interpreted, text, spares):
     expected = learn(make_model("llama", num_hidden_layers=1), text, rows)
     model = make_model("llama", num_hidden_layers=1)
     names = list(model.state_dict())
-    liger.by_liger(model)
+    liger.use_liger(model)
     if spares:
         checkpoint_blocks(model)
     copied = copy.deepcopy(model)
@@ -98,6 +98,6 @@ def test_an_architecture_without_kernels_is_refused(monkeypatch):
         for name in ("liger_kernel", "liger_kernel.transformers"):
             monkeypatch.setitem(sys.modules, name, ModuleType(name))
         monkeypatch.setitem(sys.modules, patches.__name__, patches)
-    liger.check("llama")
+    liger.check_architecture("llama")
     with pytest.raises(UserError, match=r"no kernels for a model of type gpt2, only for .*llama.*liger=false"):
-        liger.check("gpt2")
+        liger.check_architecture("gpt2")

@@ -5,8 +5,8 @@ import torch
 from torch.distributions import Categorical
 
 from alignbench.kernels import logprobs
-from alignbench.kernels.logprobs import distribution, token_logprobs
-from alignbench.planning.memory import Alive
+from alignbench.kernels.logprobs import token_logprobs, vocabulary_logprobs
+from alignbench.planning.memory import LiveTensorCounter
 
 VOCABULARY, WIDTH, TOKENS = 11, 6, 9
 
@@ -22,7 +22,7 @@ def drawn():
 def work(drawn, never=(), temperature=1.0):
     hidden, weight, tokens = drawn
     return token_logprobs(
-        hidden, tokens, lambda h: h @ weight.T, vocabulary=VOCABULARY, temperature=temperature, never=never
+        hidden, tokens, lambda h: h @ weight.T, vocabulary=VOCABULARY, temperature=temperature, suppressed=never
     )
 
 
@@ -34,7 +34,7 @@ def gradients(drawn, **options):
 @pytest.mark.parametrize("logits_at_once", [1, VOCABULARY, 4 * VOCABULARY, 100 * VOCABULARY])
 def test_any_slice_gives_the_same_numbers_and_gradients(drawn, monkeypatch, logits_at_once):
     whole = gradients(drawn, never=(0,), temperature=0.7)
-    monkeypatch.setattr(logprobs, "SLICE", logits_at_once)
+    monkeypatch.setattr(logprobs, "SLICE_LOGITS", logits_at_once)
     for found, expected in zip(gradients(drawn, never=(0,), temperature=0.7), whole, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_any_slice_gives_the_same_numbers_and_gradients(drawn, monkeypatch, logi
 
 @pytest.mark.parametrize("slices", [VOCABULARY, 1 << 25])
 def test_no_more_logits_than_a_slice_are_made_at_once(drawn, monkeypatch, slices):
-    monkeypatch.setattr(logprobs, "SLICE", slices)
+    monkeypatch.setattr(logprobs, "SLICE_LOGITS", slices)
     hidden, weight, tokens = drawn
     rows = []
 
@@ -51,7 +51,7 @@ def test_no_more_logits_than_a_slice_are_made_at_once(drawn, monkeypatch, slices
         rows.append(len(part))
         return part @ weight.T
 
-    token_logprobs(hidden, tokens, head, vocabulary=VOCABULARY, temperature=1.0, never=())
+    token_logprobs(hidden, tokens, head, vocabulary=VOCABULARY, temperature=1.0, suppressed=())
     assert max(rows) == max(min(slices // VOCABULARY, TOKENS), 1)
     assert sum(rows) == TOKENS
 
@@ -84,20 +84,20 @@ def test_gradients_are_those_of_torchs_own_softmax(drawn, temperature, chosen, e
 def test_the_logits_that_were_given_stay_what_they_are(dtype, temperature):
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
     before = logits.clone()
-    assert (distribution(logits, temperature, (2,)).exp()[:, 2] == 0).all()
+    assert (vocabulary_logprobs(logits, temperature, (2,)).exp()[:, 2] == 0).all()
     assert torch.equal(logits, before)
 
 
 def test_three_matrices_of_the_size_of_the_logits_are_the_most_there_are_at_once():
     hidden, weight = torch.randn(500, 8, requires_grad=True), torch.randn(2000, 8)
-    with Alive([hidden, weight]) as alive:
+    with LiveTensorCounter([hidden, weight]) as alive:
         logp, entropy = token_logprobs(
             hidden,
             torch.ones(500, dtype=torch.long),
             lambda h: h @ weight.T,
             vocabulary=2000,
             temperature=1.0,
-            never=(0,),
+            suppressed=(0,),
         )
         (logp + entropy).sum().backward()
     assert alive.peak < 3.1 * 500 * 2000 * 4
@@ -115,7 +115,7 @@ def test_a_token_that_is_never_drawn_has_no_part_in_anything(drawn):
 
 def test_logits_in_low_precision_are_worked_on_in_float32():
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
-    logp = distribution(logits, 1.0, ())
+    logp = vocabulary_logprobs(logits, 1.0, ())
     assert logp.dtype == torch.float32
     torch.testing.assert_close(logp.exp().sum(-1), torch.ones(3), atol=1e-6, rtol=0)
 
@@ -123,6 +123,6 @@ def test_logits_in_low_precision_are_worked_on_in_float32():
 def test_a_certain_token_has_no_entropy_and_no_nan():
     head = torch.tensor([[0.0, 1e4, -1e4]])
     logp, entropy = token_logprobs(
-        torch.ones(1, 1), torch.tensor([1]), lambda h: h @ head, vocabulary=3, temperature=1.0, never=(0,)
+        torch.ones(1, 1), torch.tensor([1]), lambda h: h @ head, vocabulary=3, temperature=1.0, suppressed=(0,)
     )
     assert (logp.item(), entropy.item()) == (0.0, 0.0)

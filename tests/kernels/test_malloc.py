@@ -14,16 +14,16 @@ FREED = """
 import json
 import torch
 from alignbench.kernels.malloc import settle
-from alignbench.kernels.hardware import resident
+from alignbench.kernels.hardware import resident_memory
 torch.set_num_threads(1)
 assert settle()
 torch.ones(30 << 18).sum()  # 30 MiB, freed: by itself malloc mostly takes such blocks from the heap from now on
-before, large, small = resident(), [], []
+before, large, small = resident_memory(), [], []
 for _ in range(20):
     large.append(torch.ones(6 << 18))
     small.append(torch.ones(64))
 large.clear()
-print(json.dumps((resident() - before) >> 20))
+print(json.dumps((resident_memory() - before) >> 20))
 """
 
 

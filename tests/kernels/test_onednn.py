@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from alignbench.generation.sampler import Sampler
 from alignbench.kernels import onednn as module
-from alignbench.kernels.onednn import Linear, by_onednn, unchanging
+from alignbench.kernels.onednn import OneDNNLinear, prepacked_weights, use_onednn
 from alignbench.models.loading import Tiny
 from alignbench.models.policy import CausalPolicy
 
@@ -22,21 +22,21 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 @pytest.fixture
 def calls(monkeypatch):
     """The shapes that oneDNN multiplies from now on."""
-    found, product = [], module.product
+    found, product = [], module.linear
 
     def noted(inputs, weight, bias=None):
         found.append((tuple(inputs.shape), tuple(weight.shape)))
         return product(inputs, weight, bias)
 
-    monkeypatch.setattr(module, "product", noted)
+    monkeypatch.setattr(module, "linear", noted)
     return found
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
 def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatch, calls):
-    monkeypatch.setattr(module, "SMALLEST", 1)
-    monkeypatch.setattr(module, "LARGE", 1)
-    policy = CausalPolicy(by_onednn(make_model(name)), text)
+    monkeypatch.setattr(module, "MIN_WEIGHTS", 1)
+    monkeypatch.setattr(module, "LARGE_WEIGHTS", 1)
+    policy = CausalPolicy(use_onednn(make_model(name)), text)
     calls.clear()
     rollouts = Sampler(policy=policy, max_new_tokens=12, temperature=1.0)(prompts_of(), 3, 7)
     assert calls
@@ -47,7 +47,7 @@ def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatc
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(108,), (4, 27), (2, 3, 18)])
 def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
-    layer = by_onednn(nn.Sequential(nn.Linear(300, 200, bias=bias)))[0]
+    layer = use_onednn(nn.Sequential(nn.Linear(300, 200, bias=bias)))[0]
     inputs = torch.randn(*shape, 300, requires_grad=True)
     by_out = torch.randn(200, *shape).movedim(0, -1)  # not contiguous, as a gradient may come
     leaves = [inputs, *layer.parameters()]
@@ -59,14 +59,14 @@ def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
 
 
 def test_a_sum_gives_the_gradient_of_ones():
-    layer = by_onednn(nn.Sequential(nn.Linear(300, 200)))[0]
+    layer = use_onednn(nn.Sequential(nn.Linear(300, 200)))[0]
     inputs = torch.randn(108, 300)
     layer(inputs).sum().backward()
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(200, 300), atol=1e-4, rtol=1e-4)
 
 
 def test_no_gradient_is_worked_out_that_nobody_wants(calls):
-    layer = by_onednn(nn.Sequential(nn.Linear(300, 200)))[0].requires_grad_(False)
+    layer = use_onednn(nn.Sequential(nn.Linear(300, 200)))[0].requires_grad_(False)
     inputs = torch.randn(108, 300, requires_grad=True)
     layer(inputs).sum().backward()
     assert len(calls) == 2
@@ -79,27 +79,27 @@ def test_it_keeps_few_kernels_unless_told_otherwise(given, monkeypatch):
     monkeypatch.delenv(KEPT, raising=False)
     if given is not None:
         monkeypatch.setenv(KEPT, given)
-    by_onednn(nn.Sequential())
-    assert os.environ[KEPT] == (given or str(module.KERNELS))
+    use_onednn(nn.Sequential())
+    assert os.environ[KEPT] == (given or str(module.CACHED_PRIMITIVES))
 
 
 def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
     class Own(nn.Linear):
         """Somebody else's."""
 
-    model = by_onednn(
+    model = use_onednn(
         nn.Sequential(
             nn.Linear(127, 128), nn.Linear(512, 256), Own(512, 256), nn.Linear(512, 256, dtype=torch.bfloat16)
         )
     )
-    assert [type(layer) for layer in model] == [nn.Linear, Linear, Own, nn.Linear]
+    assert [type(layer) for layer in model] == [nn.Linear, OneDNNLinear, Own, nn.Linear]
 
 
 @pytest.mark.parametrize(("outputs", "rows", "filled"), [
     (200, 95, None), (200, 96, 96), (200, 97, 112), (200, 129, 160), (200, 1024, 1024), (200, 1025, 1088),
     (600, 5, None), (600, 6, 16), (600, 129, 144), (600, 1025, 1088)])  # fmt: skip
 def test_rows_alone_say_which_way_is_gone_and_are_filled_up(outputs, rows, filled, calls):
-    layer = by_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
+    layer = use_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
     inputs = torch.randn(1, rows, 300)
     for _ in range(2):
         torch.testing.assert_close(layer(inputs), linear(inputs, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
@@ -107,36 +107,36 @@ def test_rows_alone_say_which_way_is_gone_and_are_filled_up(outputs, rows, fille
 
 
 def test_weights_that_do_not_change_are_laid_out_once_and_not_kept(calls, monkeypatch):
-    model = by_onednn(nn.Sequential(nn.Linear(300, 600), nn.ReLU(), nn.Linear(600, 200)))
+    model = use_onednn(nn.Sequential(nn.Linear(300, 600), nn.ReLU(), nn.Linear(600, 200)))
     inputs, laid_out = torch.randn(8, 300), []
     lay_out = torch.ops.mkldnn._reorder_linear_weight
-    monkeypatch.setattr(module, "lay_out", lambda weight: laid_out.append(weight) or lay_out(weight))
+    monkeypatch.setattr(module, "prepack", lambda weight: laid_out.append(weight) or lay_out(weight))
     with torch.no_grad():
         for _ in range(2):
             expected = model(inputs)
-            with unchanging(model):
+            with prepacked_weights(model):
                 for _ in range(3):
                     torch.testing.assert_close(model(inputs), expected, atol=1e-5, rtol=1e-5)
             model[0].weight += 1
     assert [id(weight) for weight in laid_out] == [id(model[0].weight)] * 2  # the other is small
-    assert all(layer.laid_out is None for layer in (model[0], model[2]))
+    assert all(layer.prepacked is None for layer in (model[0], model[2]))
 
 
 def test_weights_that_are_laid_out_are_learned_as_ever():
-    layer = by_onednn(nn.Sequential(nn.Linear(300, 600)))[0]
+    layer = use_onednn(nn.Sequential(nn.Linear(300, 600)))[0]
     inputs = torch.randn(8, 300)
-    with unchanging(layer):
+    with prepacked_weights(layer):
         layer(inputs).sum().backward()
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(600, 300), atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_is_loaded_with_them_and_saves_and_copies_as_before(tmp_path):
     model, _ = Tiny(layers=1).load(texts=["1 + 1 = 2"], start=None, device="cpu", seed=0)
-    fast = {name for name, layer in model.named_modules() if type(layer) is Linear}
+    fast = {name for name, layer in model.named_modules() if type(layer) is OneDNNLinear}
     assert "model.layers.0.mlp.up_proj" in fast
-    assert {name for name, layer in copy.deepcopy(model).named_modules() if type(layer) is Linear} == fast
+    assert {name for name, layer in copy.deepcopy(model).named_modules() if type(layer) is OneDNNLinear} == fast
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
-    assert all(type(layer) is not Linear for layer in again.modules())
+    assert all(type(layer) is not OneDNNLinear for layer in again.modules())
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name])

@@ -24,9 +24,9 @@ from alignbench.engine.optimizer import AdamW, Optimizer
 from alignbench.engine.score import compute_forward
 from alignbench.engine.token_metrics import TokenMeans
 from alignbench.engine.update import Update
-from alignbench.kernels.attention_switch import attending
-from alignbench.kernels.prefix_attention import PREFIX
-from alignbench.kernels.sequence_packing import alone, packed
+from alignbench.kernels.attention_switch import use_attention
+from alignbench.kernels.prefix_attention import PREFIX_ATTENTION
+from alignbench.kernels.sequence_packing import pack_sequences, pad_sequences
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.policy import CausalPolicy
@@ -75,7 +75,7 @@ class Answer:
 
 
 def ask(policy, packs, of=BATCH):
-    policy.sharing = replace(policy.sharing, possible=packs)
+    policy.packing = replace(policy.packing, supported=packs)
     for _, p in policy.trainable():
         p.grad = None
     now = policy(of)
@@ -144,7 +144,7 @@ def test_packed_is_what_each_is_alone_with_a_critic_and_adapters(kind, critic, a
         attention=attention,
     )
     model, _ = source.load(texts=(), start=None, device="cpu", seed=0)
-    policy = CausalPolicy(model, text, critic=critics.make(model, critic, seed=0))
+    policy = CausalPolicy(model, text, critic=critics.make_critic(model, critic, seed=0))
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for _, p in policy.trainable():
@@ -154,7 +154,7 @@ def test_packed_is_what_each_is_alone_with_a_critic_and_adapters(kind, critic, a
     policy.freeze_reference()
     with torch.no_grad(), policy.reference():
         together = policy(BATCH).logprobs
-        policy.sharing = replace(policy.sharing, possible=False)
+        policy.packing = replace(policy.packing, supported=False)
         torch.testing.assert_close(together, policy(BATCH).logprobs, atol=1e-5, rtol=0)
 
 
@@ -175,7 +175,7 @@ def test_low_precision_is_no_reason_to_read_each_alone(text):
     assert policy.shares_prompts
     with torch.no_grad():
         together = policy(BATCH).logprobs
-        policy.sharing = replace(policy.sharing, possible=False)
+        policy.packing = replace(policy.packing, supported=False)
         torch.testing.assert_close(together, policy(BATCH).logprobs, atol=0.15, rtol=0.05)
 
 
@@ -214,14 +214,14 @@ def test_a_sibling_gets_no_gradient(packing):
 
 @pytest.mark.parametrize("pad", [EOS, 7])
 def test_what_the_row_is_padded_with_never_matters(packing, pad):
-    rows = packed(BATCH, PAD)
-    assert rows.ids.shape == (1, WHOLE)
-    assert (rows.ids[0, TOKENS:] == PAD).all()
-    other = replace(rows, ids=torch.where(torch.arange(WHOLE) < TOKENS, rows.ids, pad))
-    assert not torch.equal(rows.ids, other.ids)
+    rows = pack_sequences(BATCH, PAD)
+    assert rows.input_ids.shape == (1, WHOLE)
+    assert (rows.input_ids[0, TOKENS:] == PAD).all()
+    other = replace(rows, input_ids=torch.where(torch.arange(WHOLE) < TOKENS, rows.input_ids, pad))
+    assert not torch.equal(rows.input_ids, other.input_ids)
     with torch.no_grad():
-        one, two = (packing._hidden(r.inputs(torch.float32)) for r in (rows, other))
-    assert torch.equal(rows.predicting(one, BATCH.mask), rows.predicting(two, BATCH.mask))
+        one, two = (packing._hidden(r.forward_kwargs(torch.float32)) for r in (rows, other))
+    assert torch.equal(rows.select_predictors(one, BATCH.mask), rows.select_predictors(two, BATCH.mask))
 
 
 # --- the layout ---------------------------------------------------------------------------------------------------
@@ -230,22 +230,22 @@ TWO = sequences([[5, 6, 7]] * 2 + [[5, 6]], [[8, 9, 1], [2], [3, 4]], PAD)
 
 
 def test_a_packed_row_by_hand():
-    rows = packed(TWO, PAD)  # the shorter prompt first
-    assert rows.ids.tolist() == [[5, 6, 5, 6, 7, 8, 9, 3] + [PAD] * 8]
-    assert rows.positions.tolist() == [[0, 1, 0, 1, 2, 3, 4, 2] + [0] * 8]
-    assert rows.at[0].tolist() == [4, 5, 6]
-    assert rows.at[1, 0] == 4
-    assert rows.at[2, :2].tolist() == [1, 7]
-    of_prompts, longer, shorter = rows.layout.looks
-    assert of_prompts.asking.tolist() == of_prompts.known.tolist() == [[0, 1, 1], [2, 3, 4]]
-    assert of_prompts.unseen is None
-    assert longer.asking.tolist() == [[5, 6]]
-    assert longer.known.tolist() == [[2, 3, 4, 5, 6]]
-    assert longer.unseen[0, 0].tolist() == [[0, 0, 0, 0, -torch.inf], [0, 0, 0, 0, 0]]
-    assert shorter.asking.tolist() == [[7], [6]]  # of the second response nothing is read
-    assert shorter.known[0].tolist() == [0, 1, 1, 7]
-    assert shorter.unseen[0, 0].tolist() == [[0, 0, -torch.inf, 0]]
-    assert rows.layout.seat.tolist() == [0, 1, 3, 4, 5, 6, 7, 8] + [0] * 8
+    rows = pack_sequences(TWO, PAD)  # the shorter prompt first
+    assert rows.input_ids.tolist() == [[5, 6, 5, 6, 7, 8, 9, 3] + [PAD] * 8]
+    assert rows.position_ids.tolist() == [[0, 1, 0, 1, 2, 3, 4, 2] + [0] * 8]
+    assert rows.predictors[0].tolist() == [4, 5, 6]
+    assert rows.predictors[1, 0] == 4
+    assert rows.predictors[2, :2].tolist() == [1, 7]
+    of_prompts, longer, shorter = rows.layout.blocks
+    assert of_prompts.query_columns.tolist() == of_prompts.key_columns.tolist() == [[0, 1, 1], [2, 3, 4]]
+    assert of_prompts.bias is None
+    assert longer.query_columns.tolist() == [[5, 6]]
+    assert longer.key_columns.tolist() == [[2, 3, 4, 5, 6]]
+    assert longer.bias[0, 0].tolist() == [[0, 0, 0, 0, -torch.inf], [0, 0, 0, 0, 0]]
+    assert shorter.query_columns.tolist() == [[7], [6]]  # of the second response nothing is read
+    assert shorter.key_columns[0].tolist() == [0, 1, 1, 7]
+    assert shorter.bias[0, 0].tolist() == [[0, 0, -torch.inf, 0]]
+    assert rows.layout.output_index.tolist() == [0, 1, 3, 4, 5, 6, 7, 8] + [0] * 8
 
 
 @pytest.mark.parametrize(
@@ -259,42 +259,45 @@ def test_a_packed_row_by_hand():
     ],
 )
 def test_long_responses_are_looked_up_apart_where_short_ones_would_be_filled_up_to_them(lengths, looked_up):
-    layout = packed(sequences([[5, 6]] * len(lengths), [[3] * n for n in lengths], PAD), PAD).layout
-    assert [tuple(look.asking.shape) for look in layout.looks[1:]] == looked_up
+    layout = pack_sequences(sequences([[5, 6]] * len(lengths), [[3] * n for n in lengths], PAD), PAD).layout
+    assert [tuple(look.query_columns.shape) for look in layout.blocks[1:]] == looked_up
 
 
 @pytest.mark.parametrize(("tokens", "columns"), [(97, 112), (481, 496), (521, 544), (1031, 1088)])
 def test_a_row_is_filled_up_once_so_that_products_need_not(tokens, columns):
-    assert packed(sequences([[5]], [[3] * tokens], PAD), PAD).ids.shape == (1, columns)  # the last is not read
+    assert pack_sequences(sequences([[5]], [[3] * tokens], PAD), PAD).input_ids.shape == (
+        1,
+        columns,
+    )  # the last is not read
 
 
 def test_of_padding_no_column_is_looked_at():
-    rows = packed(BATCH, PAD)
-    looked = [part.flatten() for look in rows.layout.looks for part in (look.asking, look.known)]
-    assert sorted(set(torch.cat([*looked, rows.at.flatten()]).tolist())) == list(range(TOKENS))
+    rows = pack_sequences(BATCH, PAD)
+    looked = [part.flatten() for look in rows.layout.blocks for part in (look.query_columns, look.key_columns)]
+    assert sorted(set(torch.cat([*looked, rows.predictors.flatten()]).tolist())) == list(range(TOKENS))
 
 
 def test_responses_of_one_token_need_their_prompts_alone(packing):
     single = batch([[5, 6, 7, 8, 9]] * 3 + [[5, 6, 7]], [[3], [4], [EOS], [7]])
-    rows = packing.sharing.rows(single, PAD)
-    assert rows.ids.tolist() == [[5, 6, 7, 5, 6, 7, 8, 9] + [PAD] * 8]
+    rows = packing.packing.arrange(single, PAD)
+    assert rows.input_ids.tolist() == [[5, 6, 7, 5, 6, 7, 8, 9] + [PAD] * 8]
     agree(ask(packing, True, single), ask(packing, False, single))
 
 
 def test_rows_alone_by_hand():
-    rows = alone(TWO, PAD)
-    assert rows.ids.tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, PAD, PAD], [5, 6, 3, PAD, PAD]]
-    assert set(rows.inputs(torch.float32)) == {"input_ids"}
-    whole = alone(TWO, PAD, whole=True).ids.tolist()
+    rows = pad_sequences(TWO, PAD)
+    assert rows.input_ids.tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, PAD, PAD], [5, 6, 3, PAD, PAD]]
+    assert set(rows.forward_kwargs(torch.float32)) == {"input_ids"}
+    whole = pad_sequences(TWO, PAD, include_last=True).input_ids.tolist()
     assert whole == [[5, 6, 7, 8, 9, 1], [5, 6, 7, 2, PAD, PAD], [5, 6, 3, 4, PAD, PAD]]
 
 
 def test_only_the_same_prompt_is_shared():
     prompts = [[5, 6], [5, 6, 7], [5, 6], [PAD, 5, 6], [5, 6, 7]]
-    rows = packed(sequences(prompts, [[3, 4]] * 5, PAD), PAD)
-    assert rows.at[0, 0] == rows.at[2, 0]  # where the prompt ends
-    assert rows.at[1, 0] == rows.at[4, 0]
-    assert len(set(rows.at[:, 0].tolist())) == 3
+    rows = pack_sequences(sequences(prompts, [[3, 4]] * 5, PAD), PAD)
+    assert rows.predictors[0, 0] == rows.predictors[2, 0]  # where the prompt ends
+    assert rows.predictors[1, 0] == rows.predictors[4, 0]
+    assert len(set(rows.predictors[:, 0].tolist())) == 3
 
 
 @pytest.mark.parametrize(("prompts", "responses", "rows"), [
@@ -303,12 +306,12 @@ def test_only_the_same_prompt_is_shared():
     ([[5, 6, 7, t] for t in range(4)], [[3] * 40, [3], [4], [5]], 1),  # nothing is, but padding would be most of it
 ])  # fmt: skip
 def test_sequences_share_a_row_only_where_that_is_less_to_read(packing, prompts, responses, rows):
-    assert len(packing.sharing.rows(batch(prompts, responses), PAD).ids) == rows
+    assert len(packing.packing.arrange(batch(prompts, responses), PAD).input_ids) == rows
 
 
 def test_attention_with_sinks_is_refused(packing):
-    inputs = packed(BATCH, PAD).inputs(torch.float32)
-    with pytest.raises(ValueError, match="sinks"), attending(packing.inner.config, PREFIX):
+    inputs = pack_sequences(BATCH, PAD).forward_kwargs(torch.float32)
+    with pytest.raises(ValueError, match="sinks"), use_attention(packing.inner.config, PREFIX_ATTENTION):
         packing.decoder(**inputs, use_cache=False, s_aux=torch.zeros(4))
 
 
@@ -322,8 +325,8 @@ def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorith
 
     def gradients(packs, microbatch_size, tokens=None):
         model = make_model("llama")
-        policy = CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
-        policy.sharing = replace(policy.sharing, possible=packs)
+        policy = CausalPolicy(model, text, critic=critic and critics.make_critic(model, critic, seed=0))
+        policy.packing = replace(policy.packing, supported=packs)
         draw = torch.Generator().manual_seed(0)
         before = compute_forward(policy, BATCH, 8)
         rollouts = BATCH.widen(

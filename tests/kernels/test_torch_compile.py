@@ -39,7 +39,7 @@ SHAPES = [
 def make(text, compiled, name="llama", writing=False, **changes):
     model = make_model(name, **changes)
     if compiled:
-        compile_blocks(model, compiled, writing=writing)
+        compile_blocks(model, compiled, include_decoding=writing)
     return CausalPolicy(model, text)
 
 
@@ -108,8 +108,10 @@ def test_adapters_a_critic_and_checkpointing_stay_what_they_are(text, tmp_path):
         model, _ = source.load(texts=(), start=None, device="cpu", seed=0)
         if compiled:
             compile_blocks(model, DYNAMO)
-        Hardware(activation_checkpointing=True).spare(model)
-        policy = CausalPolicy(model, text, critic=critics.make(model, Critic(trunk="separate", hidden=4), seed=0))
+        Hardware(activation_checkpointing=True).apply_checkpointing(model)
+        policy = CausalPolicy(
+            model, text, critic=critics.make_critic(model, Critic(trunk="separate", hidden=4), seed=0)
+        )
         with torch.no_grad():
             for _, p in policy.trainable():
                 p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
@@ -121,16 +123,16 @@ def test_adapters_a_critic_and_checkpointing_stay_what_they_are(text, tmp_path):
 
 
 def test_names_and_products_outside_the_blocks_stay_and_a_copy_is_compiled_too(monkeypatch, tmp_path):
-    monkeypatch.setattr(onednn, "SMALLEST", 1)
+    monkeypatch.setattr(onednn, "MIN_WEIGHTS", 1)
     model, text = Tiny(layers=1).load(texts=["1 + 1 = 2"], start=None, device="cpu", seed=0)
     names = list(model.state_dict())
-    Hardware(compile=True).hasten(model)
+    Hardware(compile=True).apply_kernels(model)
     copied = copy.deepcopy(model)
     (mine,), (other,) = model.model.layers, copied.model.layers
     assert other.forward.__self__ is other
     assert other.forward.__func__ is mine.forward.__func__
-    assert not any(type(layer) is onednn.Linear for layer in mine.modules())
-    assert type(model.lm_head) is (onednn.Linear if torch.backends.mkldnn.is_available() else nn.Linear)
+    assert not any(type(layer) is onednn.OneDNNLinear for layer in mine.modules())
+    assert type(model.lm_head) is (onednn.OneDNNLinear if torch.backends.mkldnn.is_available() else nn.Linear)
     save(copied, text, tmp_path)
     assert list(model.state_dict()) == list(copied.state_dict()) == names
     assert list(type(model).from_pretrained(tmp_path).state_dict()) == names

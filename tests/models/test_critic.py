@@ -23,7 +23,7 @@ from alignbench.engine.score import score_with_model as judged
 from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained, save
 from alignbench.models.policy import CausalPolicy
-from alignbench.models.reward_model import trained, untrained
+from alignbench.models.reward_model import load_reward_model, make_reward_model
 from alignbench.stages.evaluate import Evaluate
 from alignbench.stages.online import RL, restore, snapshot
 from alignbench.stages.weight_selection import Best
@@ -48,13 +48,13 @@ class Study:
     reward_folder: object
 
     def judge(self):
-        return trained(self.source, self.reward_folder, texts=(), device="cpu")
+        return load_reward_model(self.source, self.reward_folder, texts=(), device="cpu")
 
     def policy(self, settings=None, seed=0, scale=None):
         model, text = self.source.load(texts=(), start=self.start, device="cpu", seed=0)
         needed = settings is not None and settings.start == "reward_model"
-        critic = settings and critics.make(
-            model, settings, seed=seed, judge=self.judge().model if needed else None, scale=scale
+        critic = settings and critics.make_critic(
+            model, settings, seed=seed, reward_model=self.judge().model if needed else None, calibration=scale
         )
         policy = CausalPolicy(model, text, critic=critic)
         policy.freeze_reference()
@@ -100,7 +100,7 @@ def study(request, gemma, tmp_path_factory):
         save(model, text, folder / "sft")
     start = folder / "sft" if sft else None
     own = Lora(rank=2, alpha=6.0) if lora or not sft else None
-    reward_model = untrained(source, texts=(), start=start, lora=own, device="cpu", seed=0)
+    reward_model = make_reward_model(source, texts=(), start=start, lora=own, device="cpu", seed=0)
     shake(reward_model.trainable(), 2)
     reward_model.save(folder / "reward", CARD)
     return Study(source, start, folder / "reward")
@@ -182,10 +182,10 @@ def test_a_reward_model_of_another_kind_or_start_is_refused(gemma, tmp_path):
 
     def make(judge, start=None):
         policy, _ = adapted.load(texts=(), start=start, device="cpu", seed=0)
-        critics.make(policy, FROM_REWARD_MODEL, seed=0, judge=judge.model)
+        critics.make_critic(policy, FROM_REWARD_MODEL, seed=0, reward_model=judge.model)
 
     def begin(source, start=None):
-        return untrained(source, texts=(), start=start, lora=None, device="cpu", seed=0)
+        return make_reward_model(source, texts=(), start=start, lora=None, device="cpu", seed=0)
 
     with pytest.raises(UserError, match=r"all weights of the reward model were trained.*algo\.critic\.start=zero"):
         make(begin(Pretrained(name="small", path=str(gemma))))
@@ -194,7 +194,7 @@ def test_a_reward_model_of_another_kind_or_start_is_refused(gemma, tmp_path):
     make(begin(adapted, tmp_path / "sft"), tmp_path / "sft")
     shallow = get_peft_model(make_model("llama", num_hidden_layers=1), Lora(rank=4).config(), adapter_name=TRAINED)
     with pytest.raises(AssertionError, match="adapter of another base"):
-        critics.make(shallow, FROM_REWARD_MODEL, seed=0, judge=begin(adapted).model)
+        critics.make_critic(shallow, FROM_REWARD_MODEL, seed=0, reward_model=begin(adapted).model)
 
 
 # --- what learns --------------------------------------------------------------------------------------------------

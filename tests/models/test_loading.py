@@ -124,7 +124,7 @@ def test_a_folder_that_is_a_model_is_let_through(checkpoint):
 )
 def test_precision_follows_device_and_what_is_trained(dtype, device, lora, expected):
     source = Pretrained(name="any", dtype=dtype, lora=lora)
-    assert source.torch_dtype(device) == expected
+    assert source.resolve_dtype(device) == expected
     assert source.is_exact(device) == (expected == torch.float32)
 
 
@@ -149,8 +149,8 @@ def test_the_embedded_model_is_the_same_each_time():
     torch.manual_seed(6)
     again, _ = source.load(texts=texts, start=None, device="cpu", seed=2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-    assert text.decode(text.completion("4 + 5 = 9")) == "4 + 5 = 9"
-    assert (text.pad, text.eos, text.never, text.stops) == (0, 1, (0,), (1,))
+    assert text.decode(text.encode_completion("4 + 5 = 9")) == "4 + 5 = 9"
+    assert (text.pad, text.eos, text.suppressed, text.stops) == (0, 1, (0,), (1,))
     assert model.get_input_embeddings().num_embeddings == len(text.tokenizer)
 
 

@@ -26,7 +26,7 @@ PAIRS = list(zip(PROMPTS, RESPONSES, strict=True))
 
 
 def with_critic(model, text, critic):
-    return CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
+    return CausalPolicy(model, text, critic=critic and critics.make_critic(model, critic, seed=0))
 
 
 @torch.no_grad()

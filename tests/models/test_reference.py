@@ -21,7 +21,7 @@ def load(checkpoint, *, start=None, lora=True, dropout=0.0, critic=None):
     """A policy made as a run makes it."""
     source = Pretrained(name="small", path=str(checkpoint), lora=Lora(rank=4, dropout=dropout) if lora else None)
     model, text = source.load(texts=(), start=start, device="cpu", seed=0)
-    policy = CausalPolicy(model, text, critic=critic and critics.make(model, critic, seed=0))
+    policy = CausalPolicy(model, text, critic=critic and critics.make_critic(model, critic, seed=0))
     policy.freeze_reference()
     return policy
 

@@ -12,7 +12,14 @@ from alignbench.core.errors import UserError
 from alignbench.engine.score import score_with_model
 from alignbench.models.loading import Lora, Pretrained, Tiny, save
 from alignbench.models.policy import CausalPolicy
-from alignbench.models.reward_model import SFT, RewardModel, Translated, reading, trained, untrained
+from alignbench.models.reward_model import (
+    SFT,
+    RetokenizedRewardModel,
+    RewardModel,
+    adapt_to_policy,
+    load_reward_model,
+    make_reward_model,
+)
 
 CARD = {"temperature": 2.0, "mean": 0.5, "std": 3.0}
 
@@ -105,7 +112,7 @@ def test_scores_have_a_gradient_and_training_leaves_them_as_they_are(small):
 
 def begin(folder=None, seed=0, source=None, lora=None, texts=()):
     source = source or Pretrained(name="any", path=str(folder))
-    return untrained(source, texts=texts, start=None, lora=lora, device="cpu", seed=seed)
+    return make_reward_model(source, texts=texts, start=None, lora=lora, device="cpu", seed=seed)
 
 
 def test_it_begins_with_the_trunk_of_a_language_model_and_a_head_of_the_seed(checkpoint):
@@ -134,7 +141,7 @@ def test_it_can_begin_with_the_embedded_model():
 
 def test_a_new_adapter_on_an_sft_model_of_all_weights_is_refused(checkpoint):
     with pytest.raises(UserError, match=r"reward_model\.lora=null"):
-        untrained(
+        make_reward_model(
             Pretrained(name="any", path=str(checkpoint)), texts=(), start=checkpoint, lora=Lora(), device="cpu", seed=0
         )
 
@@ -152,7 +159,7 @@ def saved(tmp_path, checkpoint):
 @torch.no_grad()
 def test_what_is_saved_is_loaded_frozen_with_its_scale(saved):
     model, folder = saved
-    again = trained(Pretrained(name="gone", path="/nowhere"), folder, texts=(), device="cpu")
+    again = load_reward_model(Pretrained(name="gone", path="/nowhere"), folder, texts=(), device="cpu")
     assert torch.equal(again(batch()), model(batch()))
     assert not list(again.trainable())
     assert (again.calibration.temperature, again.calibration.mean, again.calibration.std) == (2.0, 0.5, 3.0)
@@ -189,7 +196,7 @@ def test_the_weights_checksum_covers_weights_and_scale(saved, tmp_path):
     source = Pretrained(name="any")
 
     def weights_checksum():
-        return trained(source, folder, texts=(), device="cpu").weights_checksum()
+        return load_reward_model(source, folder, texts=(), device="cpu").weights_checksum()
 
     first = weights_checksum()
     assert first == weights_checksum()
@@ -204,12 +211,12 @@ def test_the_weights_checksum_covers_weights_and_scale(saved, tmp_path):
 def test_folders_without_a_reward_model_are_refused_in_words(tmp_path, checkpoint):
     source = Pretrained(name="any")
     with pytest.raises(UserError, match=r"holds no reward model.*config\.json"):
-        trained(source, tmp_path, texts=(), device="cpu")
+        load_reward_model(source, tmp_path, texts=(), device="cpu")
     with pytest.raises(UserError, match="LlamaForCausalLM without a head for one score"):
-        trained(source, checkpoint, texts=(), device="cpu")
+        load_reward_model(source, checkpoint, texts=(), device="cpu")
     make_scoring("llama", num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="num_labels=1"):
-        trained(source, tmp_path, texts=(), device="cpu")
+        load_reward_model(source, tmp_path, texts=(), device="cpu")
 
 
 def test_a_model_with_rules_of_its_own_is_refused(text):
@@ -262,7 +269,7 @@ def adapted(request, gemma, tmp_path_factory):
 
 def on_top(adapted, lora=None, seed=0):
     source, folder, _ = adapted
-    return untrained(source, texts=(), start=folder, lora=lora, device="cpu", seed=seed)
+    return make_reward_model(source, texts=(), start=folder, lora=lora, device="cpu", seed=seed)
 
 
 @torch.no_grad()
@@ -308,7 +315,7 @@ def test_adapter_and_head_learn_and_come_back_from_disk(adapted, tmp_path):
 
     model.save(tmp_path, CARD)
     assert (tmp_path / SFT / "adapter_config.json").is_file()
-    again = trained(adapted[0], tmp_path, texts=(), device="cpu")
+    again = load_reward_model(adapted[0], tmp_path, texts=(), device="cpu")
     close(score_with_model(again, wished, 8), scores, atol=1e-6)
     assert not list(again.trainable())
     assert again.calibration.mean == 0.5
@@ -323,7 +330,7 @@ def test_without_an_sft_model_one_adapter_is_enough(gemma, tmp_path):
     model.save(tmp_path, CARD)
     assert not (tmp_path / SFT).exists()
     close(
-        score_with_model(trained(source, tmp_path, texts=(), device="cpu"), batch(), 8),
+        score_with_model(load_reward_model(source, tmp_path, texts=(), device="cpu"), batch(), 8),
         score_with_model(model, batch(), 8),
         atol=1e-6,
     )
@@ -334,9 +341,9 @@ def test_without_an_sft_model_one_adapter_is_enough(gemma, tmp_path):
 
 def rollouts(text, answers, cut):
     rows = tuple({"id": i, "prompt": p} for i, p in enumerate(("1 + 2", "say 3")))
-    ended = [text.completion(a) for a in answers]
+    ended = [text.encode_completion(a) for a in answers]
     both = sequences(
-        [text.prompt(r["prompt"]) for r in rows],
+        [text.encode_prompt(r["prompt"]) for r in rows],
         [t[:-1] if c else t for t, c in zip(ended, cut, strict=True)],
         text.pad,
     )
@@ -353,11 +360,11 @@ def rollouts(text, answers, cut):
 
 def test_a_policy_with_another_tokenizer_is_read_as_text():
     config = {"vocab_size": 400}
-    ours, theirs = (Tiny(vocabulary=v).text(["1 + 2 = 3", "say 3"] * 30) for v in (258, 300))
+    ours, theirs = (Tiny(vocabulary=v).load_text(["1 + 2 = 3", "say 3"] * 30) for v in (258, 300))
     model = RewardModel(make_scoring("llama", **config), theirs)
-    assert reading(model, theirs) is model
-    translated = reading(model, ours)
-    assert isinstance(translated, Translated)
+    assert adapt_to_policy(model, theirs) is model
+    translated = adapt_to_policy(model, ours)
+    assert isinstance(translated, RetokenizedRewardModel)
     written, expected = rollouts(ours, ["= 3", "3"], [False, True]), rollouts(theirs, ["= 3", "3"], [False, True])
     assert written.prompts.shape != expected.prompts.shape
     close(score_with_model(translated, written, 8), score_with_model(model, expected, 8))
@@ -380,13 +387,13 @@ def test_beside_an_adapter_in_low_precision_the_head_stays_exact(gemma, tmp_path
     assert scores.dtype == torch.float32
     assert (scores[:2] > scores[2:]).all()
     model.save(tmp_path, CARD)
-    close(score_with_model(trained(source, tmp_path, texts=(), device="cpu"), wished, 8), scores)
+    close(score_with_model(load_reward_model(source, tmp_path, texts=(), device="cpu"), wished, 8), scores)
 
 
 def test_all_weights_in_low_precision_come_back_as_they_were(checkpoint, tmp_path):
     source = Pretrained(name="llama", path=str(checkpoint), dtype="bfloat16")
     model = begin(source=source)
     model.save(tmp_path, CARD)
-    again = trained(source, tmp_path, texts=(), device="cpu")
+    again = load_reward_model(source, tmp_path, texts=(), device="cpu")
     assert again.inner.score.weight.dtype == torch.bfloat16
     close(score_with_model(again, batch(), 8), score_with_model(model, batch(), 8), atol=0)

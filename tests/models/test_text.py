@@ -15,9 +15,9 @@ TEMPLATE = (
 
 
 def test_an_answer_ends_with_the_end_token(text):
-    assert text.completion("7")[-1] == text.eos
-    assert text.decode(text.prompt("1 + 2")) == "1 + 2"
-    assert text.eos not in text.prompt("1 + 2")
+    assert text.encode_completion("7")[-1] == text.eos
+    assert text.decode(text.encode_prompt("1 + 2")) == "1 + 2"
+    assert text.eos not in text.encode_prompt("1 + 2")
 
 
 def test_a_chat_model_gets_its_template(text):
@@ -25,15 +25,15 @@ def test_a_chat_model_gets_its_template(text):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     tokenizer.chat_template = TEMPLATE
     chat = Text(tokenizer=tokenizer, chat=True, context=64)
-    assert chat.decode(chat.prompt("hi")) == "<user>hi<assistant>"
+    assert chat.decode(chat.encode_prompt("hi")) == "<user>hi<assistant>"
     turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert chat.stops == (chat.eos, turn)
-    assert chat.completion("yes")[-1] == turn
+    assert chat.encode_completion("yes")[-1] == turn
     assert Text(tokenizer=tokenizer, chat=False, context=64).stops == (chat.eos,)
 
 
 def test_padding_that_ends_answers_may_be_sampled(text):
-    assert text.never == (text.pad,)
+    assert text.suppressed == (text.pad,)
     shared = make_text(pad_is_eos=True)
     assert shared.pad == shared.eos
     assert shared.never == ()

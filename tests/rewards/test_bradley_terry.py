@@ -7,7 +7,7 @@ from alignbench.core.batches import Rollouts, sequences
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Calibration, LearnedScorer, ScoreModel, Scorer
 from alignbench.models.loading import Tiny
-from alignbench.models.reward_model import untrained
+from alignbench.models.reward_model import make_reward_model
 from alignbench.rewards.bradley_terry import BradleyTerry
 
 SCALE = Calibration(temperature=2.0, mean=0.5, std=4.0)
@@ -16,7 +16,7 @@ SCALE = Calibration(temperature=2.0, mean=0.5, std=4.0)
 @pytest.fixture(scope="module")
 def model():
     source = Tiny(hidden=32, layers=2, heads=2, intermediate=48, vocabulary=280, context=128)
-    found = untrained(source, texts=["say red"], start=None, lora=None, device="cpu", seed=0)
+    found = make_reward_model(source, texts=["say red"], start=None, lora=None, device="cpu", seed=0)
     found.calibration, found._weights_checksum = SCALE, "weights"
     return found
 

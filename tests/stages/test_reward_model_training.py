@@ -15,7 +15,7 @@ from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
 from alignbench.engine.score import score_with_model
 from alignbench.models.loading import Lora, Pretrained, Tiny, save
-from alignbench.models.reward_model import trained, untrained
+from alignbench.models.reward_model import load_reward_model, make_reward_model
 from alignbench.models.tiny import tiny_tokenizer
 from alignbench.stages.reward_model import Comparisons, Preference, RewardModelTraining, Verdicts, numbers
 
@@ -33,7 +33,7 @@ TRAINING = RewardModelTraining(
 
 @pytest.fixture
 def model():
-    return untrained(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0)
+    return make_reward_model(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0)
 
 
 def run(model, training=TRAINING, rows=ROWS, microbatch_size=64, **invariants):
@@ -101,14 +101,14 @@ def gemma_in_four_bits(pad_is_eos, folder):
 def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_is_eos, tmp_path):
     source, start = kind(pad_is_eos, tmp_path)
     lora = Lora(rank=8, alpha=16.0) if source.lora else None
-    model = untrained(source, texts=(), start=start, lora=lora, device="cpu", seed=0)
+    model = make_reward_model(source, texts=(), start=start, lora=lora, device="cpu", seed=0)
     assert (model.text.pad == model.text.eos) == pad_is_eos
     reports = run(model)
     card = TRAINING.examine(model, ROWS, ROWS, 8)
     assert card["accuracy"] == 1
     assert reports[-1].metrics["reward_model/loss"] < 0.3
     model.save(tmp_path / "reward", card)
-    again = trained(source, tmp_path / "reward", texts=(), device="cpu")
+    again = load_reward_model(source, tmp_path / "reward", texts=(), device="cpu")
     both = TRAINING.comparisons(ROWS, again.text).take(range(6)).both
     for size in (1, 12):
         torch.testing.assert_close(
@@ -132,7 +132,7 @@ def test_a_few_pairs_are_memorised(model):
 
 
 def test_the_same_seed_gives_the_same_model(model):
-    others = [untrained(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0) for _ in range(2)]
+    others = [make_reward_model(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0) for _ in range(2)]
     short = replace(TRAINING, steps=3)
     for each, seed in zip((model, *others), (42, 42, 43), strict=True):
         torch.manual_seed(torch.initial_seed() + 1)
@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_model(model):
 
 @pytest.mark.parametrize("microbatch_size", [1, 2, 4, 7])
 def test_pairs_in_pieces_give_the_same_model(model, microbatch_size):
-    other = untrained(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0)
+    other = make_reward_model(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0)
     short = replace(TRAINING, steps=1, margin_scale=1.0, optimizer=AdamW(learning_rate=1e-3, warmup_steps=0, eps=1e-3))
     (whole,), (found,) = run(model, short), run(other, short, microbatch_size=microbatch_size)
     assert found.metrics == pytest.approx(whole.metrics, rel=1e-4, abs=1e-5)
@@ -155,8 +155,8 @@ def test_what_is_shown_is_what_the_scores_say(model):
     pairs = replace(TRAINING, margin_scale=2.0).comparisons(ROWS, model.text).take(range(6))
     with torch.no_grad():
         lists = [
-            [model.text.prompt(r["prompt"]) for r in ROWS],
-            *([model.text.completion(r[side]) for r in ROWS] for side in ("chosen", "rejected")),
+            [model.text.encode_prompt(r["prompt"]) for r in ROWS],
+            *([model.text.encode_completion(r[side]) for r in ROWS] for side in ("chosen", "rejected")),
         ]
         chosen, rejected = (model(sequences(lists[0], lists[side], 0)) for side in (1, 2))
         shown = Preference(model).sums(pairs)
@@ -196,8 +196,8 @@ def test_pairs_are_tokenised_as_answers_are(model):
     text, both = model.text, batch.both
     for place, (number, side) in enumerate([(2, "chosen"), (0, "chosen"), (2, "rejected"), (0, "rejected")]):
         prompt = both.prompts[place][-both.prompt_lengths[place] :].tolist()
-        assert prompt == text.prompt(ROWS[number]["prompt"])
-        assert both.responses[place][both.mask[place]].tolist() == text.completion(ROWS[number][side])
+        assert prompt == text.encode_prompt(ROWS[number]["prompt"])
+        assert both.responses[place][both.mask[place]].tolist() == text.encode_completion(ROWS[number][side])
     assert batch.margin.tolist() == [0.0, 0.0]
     assert replace(TRAINING, margin_scale=3.0).comparisons(ROWS, text).take([2, 0]).margin.tolist() == [3.0, 0.0]
 
@@ -252,7 +252,9 @@ def test_the_card_tells_what_the_scores_say(model):
     assert [row[:2] for row in card["accuracy_by_margin"]] == [(0, 0.5), (0.5, 1), (1, 1.5), (1.5, 2), (2, None)]
     assert card["accuracy_by_margin"][-1][2] == sum(right[4:]) / 2
     assert sum(row[3] for row in card["accuracy_by_length"]) == 6
-    longer = [len(model.text.completion(r["chosen"])) - len(model.text.completion(r["rejected"])) for r in test]
+    longer = [
+        len(model.text.encode_completion(r["chosen"])) - len(model.text.encode_completion(r["rejected"])) for r in test
+    ]
     for low, high, share, count in card["accuracy_by_length"]:
         above = [low is None or d >= low for d in longer]
         inside = [r for r, d, a in zip(right, longer, above, strict=True) if a and (high is None or d < high)]
@@ -298,7 +300,7 @@ def test_what_was_trained_scores_alike_after_loading_in_any_batch(model, tmp_pat
     run(model)
     card = TRAINING.examine(model, ROWS, ROWS, 8)
     model.save(tmp_path, card)
-    again = trained(SOURCE, tmp_path, texts=TEXTS, device="cpu")
+    again = load_reward_model(SOURCE, tmp_path, texts=TEXTS, device="cpu")
     pairs: Comparisons = TRAINING.comparisons(ROWS, again.text)
     in_training = torch.cat([model(pairs.batch(42, step, 2).both).detach() for step in range(3)])
     for size in (1, 12):

@@ -12,7 +12,7 @@ import pytest
 from small_runs import SMALL, config, lines, numbers, run_small, status
 
 from alignbench.core.errors import InvariantBroken, UserError
-from alignbench.kernels.hardware import within_memory
+from alignbench.kernels.hardware import explain_out_of_memory
 from alignbench.runs.settings import identify
 from alignbench.store.checkpoints import Checkpoints
 from validation.faults.end_state import differences
@@ -179,5 +179,5 @@ def test_updates_that_are_skipped_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
 def test_out_of_memory_names_the_knobs(error: Exception) -> None:
-    with pytest.raises(UserError, match=r"out of memory.*hardware\.tokens_per_microbatch"), within_memory():
+    with pytest.raises(UserError, match=r"out of memory.*hardware\.tokens_per_microbatch"), explain_out_of_memory():
         raise error

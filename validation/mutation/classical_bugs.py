@@ -63,8 +63,8 @@ BUGS = (
     Bug(
         "temperature not applied in training",
         "alignbench/models/policy.py",
-        "temperature=self.temperature, never=self.text.never)",
-        "temperature=1.0, never=self.text.never)",
+        "temperature=self.temperature,\n            suppressed=self.text.suppressed",
+        "temperature=1.0,\n            suppressed=self.text.suppressed",
         ("tests/models/test_policy.py", "tests/generation/test_sampler.py"),
     ),
     Bug(
