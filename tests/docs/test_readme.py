@@ -1,0 +1,89 @@
+"""README and the pages of docs/ name only commands, options, keys and files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+from small_runs import config
+
+from alignbench.__main__ import VERBS
+from alignbench.core.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    if path.exists() and not {"_build", "_generated"} & set(path.parts)
+)
+BLOCK = re.compile(r"^ *(?:```|:::\{code-block\}) *(?:\w+)?\n(.*?)^ *(?:```|:::)", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"(?:\.venv/bin/)?(?:python -m )?alignbench(?: |$)")
+PLACEHOLDER = re.compile(r"[A-Z]{2,}|<|\.\.\.|=\w+\|")
+GROUPS = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} | {"sweeps"}
+SUBGROUPS = {"algo/kl", "algo/normalizer"}
+
+
+def of_each_page() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", PAGES, ids=[str(path.relative_to(ROOT)) for path in PAGES])
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each `alignbench ...` line of the code blocks, comments removed and continued lines joined."""
+    found = []
+    for block in BLOCK.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.split(r" {2,}(?:#|(?=[a-z])(?!.*=))| #", line.strip().removeprefix("$ "))[0].strip()
+            if COMMAND.match(line):
+                found.append(line.partition("alignbench")[2].split())
+    return found
+
+
+def option_exists(group: str, option: str) -> bool:
+    folder = ROOT / "sweeps" if group == "sweeps" else ROOT / "conf" / group
+    return option == "null" or (folder / f"{option}.yaml").is_file()
+
+
+def test_commands_are_read_from_code_blocks() -> None:
+    text = "```\nalignbench algo=ppo \\\n    seed=1   # one run\n```\n`alignbench x=1`\n```python\nimport alignbench\n```\n"
+    assert commands(text) == [["algo=ppo", "seed=1"]]
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 180
+
+
+@of_each_page()
+def test_subcommands_and_options_exist(page: Path) -> None:
+    for words in commands(page.read_text()):
+        if words and "=" not in words[0] and not words[0].startswith("-") and words[0] != "...":
+            assert words[0] in VERBS, f"{page.name}: alignbench {words[0]}"
+        for word in words:
+            group, _, options = word.lstrip("+").partition("=")
+            if group in GROUPS | SUBGROUPS and not PLACEHOLDER.search(options):
+                for option in options.split(","):
+                    assert option_exists(group, option), f"{page.name}: {word}"
+
+
+@of_each_page()
+def test_keys_exist(page: Path) -> None:
+    for words in commands(page.read_text()):
+        if words and words[0] in VERBS:
+            continue
+        kept = [
+            word.split(",")[0] if "[" not in word and "{" not in word else word
+            for word in words
+            if "=" in word and not word.startswith("-") and not word.startswith(("hydra.", "sweeps="))
+        ]
+        kept = [word for word in kept if not PLACEHOLDER.search(word)]
+        try:
+            config(*kept)
+        except UserError as error:
+            pytest.fail(f"{page.name}: alignbench {' '.join(words)}: {error}")
+
+
+@of_each_page()
+def test_linked_files_exist(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    generated = {f"{file.stem}.md" for file in (ROOT / "conf" / "algo").glob("*.yaml")}
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]*)?\)", text):
+        if not re.match(r"https?:|mailto:", target) and Path(target).name not in generated:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
