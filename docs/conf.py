@@ -32,6 +32,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_execution_in_temp = True
+nb_output_stderr = "remove"
 copybutton_exclude = ".linenos, .gp, .go"
 
 autodoc_member_order = "bysource"
@@ -57,6 +59,25 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def show_equations_verbatim(app, what, name, obj, options, lines: list[str]) -> None:
+    """Turn the indented blocks of the docstrings of alignbench.equations into literal blocks."""
+    if not name.startswith("alignbench.equations"):
+        return
+    shown: list[str] = []
+    for line in lines:
+        indented = line.startswith("    ")
+        if indented and not (shown and shown[-1].startswith("    ")) and not (len(shown) > 1 and shown[-2] == "    "):
+            shown += [".. code-block:: text", ""]
+        shown.append(line if indented else line.replace("|", "\\|"))
+    lines[:] = shown
+
+
+def setup(app) -> None:
+    """Register the hook."""
+    app.connect("autodoc-process-docstring", show_equations_verbatim, priority=600)
+
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 method_pages.write(DOCS / "methods")
