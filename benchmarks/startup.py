@@ -124,8 +124,8 @@ def of_records(runs: Mapping[str, Sequence[Told]], without: Mapping[str, Sequenc
     )
     rows.append(
         [
-            "seconds of another core, telling MLflow",
-            *(spread((run["teller"] for run in told), "{:.1f}") for told in runs.values()),
+            "CPU seconds of the process that logs to MLflow",
+            *(spread((run["follower"] for run in told), "{:.1f}") for told in runs.values()),
         ]
     )
     return table(["seconds", *runs], rows)
@@ -173,7 +173,7 @@ RECORDS = """\
 
 Whole runs of {steps} with the default settings. A record is everything that a run writes down: numbers, checkpoints,
 pictures, tables, answers, the final model. It is timed where it is called, in the process that trains; its share is to
-be below {target:.0%}: **{shares}**. MLflow is told by a process of its own, which imports it while the run trains;
+be below {target:.0%}: **{shares}**. A separate process imports MLflow and logs to it while the run trains;
 each run is followed by the same with `tracking.enabled=false`, and the ratio of the two is taken of whole processes,
 round by round.
 """

@@ -4,11 +4,12 @@
 
 FILE gets JSON: `marks` are [part, seconds since the process was started, seconds of the processor that it has had,
 heavy modules imported in it], up to the beginning of the first step; `records` are seconds of the whole run by what was
-written; `teller` are seconds of the processor in the process that tells MLflow.
+written; `follower` are CPU seconds of the process that logs to MLflow.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 from collections import defaultdict
@@ -119,15 +120,10 @@ def watch(clock: Clock) -> None:
             setattr(owner, name, staticmethod(inner) if (owner, name) == (Tracker, "open") else inner)
 
 
-def teller_seconds() -> float:
-    """Of the processor, in the process that tells MLflow; 0 where there is none."""
-    from alignbench.store.teller import TELLER
-
-    process = TELLER._process
-    if process is None:
-        return 0.0
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def follower_seconds() -> float:
+    """CPU seconds of the child processes that have ended: the follower, which logs to MLflow, and calls of git."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
@@ -150,7 +146,7 @@ def main() -> None:
     sys.argv[0] = "alignbench"
     prepare_environment()
     door.main({})
-    told = {"marks": clock.marks, "records": clock.records, "teller": teller_seconds()}
+    told = {"marks": clock.marks, "records": clock.records, "follower": follower_seconds()}
     file.write_text(json.dumps(told), encoding="utf-8")
 
 

@@ -99,8 +99,8 @@ def test_a_run_ends_as_if_its_numbers_had_not_been_damaged(
 
     run_small(tmp_path, *typed)
     told = capsys.readouterr().out
-    newest = "what it belongs to begins again" if goes_on_after is None else "the checkpoint before it is taken"
-    assert re.search(r"warning: .*step-00000002\S+ goes on from numbers that are lost: set aside", told)
+    newest = "training starts over" if goes_on_after is None else "the checkpoint before it is used"
+    assert re.search(r"warning: .*step-00000002\S+ continues from records that are lost: renamed", told)
     assert newest in told
     assert (f"rl: going on after step {goes_on_after}" in told) == (goes_on_after is not None)
     assert status(run_dir)["resumed"] == int(goes_on_after is not None)

@@ -1,4 +1,4 @@
-"""Logs to MLflow what it missed, and marks interrupted runs."""
+"""The command `alignbench sync`: logs to MLflow what it lacks, and marks interrupted runs."""
 
 import sys
 from collections.abc import Sequence
@@ -7,30 +7,31 @@ from pathlib import Path
 from alignbench.core.cli_args import typed
 
 USAGE = """\
-Log to MLflow what runs wrote while it was away, and mark runs whose process is gone as interrupted.
+Log to MLflow what it lacks of runs that have ended, and mark runs whose process died as interrupted.
 
   alignbench sync [FOLDER ...]
 
   FOLDER       an output folder, or any folder of runs (default: outputs)
 
-Each number is logged once, however often this is run. A run that is going on is left alone. Exit code: 0 done, 1 MLflow
+Each metric value is logged once, however often this command runs. Active runs are skipped. Exit code: 0 done, 1 MLflow
 cannot be reached.
 """
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Settle every run in these folders. Returns the exit code."""
-    given = typed(words, USAGE)
-    if given is None:
+    """Complete every run in these folders. Returns the exit code."""
+    folders = typed(words, USAGE)
+    if folders is None:
         return 0
-    from alignbench.store.sync import over, settle
+    from alignbench.store.sync import complete_run, find_ended_runs
 
     failed = 0
-    for run in [run for word in given or ["outputs"] for run in over(Path(word))]:
+    for run in [run for folder in folders or ["outputs"] for run in find_ended_runs(Path(folder))]:
         try:
-            done = settle(run)
+            done = complete_run(run)
         except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
-            failed, done = 1, f"MLflow cannot be told: {str(error).splitlines()[0][:300]}"
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            failed, done = 1, f"MLflow cannot be reached: {reason}"
         if done:
             sys.stdout.write(f"{run}: {done}\n")
     return failed

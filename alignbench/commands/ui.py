@@ -1,4 +1,4 @@
-"""Starts MLflow with the prepared dashboards of every study."""
+"""The command `alignbench ui`: starts the MLflow server and prints the addresses of the charts of each study."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from alignbench.core.errors import UserError
 
 KEYS = ("output_dir", "port")
 USAGE = """\
-Start MLflow on this machine, and print the address of each study's charts and report.
+Start the MLflow server on this machine, and print the addresses of the charts and the report of each study.
 
   alignbench ui [output_dir=outputs] [port=5000]
 
@@ -24,13 +24,13 @@ ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "MLFLOW_
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print the addresses, then become the server."""
-    given = typed(words, USAGE)
-    if given is None:
+    """Print the addresses, then replace this process by the server."""
+    options = typed(words, USAGE)
+    if options is None:
         return
     with reported():
-        known = key_values(given, KEYS)
-        output_dir, port = Path(known.get("output_dir", "outputs")), known.get("port", "5000")
+        values = key_values(options, KEYS)
+        output_dir, port = Path(values.get("output_dir", "outputs")), values.get("port", "5000")
         store = output_dir / "mlflow.db"
         if not store.is_file():
             raise UserError(f"{store} does not exist: run a study first, as in `alignbench sweeps=ppo_vs_grpo`")
@@ -39,8 +39,8 @@ def main(words: Sequence[str] | None = None) -> None:
         address, uri = f"http://127.0.0.1:{port}", f"sqlite:///{store}"
         from alignbench.store.mlflow_backend import dashboards
 
-        said = f"MLflow on {address} in about ten seconds, until Ctrl-C. Charts and report of each study:"
-        sys.stdout.write("\n".join([said, *dashboards(uri, address), ""]))
+        heading = f"MLflow on {address} in about ten seconds, until Ctrl-C. Charts and report of each study:"
+        sys.stdout.write("\n".join([heading, *dashboards(uri, address), ""]))
         sys.stdout.flush()
         server = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", port]
         os.execve(sys.executable, [sys.executable, *server, "--workers", "1"], {**os.environ, **ENVIRONMENT})

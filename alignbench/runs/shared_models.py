@@ -228,6 +228,7 @@ class SharedModels:
             params=flatten(self.config),
             enabled=job.tracking.enabled,
             resume_after=resume_after,
+            wait=phase == "rl",  # the last one, which waits for the others too
         )
 
     def _make(self, phase: str, ingredients: dict[str, Any], train: "Train", display: Display) -> Artifact:

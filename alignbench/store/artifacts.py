@@ -1,4 +1,4 @@
-"""Made once, named by the hash of all that shaped it, shared by every run of a study."""
+"""Content-addressed store of shared models: each is built once and verified by checksums when it is opened."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder whose every file was just checked against its manifest."""
+    """A folder whose files match the checksums of its manifest."""
 
     key: str
     path: Path
@@ -30,56 +30,56 @@ class Artifact:
 
 
 def key(phase: str, ingredients: Mapping[str, Any]) -> str:
-    """The name of what these ingredients make: `<phase>-<12 hex>`, from the sha256 of their canonical JSON.
+    """The key of an artifact: `<phase>-<12 hex>`, from the sha256 of the canonical JSON of its ingredients.
 
-    `ingredients` holds all that shapes the result: config, parents, data sha256, code version. The order of keys
-    does not matter; a value that JSON cannot hold raises TypeError, a NaN ValueError.
+    `ingredients` holds what determines the result: config, parents, data sha256, code version. The order of their
+    keys does not matter. Raises TypeError for a value that JSON cannot represent, ValueError for NaN.
     """
     canonical = json.dumps(dict(ingredients), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"{phase}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
 class ArtifactStore:
-    """A folder of artifacts that several processes may share.
+    """A folder of artifacts that several processes may use.
 
-    Example: `ArtifactStore(Path("outputs/artifacts")).make(name, ingredients, lambda folder: model.save(folder))`.
+    Example: `ArtifactStore(Path("outputs/artifacts")).make(key, ingredients, lambda folder: model.save(folder))`.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
     def get(self, key: str) -> Artifact | None:
-        """The artifact of that name, or None when it is missing or damaged; a damaged one is moved aside."""
+        """The artifact with this key; None when it is missing or damaged. A damaged one is renamed."""
         folder = self.root / key
         if not folder.exists():
             return None
-        if damage(folder) is None:
-            return _opened(folder)
+        if find_damage(folder) is None:
+            return _load(folder)
         with self._lock(key):
-            return self._sound(key)
+            return self._get_undamaged(key)
 
     def has(self, key: str) -> bool:
-        """Whether the artifact of that name is there and whole; nothing is touched."""
-        return damage(self.root / key) is None
+        """Whether the artifact with this key exists and is undamaged; nothing is changed."""
+        return find_damage(self.root / key) is None
 
     def make(self, key: str, ingredients: Mapping[str, Any], build: Callable[[Path], None]) -> tuple[Artifact, bool]:
-        """The artifact of that name, and whether it had to be made: `build` fills the empty folder it is given.
+        """The artifact with this key, and whether it was built now: `build` fills the empty folder that it gets.
 
-        Processes that ask for the same thing wait for the one that makes it. When `build` raises, or is killed,
-        nothing of that name is left. Raises UserError when the disk refuses.
+        Processes that need the same artifact wait for the one that builds it. When `build` raises or is killed,
+        no artifact is left. Raises UserError when the disk is full or not writable.
         """
         phase = key.rpartition("-")[0]
-        _check_name(key, phase, ingredients)
+        _check_key(key, phase, ingredients)
         found = self.get(key)
         if found is not None:
             return found, False
         with self._lock(key):
-            found = self._sound(key)
+            found = self._get_undamaged(key)
             return (found, False) if found else (self._build(key, phase, ingredients, build), True)
 
     def _build(self, key: str, phase: str, ingredients: Mapping[str, Any], build: Callable[[Path], None]) -> Artifact:
         unfinished = self.root / f"{key}.building"
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a builder that was killed: we hold its lock now
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: this one holds its lock
         try:
             with explain_disk_errors(self.root):
                 unfinished.mkdir()
@@ -89,19 +89,19 @@ class ArtifactStore:
                 flush(self.root)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        return _opened(self.root / key)
+        return _load(self.root / key)
 
-    def _sound(self, key: str) -> Artifact | None:
+    def _get_undamaged(self, key: str) -> Artifact | None:
         folder = self.root / key
         if not folder.exists():
             return None
-        why = damage(folder)
-        if why is None:
-            return _opened(folder)
-        aside = next(p for n in range(1, 10**6) if not (p := self.root / f"{key}.damaged-{n}").exists())
-        logger.warning("%s is damaged (%s): moved to %s, to be made again", folder, why, aside.name)
+        reason = find_damage(folder)
+        if reason is None:
+            return _load(folder)
+        new_name = next(p for n in range(1, 10**6) if not (p := self.root / f"{key}.damaged-{n}").exists())
+        logger.warning("%s is damaged (%s): renamed to %s and built again", folder, reason, new_name.name)
         with explain_disk_errors(self.root):
-            folder.rename(aside)
+            folder.rename(new_name)
         return None
 
     @contextmanager
@@ -111,7 +111,7 @@ class ArtifactStore:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                logger.info("waiting for %s: another process is making it", key)
+                logger.info("waiting for %s: another process is building it", key)
                 lock.acquire()
         try:
             yield
@@ -119,26 +119,26 @@ class ArtifactStore:
             lock.release()
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with an artifact's folder, in a few words, or None when each file is as it was made."""
+def find_damage(folder: Path) -> str | None:
+    """What is damaged in an artifact folder; None when all files match the manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"].items()
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return "no readable manifest.json"
     if manifest.get("key") != folder.name:
-        return f"its manifest names {manifest.get('key')}"
+        return f"its manifest is that of {manifest.get('key')}"
     for name, written in files:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != written["bytes"] or sha256(path) != written["sha256"]:
-            return f"{name} is not what was written"
+            return f"{name} does not match its checksum"
     return None
 
 
-def _check_name(name: str, phase: str, ingredients: Mapping[str, Any]) -> None:
-    assert name == key(phase, ingredients), f"{name} is not the name of these ingredients"
+def _check_key(name: str, phase: str, ingredients: Mapping[str, Any]) -> None:
+    assert name == key(phase, ingredients), f"{name} is not the key of these ingredients"
 
 
 def _seal(folder: Path, about: Mapping[str, Any]) -> None:
@@ -154,6 +154,6 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     flush(folder)
 
 
-def _opened(folder: Path) -> Artifact:
+def _load(folder: Path) -> Artifact:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     return Artifact(folder.name, folder, manifest)

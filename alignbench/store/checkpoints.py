@@ -1,4 +1,4 @@
-"""Save all, resume exactly, keep the newest few."""
+"""Checkpoints of a run: saved atomically, verified by checksum, loaded for an exact resume, and pruned."""
 
 import logging
 import re
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"step-\d+\.[0-9a-f]{64}\.safetensors")
 
 KEEP = 2
-"""How many of a run's checkpoints are kept."""
+"""How many checkpoints of a run are kept."""
 
 
 class Checkpoints:
-    """A run's checkpoints: one file each, whose name is its step and the sha256 of its bytes.
+    """The checkpoints of a run: one file each, named by its step and the sha256 of its bytes.
 
-    A file appears under that name at once and whole, so that a run killed while saving resumes from the one before.
+    Saving is atomic: a run that is killed while saving resumes from the checkpoint before.
     """
 
     def __init__(self, folder: Path, keep: int = KEEP, warn: Callable[[str], None] = logger.warning) -> None:
@@ -31,7 +31,7 @@ class Checkpoints:
         self._warn = warn
 
     def save(self, step: int, payload: dict[str, Any]) -> None:
-        """Write what a run must remember after `step`, then drop all but the newest `keep`.
+        """Save the state of a run after `step`, then remove all but the newest `keep` checkpoints.
 
         `payload` holds tensors, numbers, strings and None in dicts, lists and tuples; anything else raises TypeError.
         """
@@ -49,30 +49,30 @@ class Checkpoints:
     def latest(
         self, is_recorded: Callable[[dict[str, Any]], bool] = lambda payload: True
     ) -> tuple[int, dict[str, Any]] | None:
-        """The newest step that was saved and what was saved then, tensors on the CPU; None when there is none.
+        """The step and the payload of the newest usable checkpoint, tensors on the CPU; None when there is none.
 
-        A file that is damaged is set aside with a warning, and so is one of which `is_recorded` says that the numbers
-        which led to it are lost; the one before it is taken.
+        A damaged file is renamed with a warning, and so is one for which `is_recorded` is False, because records of
+        the steps before it are lost. Then the checkpoint before it is used.
         """
         saved = self._saved()
         while saved:
             path = saved.pop()
-            instead = "the checkpoint before it is taken" if saved else "what it belongs to begins again"
+            instead = "the checkpoint before it is used" if saved else "training starts over"
             if sha256(path) != path.name.split(".")[1]:
-                self._set_aside(path, "damaged", f"is damaged: set aside, {instead}")
+                self._reject(path, "damaged", f"is damaged: renamed, {instead}")
             elif is_recorded(payload := unpack(path)):
                 return _step(path), payload
             else:
-                self._set_aside(path, "unrecorded", f"goes on from numbers that are lost: set aside, {instead}")
+                self._reject(path, "unrecorded", f"continues from records that are lost: renamed, {instead}")
         return None
 
     def clear(self) -> None:
-        """Forget every checkpoint."""
+        """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _set_aside(self, path: Path, why: str, told: str) -> None:
-        path.rename(path.with_name(f"{path.name}.{why}"))
-        self._warn(f"{path} {told}")
+    def _reject(self, path: Path, suffix: str, reason: str) -> None:
+        path.rename(path.with_name(f"{path.name}.{suffix}"))
+        self._warn(f"{path} {reason}")
 
     def _saved(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -81,9 +81,9 @@ class Checkpoints:
 
     def _prune(self, newest: Path) -> None:
         others = [path for path in self._saved() if path != newest]
-        twins = [path for path in others if _step(path) == _step(newest)]
-        before = [path for path in reversed(others) if path not in twins]
-        for path in twins + before[self.keep - 1 :]:
+        same_step = [path for path in others if _step(path) == _step(newest)]
+        other_steps = [path for path in reversed(others) if path not in same_step]
+        for path in same_step + other_steps[self.keep - 1 :]:
             path.unlink()
 
 

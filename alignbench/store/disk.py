@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and plain words for a disk that says no."""
+"""Atomic writes of files and folders, file locks and checksums; a full or read-only disk raises UserError."""
 
 import errno
 import hashlib
@@ -20,34 +20,34 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 
 @contextmanager
 def explain_disk_errors(folder: Path) -> Iterator[None]:
-    """While it is open, a disk that refuses to write in `folder` raises a UserError that names the remedy.
+    """Turn the errors of a full or read-only disk at `folder` into a UserError with a remedy.
 
-    Other errors, and files elsewhere (a dataset that cannot be read, say), pass as they are.
+    Other errors, and errors about files elsewhere such as a dataset, are not changed.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        refusal = _of_the_system(error)
-        if refusal.errno in FULL:
-            remedy = "make room there, or choose another folder with output_dir=..."
-        elif refusal.errno in FORBIDDEN and _concerns(refusal, folder):
-            remedy = "make it a folder you may write to, or choose another one with output_dir=..."
+        cause = _as_os_error(error)
+        if cause.errno in FULL:
+            remedy = "free some space there, or choose another folder with output_dir=..."
+        elif cause.errno in FORBIDDEN and _concerns(cause, folder):
+            remedy = "make the folder writable, or choose another one with output_dir=..."
         else:
             raise
-        raise UserError(f"cannot write to {folder}: {refusal.strerror}; {remedy}") from error
+        raise UserError(f"cannot write to {folder}: {cause.strerror}; {remedy}") from error
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made when it is not there; a UserError when it cannot be."""
+    """Create the folder if it does not exist. Raises UserError if that fails."""
     with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def write_atomically(path: Path, text: str, durable: bool = True) -> None:
-    """Replace the file at once: a reader, or a run that was killed here, sees the old text or the new, never a half.
+    """Replace a file atomically: readers see the old text or the new one, also when the process is killed.
 
-    With `durable` False it does not wait for the disk: quicker, but a power cut may lose it.
+    With `durable` False it does not sync to disk, which is faster, but a power cut may lose the file.
     """
     temporary = path.with_name(f".{path.name}.part")
     with explain_disk_errors(path.parent):
@@ -61,30 +61,30 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes that name at once when the block ends; what stood there before is removed.
+    """Yield an empty folder to fill, which replaces `folder` when the block ends.
 
-    An error leaves the folder as it was; a process that is killed leaves it so, or leaves none, but never a half.
+    An exception leaves `folder` as it was. A process that is killed leaves the old folder, the new one, or none.
     """
-    filling, before = (folder.with_name(f".{folder.name}{tail}.part") for tail in ("", ".before"))
-    for left in (filling, before):
-        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed
+    new, old = (folder.with_name(f".{folder.name}{tail}.part") for tail in ("", ".before"))
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)  # of a process that was killed
     try:
         with explain_disk_errors(folder.parent):
-            filling.mkdir(parents=True)
-            yield filling
-            for path in (*filling.rglob("*"), filling):
+            new.mkdir(parents=True)
+            yield new
+            for path in (*new.rglob("*"), new):
                 flush(path)
             if folder.exists():
-                folder.rename(before)
-            filling.rename(folder)
+                folder.rename(old)
+            new.rename(folder)
             flush(folder.parent)
-        shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(filling, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def flush(path: Path) -> None:
-    """Do not return before a file, or the list of names in a folder, stands on the disk."""
+    """Sync a file, or the directory entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -93,15 +93,15 @@ def flush(path: Path) -> None:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether another process of this machine holds that lock; one that died holds none."""
+    """Whether a process on this machine holds a file lock; a process that died does not."""
     if not lock.exists():
         return False
-    ours = FileLock(lock)
+    probe = FileLock(lock)
     try:
-        ours.acquire(timeout=0)
+        probe.acquire(timeout=0)
     except Timeout:
         return True
-    ours.release()
+    probe.release()
     return False
 
 
@@ -111,16 +111,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _concerns(refusal: OSError, folder: Path) -> bool:
-    if refusal.filename is None:
+def _concerns(cause: OSError, folder: Path) -> bool:
+    if cause.filename is None:
         return True
-    path = Path(os.fsdecode(refusal.filename))
+    path = Path(os.fsdecode(cause.filename))
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def _of_the_system(error: OSError | SafetensorError) -> OSError:
-    """What the system said; safetensors hides it in its text."""
+def _as_os_error(error: OSError | SafetensorError) -> OSError:
+    """The OSError behind an error of safetensors, which has its number only in the message."""
     if isinstance(error, OSError):
         return error
-    told = re.search(r"os error (\d+)", str(error))
-    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else OSError(str(error))
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))

@@ -1,4 +1,4 @@
-"""A histogram as a small SVG, drawn without a plotting library because a run draws many."""
+"""Histograms as small SVG images, written without a plotting library because a run writes many."""
 
 from collections.abc import Sequence
 from html import escape

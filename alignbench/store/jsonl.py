@@ -1,4 +1,4 @@
-"""One line of JSON for each thing that happened, on disk before anyone else hears of it."""
+"""JSON lines files: append records durably, cut them on resume, follow them, and encode NaN and Inf."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from alignbench.store.disk import explain_disk_errors, make_folder, sha256, writ
 logger = logging.getLogger(__name__)
 
 Prefix = dict[str, Any]
-"""How much was written at a time: {"bytes": ..., "sha256": ...}."""
+"""The beginning of a file up to some moment: {"bytes": its length, "sha256": its hash}."""
 
 
 class JsonLines:
-    """A file of JSON lines that is only ever added to; a line that a crash cut short or damaged is dropped."""
+    """An append-only file of JSON lines. Opening it drops lines that a crash cut short or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -28,18 +28,18 @@ class JsonLines:
             self._file = self.path.open("a", encoding="utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line, handed to the operating system before this returns."""
+        """Add one line; the operating system has it when this returns."""
         with explain_disk_errors(self.path.parent):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
 
     def prefix(self) -> Prefix:
-        """How much is written, which stands on the disk when this returns: a checkpoint remembers its past by it."""
+        """Length and hash of the file, synced to disk: a checkpoint stores them to recognize its records."""
         self._fsync()
         return {"bytes": self.path.stat().st_size, "sha256": sha256(self.path)}
 
     def cut(self, phase: str, step: int) -> None:
-        """Forget all that was written after the record of `phase` at `step`, of this phase and of those that follow."""
+        """Remove all records after that of `phase` at `step`, including those of later stages."""
         kept = []
         for record in read(self.path):
             if record["phase"] == phase and record["step"] > step:
@@ -52,7 +52,7 @@ class JsonLines:
         self._file = self.path.open("a", encoding="utf-8")
 
     def close(self) -> None:
-        """No more lines will come, and those that came stand on the disk."""
+        """Sync the file to disk and close it."""
         self._fsync()
         self._file.close()
 
@@ -70,6 +70,36 @@ class JsonLines:
             write_atomically(self.path, b"".join(whole).decode())
 
 
+class FileReplaced(Exception):
+    """The file is no longer the one that was read before: it was replaced or cut."""
+
+
+class Tail:
+    """Reads what is appended to a file of JSON lines that another process writes; the file may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode: int | None = None
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The records since the last call. Raises FileReplaced, and ValueError for a line that is not JSON."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with file:
+            stat = os.fstat(file.fileno())
+            if self._inode not in (None, stat.st_ino) or stat.st_size < self._offset:
+                raise FileReplaced(self._path)
+            file.seek(self._offset)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        records = [json.loads(line) for line in complete.splitlines()]
+        self._inode, self._offset = stat.st_ino, self._offset + len(complete)
+        return records
+
+
 def has_prefix(path: Path, prefix: Prefix | None) -> bool:
     """Whether a file still begins with that prefix, byte for byte."""
     if prefix is None or not path.exists():
@@ -79,7 +109,7 @@ def has_prefix(path: Path, prefix: Prefix | None) -> bool:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a journal, in the order they were written; a line without an end is not one yet."""
+    """The records of a file, in the order they were written; an incomplete last line is left out."""
     with path.open(encoding="utf-8") as lines:
         yield from (json.loads(line) for line in lines if line.endswith("\n"))
 
@@ -97,12 +127,12 @@ def encode_metrics(metrics: Mapping[str, float]) -> dict[str, Any]:
 
 
 def decode_metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of a record as they were measured, NaN and infinities again in their places."""
+    """The metrics of a record, with NaN and infinities restored."""
     return {**record["metrics"], **{name: float(text) for name, text in record.get("not_finite", {}).items()}}
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether it is a JSON object and ends as a line does."""
+    """Whether a line is a JSON object with a newline at its end."""
     try:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs: reached, or made whole by one process while the others wait."""
+"""Connects to an MLflow store; one process creates its database or experiment while the others wait."""
 
 import logging
 import os
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 SQLITE, SERVERS = "sqlite:///", ("http://", "https://")
 LOCK_SECONDS = 120
-"""How long a run waits at most for another one that makes the database."""
+"""How long to wait for another process that creates the database."""
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""Unless the environment says otherwise: a server is given up soon, as all it is told is on disk anyway."""
+TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Short by default, because all records are on disk; variables that are set already take precedence."""
 
 
 def connect(uri: str, output_dir: Path, experiment: str, study: str | None) -> tuple["MlflowClient", str]:
-    """A client and the experiment's id. Behind a lock: processes that make a database or an experiment at once break
-    each other."""
+    """A client and the id of the experiment. Uses a lock: MLflow fails when two processes create a database or an
+    experiment at the same time."""
     _import(uri)
     database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
     with FileLock(f"{database or output_dir / 'mlflow'}.lock", timeout=LOCK_SECONDS):
         if database:
-            _make_sure_of(database)
+            _ensure_database(database)
         client = client_of(uri)
         found = client.get_experiment_by_name(experiment)
         if not found:
@@ -49,7 +49,7 @@ def connect(uri: str, output_dir: Path, experiment: str, study: str | None) -> t
 
 
 def client_of(uri: str) -> "MlflowClient":
-    """A quiet client that sends no telemetry."""
+    """A client that sends no telemetry and prints no messages."""
     _import(uri)
     from mlflow import MlflowClient
 
@@ -57,23 +57,23 @@ def client_of(uri: str) -> "MlflowClient":
 
 
 def dashboards(uri: str, server: str) -> list[str]:
-    """A line for each study in the store, the newest first: where on that server its charts are, and its report."""
+    """A line for each study in the store, newest first: the addresses of its charts and its report on that server."""
     return directory(client_of(uri), _version(uri), server)
 
 
 def _import(uri: str) -> None:
-    """Import what MLflow needs there, which takes seconds: before the lock, so that nobody waits for it too."""
+    """Import what MLflow needs, which takes seconds, before the lock is taken."""
     os.environ.update(ENVIRONMENT)
-    for name, value in PATIENCE.items():
+    for name, value in TIMEOUTS.items():
         os.environ.setdefault(name, value)
     if not uri.startswith(SERVERS):
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  MLflow would import it at first use, under the lock
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  otherwise imported at first use, with the lock held
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _version(uri: str) -> str:
-    """The version of MLflow whose pages show this store: the server's, or the one that is installed here."""
+    """The version of MLflow whose UI shows this store: that of the server, or the installed one."""
     import mlflow
     import requests
 
@@ -86,23 +86,26 @@ def _version(uri: str) -> str:
         return f"at {uri}"
 
 
-def _make_sure_of(database: Path) -> None:
-    """Make the database where there is none, and let many write to it."""
+def _ensure_database(database: Path) -> None:
+    """Create the database if it does not exist, and enable concurrent writers."""
     if not (database.exists() and _has_tables(database)):
-        _make(database)
-    _let_many_write(database)
+        _create(database)
+    _enable_wal(database)
 
 
-def _make(database: Path) -> None:
-    """Let MLflow make it aside, and rename a copy: half a database cannot be gone on with."""
-    aside = database.with_name(f".{database.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed: we hold the lock now
-    aside.mkdir()
-    made, copy = aside / f"{uuid4().hex}.db", aside / "copy.db"  # MLflow keeps a database open: no name comes twice
+def _create(database: Path) -> None:
+    """Have MLflow create it in a temporary folder, and rename a copy: an incomplete database cannot be used."""
+    temporary = database.with_name(f".{database.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir()
+    original, copy = (
+        temporary / f"{uuid4().hex}.db",
+        temporary / "copy.db",
+    )  # MLflow keeps it open
     try:
-        _let_many_write(made)
-        client_of(f"{SQLITE}{made}")
-        with closing(sqlite3.connect(made)) as connection:
+        _enable_wal(original)
+        client_of(f"{SQLITE}{original}")
+        with closing(sqlite3.connect(original)) as connection:
             connection.execute("VACUUM INTO ?", [str(copy)])
         flush(copy)
         for tail in ("-wal", "-shm", "-journal"):  # of a database that was deleted
@@ -110,7 +113,7 @@ def _make(database: Path) -> None:
         copy.rename(database)
         flush(database.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _has_tables(database: Path) -> bool:
@@ -118,8 +121,8 @@ def _has_tables(database: Path) -> bool:
         return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
 
 
-def _let_many_write(database: Path) -> None:
-    """Turn on SQLite's write-ahead log, so that runs side by side wait less for each other."""
+def _enable_wal(database: Path) -> None:
+    """Enable the write-ahead log of SQLite, so that parallel runs wait less for each other."""
     with closing(sqlite3.connect(database, timeout=20)) as connection:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             connection.execute("PRAGMA journal_mode=WAL")

@@ -1,4 +1,4 @@
-"""The model card beside weights that go out: what they are, how good they are, how to load them."""
+"""Writes the model card of saved weights: training, evaluation results, how to load them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from alignbench.store.disk import write_atomically
 
 README = "README.md"
 QUESTION = "What is 2 + 3?"
-MARKS = {
+METRICS = {
     "accuracy": "accuracy",
     "gold": "gold",
     "avg_reward": "mean reward",
@@ -23,25 +23,25 @@ MARKS = {
     "kl": "KL to the start, nats an answer",
     "perplexity": "perplexity",
 }
-"""The marks that a card shows, in this order."""
+"""The metrics of a card, in this order."""
 Kind = Literal["adapter", "full", "merged"]
-"""An adapter, all weights as they were trained, or an adapter merged into its base."""
+"""An adapter, all weights of the model, or an adapter merged into its base."""
 
 
 def write_card(run: Path, weights: Path, kind: Kind, dtype: str | None = None, to_be: Path | None = None) -> None:
-    """Put a card into the folder `weights`, from what the run wrote down.
+    """Write a card into the folder `weights`, from the files of the run.
 
-    `dtype` is by default what it trained in, `to_be` the name that the folder is about to get.
+    `dtype` is by default that of the training; `to_be` is the final name of the folder, if it will be renamed.
     """
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    told = {
+    context = {
         "run": run,
         "weights": to_be or weights,
         "kind": kind,
         "dtype": dtype or manifest["dtype"],
         "manifest": manifest,
-        "marks": list(_marks(_final(run))),
+        "metrics": list(_format_metrics(_final(run))),
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -52,7 +52,7 @@ def write_card(run: Path, weights: Path, kind: Kind, dtype: str | None = None, t
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     text = environment.get_template("model_card.md").render(
-        told | _of_config(config, weights) | _of_study(config, manifest)
+        context | _of_config(config, weights) | _of_study(config, manifest)
     )
     write_atomically(weights / README, text)
 
@@ -85,13 +85,13 @@ def _of_study(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[st
 
 
 def _final(run: Path) -> dict[str, float]:
-    """The final marks that a run wrote down."""
+    """The final metrics of a run."""
     measured = [entry["metrics"] for entry in jsonl.read(run / "metrics.jsonl") if entry["phase"] == "evaluate"]
     return measured[-1] if measured else {}
 
 
-def _marks(numbers: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
-    for mark, label in MARKS.items():
-        start, end = (numbers.get(f"final/{name}") for name in (f"start_{mark}", mark))
+def _format_metrics(numbers: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
+    for metric, label in METRICS.items():
+        start, end = (numbers.get(f"final/{name}") for name in (f"start_{metric}", metric))
         if end is not None:
             yield label, "" if start is None else f"{start:.4g}", f"{end:.4g}"

@@ -1,4 +1,4 @@
-"""What a run was computed with: versions of the libraries, and the commit of the checkout."""
+"""Provenance of a run: versions of the libraries, and the commit of the checkout."""
 
 import platform
 import subprocess
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of every library that shapes the numbers, where installed."""
+    """Versions of Python, of this package and of the installed libraries that influence the results."""
     found = {"python": platform.python_version(), "alignbench": __version__}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):

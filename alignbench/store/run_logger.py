@@ -1,4 +1,4 @@
-"""What a run writes into its own folder, whether anyone listens or not: numbers, samples, pictures."""
+"""Writes the metrics, tables, histograms and artifact names of a run as files in its folder."""
 
 import json
 import math
@@ -11,41 +11,43 @@ from typing import Any
 
 from alignbench.store.disk import make_folder, write_atomically
 from alignbench.store.histogram import histogram_svg
-from alignbench.store.jsonl import JsonLines, Prefix, encode_metrics, has_prefix, read
+from alignbench.store.jsonl import JsonLines, Prefix, encode_metrics, has_prefix
 
-METRICS, KEEPSAKES = "metrics.jsonl", "keepsakes.jsonl"
+METRICS, ARTIFACTS = "metrics.jsonl", "artifacts.jsonl"
+RECORD_FILES = (METRICS, ARTIFACTS, "keepsakes.jsonl")
+"""All files with records; the last name is what earlier versions called artifacts.jsonl."""
 
 
 class RunLogger:
-    """A run's numbers in `metrics.jsonl`, its other files named in `keepsakes.jsonl`, each written at once."""
+    """Appends metrics to `metrics.jsonl`, and the names of other files and of datasets to `artifacts.jsonl`."""
 
     seconds: float
-    """Time spent in `record`, `artifact` and the like so far."""
+    """Time spent writing so far."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.seconds = 0.0
         self._metrics = JsonLines(run_dir / METRICS)
-        self._keepsakes = JsonLines(run_dir / KEEPSAKES)
+        self._artifacts = JsonLines(run_dir / ARTIFACTS)
 
     def record(self, phase: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Write down the numbers of a step. A NaN or an infinity is null in the file, and named in "not_finite"."""
+        """Write the metrics of a step. NaN and infinities are null in the file and named in "not_finite"."""
         with self._timed():
             now = round(time.time(), 3)
-            self._write(self._metrics, {"phase": phase, "step": step, "time": now, **encode_metrics(metrics)})
+            self._metrics.append({"phase": phase, "step": step, "time": now, **encode_metrics(metrics)})
 
     def records_prefix(self) -> Prefix:
-        """The numbers so far, for a checkpoint to remember; they stand on the disk when this returns."""
+        """Length and hash of metrics.jsonl, synced to disk: a checkpoint stores them."""
         with self._timed():
             return self._metrics.prefix()
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file that stands on disk to the MLflow run, into `folder` there."""
+        """Have a file copied to the tracker, into `folder` there."""
         with self._timed():
-            self._write(self._keepsakes, {"path": str(Path(path).resolve()), "folder": folder})
+            self._artifacts.append({"path": str(Path(path).resolve()), "folder": folder})
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows to `tables/<name>.json`, laid out as MLflow shows tables; the first row names the columns."""
+        """Write rows to `tables/<name>.json`, in the layout of MLflow's tables; the first row names the columns."""
         columns = list(rows[0]) if rows else []
         data = [[_plain(row.get(column)) for column in columns] for row in rows]
         path = make_folder(self.run_dir / "tables") / f"{_file_name(name)}.json"
@@ -53,24 +55,21 @@ class RunLogger:
         self.artifact(path, "tables")
 
     def histogram(self, name: str, step: int, values: Sequence[float]) -> None:
-        """Draw the values of a step to `histograms/<name>-<step>.svg`."""
+        """Write a histogram of the values of a step to `histograms/<name>-<step>.svg`."""
         with self._timed():
             path = make_folder(self.run_dir / "histograms") / f"{_file_name(name)}-{step:06d}.svg"
             write_atomically(path, histogram_svg(f"{name}, step {step}", values), durable=False)
         self.artifact(path, "histograms")
 
     def dataset(self, name: str, sha256: str, context: str) -> None:
-        """Name data that the run used, and what for: `context` is train, validation or test."""
+        """Name a dataset that the run used; `context` is train, validation or test."""
         with self._timed():
-            self._write(self._keepsakes, {"dataset": name, "sha256": sha256, "context": context})
+            self._artifacts.append({"dataset": name, "sha256": sha256, "context": context})
 
     def close(self, status: str = "FINISHED") -> None:
-        """No more records will come."""
+        """Sync the files to disk and close them."""
         self._metrics.close()
-        self._keepsakes.close()
-
-    def _write(self, journal: JsonLines, item: dict[str, Any]) -> None:
-        journal.append(item)
+        self._artifacts.close()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -80,22 +79,17 @@ class RunLogger:
 
 
 def start_over(run_dir: Path) -> None:
-    """Make room for a run that begins again: an earlier attempt's numbers are kept in `metrics.previous.jsonl`."""
+    """Prepare the folder for a new attempt; the metrics of an earlier one move to `metrics.previous.jsonl`."""
     earlier = run_dir / METRICS
     if earlier.exists():
         earlier.replace(run_dir / "metrics.previous.jsonl")
-    (run_dir / KEEPSAKES).unlink(missing_ok=True)
+    for name in RECORD_FILES[1:]:
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def has_records(run_dir: Path, prefix: Prefix | None) -> bool:
     """Whether metrics.jsonl still begins with that prefix, byte for byte."""
     return has_prefix(run_dir / METRICS, prefix)
-
-
-def read_records(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Everything that a run wrote down, numbers first."""
-    yield from read(run_dir / METRICS)
-    yield from read(run_dir / KEEPSAKES)
 
 
 def _plain(value: Any) -> Any:

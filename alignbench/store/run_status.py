@@ -1,4 +1,4 @@
-"""status.json and run.log of a run: running, then finished, failed or interrupted, and why."""
+"""Writes status.json and run.log of a run: running, then finished, failed or interrupted, and why."""
 
 import json
 import logging
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class RunStatus:
-    """How a run is doing, kept in its folder; used in a `with` statement, whose ending is the run's."""
+    """The status of a run, kept in its folder; used in a `with` statement around the run."""
 
     def __init__(self, folder: Path, who: Mapping[str, Any], determinism: str) -> None:
-        """`who` names the run: key, study, method, model, seed. Raises UserError when the folder cannot be written."""
+        """`who` identifies the run: key, study, method, model, seed. Raises UserError if the folder is not writable."""
         self.folder = make_folder(folder)
         before = _read(self.folder / STATUS)
         self._status: dict[str, Any] = {
@@ -35,17 +35,17 @@ class RunStatus:
         }
 
     def __enter__(self) -> Self:
-        self._alone()
-        self._handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._acquire_lock()
+        self._handlers = (_log_file(self.folder / LOG), _screen())
         package = logging.getLogger("alignbench")
-        package.addHandler(self._handler)
+        for handler in self._handlers:
+            package.addHandler(handler)
         package.setLevel(logging.INFO)
         self._write()
         return self
 
     def resumed(self) -> None:
-        """Count that this run goes on after having stopped."""
+        """Count that the run was resumed."""
         self._status["resumed"] += 1
         self._write()
 
@@ -56,12 +56,13 @@ class RunStatus:
             logger.error("the run stopped", exc_info=error)
         self._status |= {"status": ending, "finished": now(), "reason": reason}
         self._write()
-        logging.getLogger("alignbench").removeHandler(self._handler)
-        self._handler.close()
+        for handler in self._handlers:
+            logging.getLogger("alignbench").removeHandler(handler)
+            handler.close()
         self._lock.release()
 
-    def _alone(self) -> None:
-        """Hold the folder, so that no second process writes into it. Raises UserError when one already does."""
+    def _acquire_lock(self) -> None:
+        """Keep other processes from writing into the folder. Raises UserError when one already does."""
         self._lock = FileLock(self.folder / LOCK)
         try:
             self._lock.acquire(timeout=0)
@@ -72,29 +73,43 @@ class RunStatus:
         write_atomically(self.folder / STATUS, json.dumps(self._status, indent=2))
 
 
+def _log_file(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+def _screen() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(lambda record: record.exc_info is None)  # the command reports the error that stops a run
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    return handler
+
+
 def is_finished(folder: Path, key: str) -> bool:
-    """Whether the run of this key ended well in this folder."""
+    """Whether the run with this key finished in this folder."""
     status = _read(folder / STATUS)
     return status.get("status") == "finished" and status.get("key") == key
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process, on this machine, is running the run of this folder now."""
+    """Whether a process on this machine runs the run of this folder now."""
     return is_held(folder / LOCK)
 
 
 def reap(folder: Path) -> bool:
-    """Whether a run was left "running" by a process that is gone; it is then marked interrupted."""
+    """Mark a run that is "running" although its process died as interrupted. Returns whether it was one."""
     status = _read(folder / STATUS)
     if status.get("status") != "running" or in_use(folder):
         return False
-    reason = "its process ended without a word: it was killed, or the machine went down"
+    reason = "the process ended without setting a status: it was killed, or the machine went down"
     write_atomically(folder / STATUS, json.dumps({**status, "status": "interrupted", "reason": reason}, indent=2))
     return True
 
 
 def now() -> str:
-    """The time, in UTC."""
+    """The time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""What a run remembers as tensors and JSON, so that reading it back can run nobody's code."""
+"""Serializes a run state as tensors and JSON in a safetensors file; loading it cannot execute code."""
 
 import json
 from pathlib import Path
@@ -12,22 +12,22 @@ from torch import Tensor
 PLAIN = (str, bool, int, float, type(None))
 PLAN = "plan"
 Found = dict[tuple[Any, ...], tuple[str, Tensor]]
-"""The tensors of a payload and their names in the file, by where they stand in memory."""
+"""The tensors of a payload and their names in the file, by their place in memory."""
 
 
 def pack(payload: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings and None, in dicts, lists and tuples, as one safetensors file.
 
-    A tensor that stands in two places is written once. Raises TypeError for anything else.
+    A tensor that occurs twice is written once. Raises TypeError for anything else.
     """
     found: Found = {}
     plan = json.dumps(_plan(payload, found))
-    named = {name: _alone(tensor.detach().cpu()) for name, tensor in found.values()}
+    named = {name: _unshared(tensor.detach().cpu()) for name, tensor in found.values()}
     save_file(named, path, metadata={PLAN: plan})
 
 
 def unpack(path: Path) -> dict[str, Any]:
-    """What was packed there, tensors on the CPU."""
+    """The packed payload, tensors on the CPU."""
     with safe_open(path, "pt") as file:
         plan = json.loads(file.metadata()[PLAN])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
@@ -37,7 +37,7 @@ def unpack(path: Path) -> dict[str, Any]:
 
 
 def _plan(value: Any, found: Found) -> Any:
-    """Its JSON: plain values as they are, everything else as {kind: content}."""
+    """The JSON of a value: plain values unchanged, everything else as {kind: content}."""
     if isinstance(value, Tensor):
         place = (value.data_ptr(), value.dtype, value.shape, value.stride()) if value.numel() else (len(found),)
         name, _ = found.setdefault(place, (str(len(found)), value))
@@ -51,8 +51,8 @@ def _plan(value: Any, found: Found) -> Any:
     return value
 
 
-def _alone(tensor: Tensor) -> Tensor:
-    """The tensor in memory that it shares with nothing, as safetensors wants it."""
+def _unshared(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own, as safetensors requires."""
     is_part = tensor.untyped_storage().nbytes() != tensor.nbytes
     return tensor.clone(memory_format=torch.contiguous_format) if is_part else tensor.contiguous()
 

@@ -1,41 +1,47 @@
-"""Log to MLflow what a run wrote while MLflow was away, and mark runs that no process works on any more."""
+"""Logs to MLflow what it lacks of runs that have ended, and marks runs whose process died as interrupted."""
 
-import logging
 from pathlib import Path
 
 from alignbench.store.disk import is_held
+from alignbench.store.follower import FOLLOWER
+from alignbench.store.mlflow_run import MLflowRun
+from alignbench.store.run_follower import FOLLOWER_LOCK, RunFollower
 from alignbench.store.run_status import LOCK, STATUS, reap
-from alignbench.store.tracker import CARD, lacks, sync
+from alignbench.store.tracking_info import TRACKING, is_behind, read_info
 
-logger = logging.getLogger(__name__)
-LOGBOOK = ".tracking"
-"""How the folder ends that holds the numbers of an artifact's making."""
-
-
-def over(folder: Path) -> list[Path]:
-    """The folders of runs, in it and below it, that no process works on."""
-    found = sorted({path.parent for name in (CARD, STATUS) for path in folder.rglob(name)})
-    return [run for run in found if not is_held(_lock(run))]
+ARTIFACT_RUN = ".tracking"
+"""The suffix of a folder with the records of how an artifact was made."""
 
 
-def settle(run: Path) -> str | None:
-    """Say how a run ended that could not say it itself, and tell MLflow what it lacks; what was done, in words."""
-    reaped, behind = reap(run), lacks(run)
+def find_ended_runs(folder: Path) -> list[Path]:
+    """The run folders in and below a folder that no process uses."""
+    found = sorted({path.parent for name in (TRACKING, STATUS) for path in folder.rglob(name)})
+    return [run for run in found if not is_held(_run_lock(run)) and not is_held(run / FOLLOWER_LOCK)]
+
+
+def complete_run(run: Path) -> str | None:
+    """Mark a run whose process died as interrupted, and log what MLflow lacks. Returns what was done, None if nothing.
+
+    Raises what the MLflow client raises.
+    """
+    reaped, behind = reap(run), is_behind(run)
     if behind:
-        sync(run)
-    done = [*(["marked interrupted"] if reaped else []), *(["told to MLflow"] if behind else [])]
+        log_run(run)
+    done = [*(["marked interrupted"] if reaped else []), *(["logged to MLflow"] if behind else [])]
     return " and ".join(done) or None
 
 
+def log_run(run: Path) -> None:
+    """Log what MLflow lacks of a run that has ended, each point once. Raises what the MLflow client raises."""
+    RunFollower(run, MLflowRun).end(read_info(run).status or "KILLED")
+
+
 def log_missing_records(run: Path) -> None:
-    """Tell MLflow what it lacks of a run that ended; where that fails, a warning says so."""
-    if not lacks(run):
-        return
-    try:
-        sync(run)
-    except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
-        logger.warning("MLflow cannot be told of %s: %s", run, str(error).partition("\n")[0][:300])
+    """Have the follower process log what MLflow lacks of a run that has ended; a warning says if that fails."""
+    if is_behind(run):
+        FOLLOWER.follow(run)
+        FOLLOWER.finish()
 
 
-def _lock(run: Path) -> Path:
-    return run.with_suffix(".lock") if run.suffix == LOGBOOK else run / LOCK
+def _run_lock(run: Path) -> Path:
+    return run.with_suffix(".lock") if run.suffix == ARTIFACT_RUN else run / LOCK

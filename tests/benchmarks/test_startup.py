@@ -14,7 +14,7 @@ from benchmarks.startup import of_records, of_starts, share
 ROOT = Path(__file__).parents[2]
 TRAINING = {"torch", "transformers"}
 REPORT = {"mlflow", "sqlalchemy", "pandas", "matplotlib", "statsmodels", "datasets"}
-"""For the report, for data of the hub, and for the process that tells MLflow: no run itself needs them."""
+"""For the report, for data of the hub, and for the process that logs to MLflow: no run itself needs them."""
 SMALL = (
     "sft.steps=1",
     "rl.steps=1",
@@ -55,7 +55,7 @@ def test_a_run_imports_neither_mlflow_nor_what_reports_need(tmp_path: Path) -> N
     assert ended == 0
     assert modules >= TRAINING
     assert not modules & REPORT
-    assert list(tmp_path.glob("runs/*/*/mlflow_run_id")), "MLflow was told all the same"
+    assert list(tmp_path.glob("runs/*/*/mlflow_run_id")), "the run was logged to MLflow"
 
 
 def test_garbage_is_collected_again_when_all_is_imported() -> None:
@@ -89,7 +89,7 @@ def test_the_page_tells_parts_from_the_times_at_which_they_were_over() -> None:
 
 
 def test_the_share_of_the_records_is_of_the_whole_run() -> None:
-    run = {"records": {"numbers": 0.1, "checkpoints": 0.3}, "whole": 20.0, "teller": 1.5}
+    run = {"records": {"numbers": 0.1, "checkpoints": 0.3}, "whole": 20.0, "follower": 1.5}
     assert share(run) == pytest.approx(0.02)
     told = of_records({"ppo": [run]}, {"ppo": [{**run, "whole": 16.0}]})
     assert "| **share of the run** | **2.0% (2.0% to 2.0%)** |" in told

@@ -1,4 +1,4 @@
-"""A headless Chromium, told what to do through its own debugging pipe; looked for on PATH, never downloaded."""
+"""A headless Chromium from PATH, controlled through its debugging pipe."""
 
 import base64
 import json
@@ -31,69 +31,69 @@ spare = [os.dup2(int(number), 100 + at) for at, number in enumerate(sys.argv[1:3
 os.dup2(spare[0], 3), os.dup2(spare[1], 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-"""Chromium reads what it is told from descriptor 3 and answers on 4."""
+"""Chromium reads commands from descriptor 3 and writes responses to 4."""
 
 
 def chromium() -> str | None:
-    """Where there is one."""
+    """The path of the executable, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-    """One page of a browser that is closed at the end of the `with`."""
+    """One page of a browser, closed at the end of the `with` block."""
 
     def __init__(self, profile: Path, width: int = 1700, height: int = 1300) -> None:
-        theirs_in, self._to = os.pipe()
-        self._from, theirs_out = os.pipe()
+        browser_in, self._to = os.pipe()
+        self._from, browser_out = os.pipe()
         program = [chromium(), *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, str(theirs_in), str(theirs_out), *program],
-            pass_fds=(theirs_in, theirs_out),
+            [sys.executable, "-c", START, str(browser_in), str(browser_out), *program],
+            pass_fds=(browser_in, browser_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._heard, self._sent, self._session = b"", 0, None
-        page = next(t for t in self._ask("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self._session = self._ask("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        os.close(browser_in)
+        os.close(browser_out)
+        self._buffer, self._sent, self._session = b"", 0, None
+        page = next(t for t in self._call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        self._session = self._call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
 
     def open(self, address: str) -> None:
-        """Go to a page; returns before it is there."""
-        self._ask("Page.navigate", url=address)
+        """Navigate to a page; returns before it is loaded."""
+        self._call("Page.navigate", url=address)
 
     def value(self, script: str) -> Any:
-        """What an expression in the page is worth."""
-        return self._ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+        """The value of a JavaScript expression in the page."""
+        return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
     def wait_for(self, script: str, seconds: float) -> Any:
-        """The value of an expression as soon as there is one that is not empty; the last one when time is up."""
+        """The value of an expression once it is truthy; the last value after `seconds`."""
         deadline = time.monotonic() + seconds
         while not (value := self.value(script)) and time.monotonic() < deadline:
             time.sleep(0.2)
         return value
 
     def screenshot(self, path: Path) -> None:
-        """The page as it is now, as PNG."""
-        path.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
+        """Save the page as PNG."""
+        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot")["data"]))
 
-    def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
         self._sent += 1
         session = {"sessionId": self._session} if self._session else {}
         message = {"id": self._sent, "method": method, "params": arguments, **session}
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._listen()
-            if answer.get("id") == self._sent:
-                assert "error" not in answer, answer["error"]
-                return answer["result"]
+            response = self._receive()
+            if response.get("id") == self._sent:
+                assert "error" not in response, response["error"]
+                return response["result"]
 
-    def _listen(self) -> dict[str, Any]:
-        while b"\0" not in self._heard:
-            heard = os.read(self._from, 1 << 16)
-            assert heard, "the browser is gone"
-            self._heard += heard
-        message, _, self._heard = self._heard.partition(b"\0")
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            data = os.read(self._from, 1 << 16)
+            assert data, "the browser has exited"
+            self._buffer += data
+        message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A disk that is full, where nobody needs the right to mount one: files may not grow beyond a size."""
+"""Simulates a full disk without mounting one: limits the size of files."""
 
 import resource
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def at_most(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond so many bytes."""
+    """No file of this process may grow beyond `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

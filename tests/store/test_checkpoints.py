@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were saved, whatever happened in between."""
+"""Checkpoints are loaded exactly as saved; damaged, unrecorded or incomplete ones are skipped."""
 
 import resource
 import zipfile
@@ -35,7 +35,7 @@ def flip_last_byte(path):
     path.write_bytes(data)
 
 
-def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+def test_a_payload_is_loaded_bit_for_bit(tmp_path):
     saved = Checkpoints(tmp_path / "checkpoints")
     assert saved.latest() is None
     saved.save(7, payload(7))
@@ -52,7 +52,7 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     assert got["adamw"] == {0: {"betas": (0.9, 0.99)}, 1: [float("-inf"), True]}
 
 
-def test_the_optimizer_comes_back_and_no_pickle_is_involved(tmp_path):
+def test_the_optimizer_state_is_loaded_without_pickle(tmp_path):
     weight = torch.nn.Parameter(torch.randn(4))
     adamw = torch.optim.AdamW([weight])
     weight.grad = torch.ones(4)
@@ -67,7 +67,7 @@ def test_the_optimizer_comes_back_and_no_pickle_is_involved(tmp_path):
     assert adamw.state_dict()["param_groups"] == again.state_dict()["param_groups"]
 
 
-def test_the_newest_few_are_kept(tmp_path):
+def test_the_newest_checkpoints_are_kept(tmp_path):
     saved = Checkpoints(tmp_path, keep=2)
     for step in (5, 10, 99_999_999, 100_000_000):
         saved.save(step, payload(step))
@@ -77,7 +77,7 @@ def test_the_newest_few_are_kept(tmp_path):
     assert saved.latest() is None
 
 
-def test_a_step_saved_again_replaces_itself_and_not_the_one_before(tmp_path):
+def test_a_step_saved_again_replaces_only_itself(tmp_path):
     saved = Checkpoints(tmp_path, keep=2)
     saved.save(1, payload(1))
     saved.save(2, payload(2))
@@ -86,7 +86,7 @@ def test_a_step_saved_again_replaces_itself_and_not_the_one_before(tmp_path):
     assert saved.latest()[1]["state"]["step"] == 3
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path, caplog):
     saved = Checkpoints(tmp_path)
     saved.save(10, payload(10))
     saved.save(20, payload(20))
@@ -101,21 +101,21 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog):
     assert saved.latest() is None
 
 
-def test_a_checkpoint_whose_records_are_lost_gives_way_to_the_one_before(tmp_path):
-    told = []
-    saved = Checkpoints(tmp_path, warn=told.append)
+def test_the_checkpoint_before_an_unrecorded_one_is_used(tmp_path):
+    warnings = []
+    saved = Checkpoints(tmp_path, warn=warnings.append)
     saved.save(10, payload(10))
     saved.save(20, payload(20))
     assert saved.latest(lambda one: one["state"]["step"] < 20)[0] == 10
     assert [name.rsplit(".", 1)[1] for name in names(tmp_path)] == ["safetensors", "unrecorded"]
     assert saved.latest(lambda one: False) is None
-    first, second = told
+    first, second = warnings
     assert "step-00000020" in first
-    assert first.endswith("lost: set aside, the checkpoint before it is taken")
-    assert second.endswith("lost: set aside, what it belongs to begins again")
+    assert first.endswith("lost: renamed, the checkpoint before it is used")
+    assert second.endswith("lost: renamed, training starts over")
 
 
-def test_a_run_killed_while_saving_resumes_from_the_one_before(tmp_path):
+def test_a_run_killed_while_saving_resumes_from_the_checkpoint_before(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(10, payload(10))
     (tmp_path / "unfinished").write_bytes(b"half a checkpoint")
@@ -125,7 +125,7 @@ def test_a_run_killed_while_saving_resumes_from_the_one_before(tmp_path):
     assert "unfinished" not in names(tmp_path)
 
 
-def test_what_would_need_code_to_be_read_back_is_refused_at_once(tmp_path):
+def test_an_object_that_needs_code_to_load_is_refused_when_saved(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(10, payload(10))
     with pytest.raises(TypeError, match="not struct_rusage"):
@@ -139,9 +139,9 @@ def test_a_folder_that_cannot_be_written_names_the_remedy(tmp_path):
         Checkpoints(tmp_path / "file" / "checkpoints").save(1, payload(1))
 
 
-def test_a_full_disk_names_the_remedy_and_spares_the_one_before(tmp_path):
+def test_a_full_disk_names_the_remedy_and_keeps_the_checkpoint_before(tmp_path):
     saved = Checkpoints(tmp_path)
     saved.save(1, payload(1))
-    with at_most(50_000), pytest.raises(UserError, match="make room there"):
+    with at_most(50_000), pytest.raises(UserError, match="free some space there"):
         saved.save(2, {"large": torch.zeros(100_000)})
     assert saved.latest()[0] == 1

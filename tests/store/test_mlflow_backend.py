@@ -1,4 +1,4 @@
-"""MLflow's database is there whole or not at all: a disk that fills, or a kill, in the middle of its making."""
+"""The MLflow database is created completely or not at all, when the disk fills or the process is killed."""
 
 import signal
 import subprocess
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from full_disk import at_most
 from mlflow import MlflowClient
+from sqlalchemy.exc import OperationalError
 
-from alignbench.store.mlflow_run import MLflowRun
+from alignbench.store.sync import log_run
 from alignbench.store.tracker import Tracker
 
 TRAINER = """
@@ -21,48 +22,52 @@ connect(f"sqlite:///{sys.argv[1]}/mlflow.db", Path(sys.argv[1]), "alignbench", N
 """
 
 
-def test_a_disk_that_fills_while_the_database_is_made_leaves_none_and_costs_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("alignbench.store.tracker.FarRun", MLflowRun)  # in this process, whose disk it is that fills
-    run_dir, deadline = tmp_path / "runs" / "one", time.monotonic() + 60
-    with at_most(300_000):
-        tracker = Tracker.open(
-            run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"}, params={}, resume_after=None
-        )
+def test_a_disk_that_fills_while_the_database_is_created_leaves_none(tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "one"
+    with open_tracker(run_dir, enabled=False) as tracker:
         tracker.record("rl", 0, {"x": 1.0})
-        while not caplog.text and time.monotonic() < deadline:
-            time.sleep(0.05)
-    assert f"MLflow at sqlite:///{tmp_path}/mlflow.db fails" in caplog.text
-    assert left_in(tmp_path) == ["mlflow.db.lock", "runs"]
-    tracker.close()  # there is room again
-    assert told(tmp_path, run_dir) == [(0, 1.0)]
-    assert not [name for name in left_in(tmp_path) if "part" in name]
+    with at_most(300_000), pytest.raises(OperationalError, match="disk"):
+        log_run(run_dir)
+    assert files_in(tmp_path) == ["mlflow.db.lock", "runs"]
+    log_run(run_dir)  # the disk has room again
+    assert points(run_dir) == [(0, 1.0)]
+    assert not [name for name in files_in(tmp_path) if "part" in name]
 
 
-def test_a_process_that_is_killed_while_it_makes_the_database_leaves_it_to_the_next(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db-wal").write_bytes(b"the log of a database that somebody deleted")
+def test_a_process_that_is_killed_while_it_creates_the_database_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db-wal").write_bytes(b"the log of a deleted database")
     maker = subprocess.Popen([sys.executable, "-c", TRAINER, str(tmp_path)])
     while sum(file.stat().st_size for file in tmp_path.glob(".mlflow.db.part/*-wal")) < 100_000:
-        assert maker.poll() is None, "it was made before it could be killed"
+        assert maker.poll() is None, "the database was complete before the process could be killed"
         time.sleep(0.01)
     maker.send_signal(signal.SIGKILL)
     maker.wait()
     assert not (tmp_path / "mlflow.db").exists()
     run_dir = tmp_path / "runs" / "one"
-    with Tracker.open(
-        run_dir, uri=None, output_dir=tmp_path, run_name="one", tags={"phase": "rl"}, params={}, resume_after=None
-    ) as tracker:
+    with open_tracker(run_dir) as tracker:
         tracker.record("rl", 0, {"x": 1.0})
-    assert told(tmp_path, run_dir) == [(0, 1.0)]
+    assert points(run_dir) == [(0, 1.0)]
     assert not (tmp_path / ".mlflow.db.part").exists()
 
 
-def left_in(folder: Path) -> list[str]:
+def open_tracker(run_dir: Path, enabled: bool = True) -> Tracker:
+    return Tracker.open(
+        run_dir,
+        uri=None,
+        output_dir=run_dir.parents[1],
+        run_name=run_dir.name,
+        tags={"phase": "rl"},
+        params={},
+        enabled=enabled,
+        resume_after=None,
+    )
+
+
+def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def told(outputs: Path, run_dir: Path) -> list[tuple[int, float]]:
-    client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
+def points(run_dir: Path) -> list[tuple[int, float]]:
+    client = MlflowClient(f"sqlite:///{run_dir.parents[1]}/mlflow.db")
     history = client.get_metric_history((run_dir / "mlflow_run_id").read_text().strip(), "x")
     return [(point.step, point.value) for point in history]

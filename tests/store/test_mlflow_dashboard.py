@@ -112,7 +112,7 @@ def test_an_unknown_mlflow_gets_a_plain_link_and_says_why(outputs: Path, caplog:
     before = client.get_experiment("1").tags
     assert mlflow_dashboard.install(client, client.get_experiment("1"), "three", "9.1.0") == "#/experiments/1/runs"
     assert client.get_experiment("1").tags == before
-    assert "MLflow 9.1.0 gets no prepared view: it was made for 3.5 to 3.18" in caplog.text
+    assert "MLflow 9.1.0 gets no shared view: the view supports 3.5 to 3.18" in caplog.text
     assert "group by the tag method" in caplog.text
 
 
@@ -120,7 +120,7 @@ def test_a_store_that_refuses_the_view_gets_a_plain_link(outputs: Path, caplog: 
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
     study = "x" * 300  # MLflow takes at most 250 characters for the name of a tag
     assert mlflow_dashboard.install(client, client.get_experiment("1"), study, "3.17.2") == "#/experiments/1/runs"
-    assert "gets no prepared view" in caplog.text
+    assert "gets no shared view" in caplog.text
 
 
 def test_every_word_of_the_view_is_one_that_the_installed_mlflow_knows() -> None:

@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback, killed in the middle of a run and started again: nothing is lost or told twice.
+"""A real MLflow server on loopback, killed in the middle of a run and started again: nothing is lost or logged twice.
 
 The server runs over SQLite, which takes half a minute, and over PostgreSQL where ALIGNBENCH_POSTGRES names a database
 that may be written to, such as postgresql://user:password@127.0.0.1:5432/mlflow (the driver is psycopg).
@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from alignbench.commands import sync
-from alignbench.store.tracker import Tracker, lacks
+from alignbench.store.tracker import Tracker
+from alignbench.store.tracking_info import is_behind
 from validation.faults.mlflow_server import Server
 
 POSTGRES = os.environ.get("ALIGNBENCH_POSTGRES")
@@ -21,7 +22,7 @@ POSTGRES = os.environ.get("ALIGNBENCH_POSTGRES")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is away is given up at once."""
+    """No retries when the server is down."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
@@ -37,22 +38,22 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_server_that_is_killed_and_comes_back_knows_everything_once(tmp_path: Path, database: str | None) -> None:
+def test_a_server_that_is_killed_and_restarted_has_each_point_once(tmp_path: Path, database: str | None) -> None:
     late, later = tmp_path / "runs" / "late", tmp_path / "runs" / "later"
     with Server(tmp_path, database) as server:
-        for run_dir, is_back in ((late, True), (later, False)):
+        for run_dir, restarts in ((late, True), (later, False)):
             with opened(run_dir, server) as tracker:
                 for step in range(20):
                     tracker.record("rl", step, {"rewards/mean": step / 2, "eval/accuracy": step / 4})
                     if step == 9:
                         server.kill()
-                    if step == 15 and is_back:
+                    if step == 15 and restarts:
                         server.start()
-            assert lacks(run_dir) is not is_back
-            if not is_back:
+            assert is_behind(run_dir) is not restarts
+            if not restarts:
                 server.start()
         assert sync.main([str(tmp_path)]) == 0
-        assert not lacks(later)
+        assert not is_behind(later)
         sync.main([str(tmp_path)])
         for run_dir in (late, later):
             assert points(server, run_dir) == written(run_dir)
@@ -66,7 +67,6 @@ def opened(run_dir: Path, server: Server) -> Tracker:
         run_name=run_dir.name,
         tags={"phase": "rl"},
         params={"a": 1},
-        batch=1,
         resume_after=None,
     )
 

@@ -1,6 +1,6 @@
-"""The table of docs/faults.md in small: kills at four moments, and what becomes of numbers that explode.
+"""docs/faults.md in small: kills at four points, and runs whose numbers become NaN or Inf.
 
-The moments are file events, so that they are the same on a slow machine as on a fast one.
+Kill points are file events, so that they do not depend on the speed of the machine.
 """
 
 import json
@@ -16,7 +16,7 @@ from alignbench.kernels.hardware import explain_out_of_memory
 from alignbench.runs.settings import identify
 from alignbench.store.checkpoints import Checkpoints
 from validation.faults.end_state import differences
-from validation.faults.kill_points import PLACES, Moment
+from validation.faults.kill_points import SECTIONS, KillPoint
 from validation.faults.trials import NOTHING, Trials
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def variety(prompts, completions):
 
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
-    """Runs of a second each, but for their imports."""
+    """Runs of a second each, without their imports."""
     small = (
         "sft.steps=2",
         "reward_model.steps=2",
@@ -57,26 +57,27 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     return Trials(tmp_path_factory.mktemp("faults"), methods=("grpo",), changes=small)
 
 
-def test_a_run_killed_four_times_ends_as_if_it_had_not_been(trials: Trials) -> None:
-    output_dir, history = trials.fresh(), trials.histories()["grpo"]
-    for place in (place for name in KILLED_AT for place in PLACES if place.name == name):
-        done = trials.run(trials.typed("grpo", output_dir), history.moment(place, trials.rng).fuse(signal.SIGKILL))
-        assert done.returncode == -signal.SIGKILL, f"{place.name} never came: {done.stdout + done.stderr}"
-    trials.finish(trials.typed("grpo", output_dir))
+def test_a_run_killed_four_times_ends_as_if_uninterrupted(trials: Trials) -> None:
+    output_dir, history = trials.new_output_dir(), trials.histories()["grpo"]
+    for section in (section for name in KILLED_AT for section in SECTIONS if section.name == name):
+        switch = history.kill_point(section, trials.rng).switch(signal.SIGKILL)
+        done = trials.run(trials.words("grpo", output_dir), switch)
+        assert done.returncode == -signal.SIGKILL, f"{section.name} was not reached: {done.stdout + done.stderr}"
+    trials.finish(trials.words("grpo", output_dir))
     assert trials.lost("grpo", output_dir) == NOTHING
 
 
-def test_a_difference_would_be_seen(trials: Trials) -> None:
-    wanted = trials.wanted("grpo")
-    assert wanted["status"] == "finished"
-    assert [phase for phase, _ in wanted["MLflow runs"]] == ["reward_model", "rl", "sft"]
-    assert differences(wanted, {**wanted, "weights": []}) == ["weights"]
+def test_a_difference_is_found(trials: Trials) -> None:
+    expected = trials.expected("grpo")
+    assert expected["status"] == "finished"
+    assert [phase for phase, _ in expected["MLflow runs"]] == ["reward_model", "rl", "sft"]
+    assert differences(expected, {**expected, "weights": []}) == ["weights"]
 
 
-def test_a_moment_is_told_to_the_fuse_and_to_people() -> None:
-    moment = Moment("rename", "runs/s/ppo-tiny-s1-0123abcd/checkpoints/step-1.HASH.safetensors", 2, 0.0)
-    assert json.loads(moment.fuse(9))["path"].endswith(r"step\-1\.[0-9a-f]{64}\.safetensors")
-    assert str(moment) == "before rename of `runs/s/ppo-tiny-s1/checkpoints/step-1.safetensors`, time 3"
+def test_a_kill_point_is_formatted_for_the_kill_switch_and_for_readers() -> None:
+    point = KillPoint("rename", "runs/s/ppo-tiny-s1-0123abcd/checkpoints/step-1.HASH.safetensors", 2, 0.0)
+    assert json.loads(point.switch(9))["path"].endswith(r"step\-1\.[0-9a-f]{64}\.safetensors")
+    assert str(point) == "before rename of `runs/s/ppo-tiny-s1/checkpoints/step-1.safetensors`, time 3"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_goes_on_as_if_it_had_not_stopped(
+def test_every_method_resumes_as_if_uninterrupted(
     outputs: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after the first of three steps."""
@@ -119,22 +120,22 @@ def test_every_method_goes_on_as_if_it_had_not_stopped(
     run_small(outputs, *typed, "study=parts")
     assert status(parts)["resumed"] == 1
     assert numbers(parts) == numbers(whole)
-    assert numbers(parts)[1][2]["rewards/std"] > 0, "without different rewards this test would show nothing"
+    assert numbers(parts)[1][2]["rewards/std"] > 0, "with equal rewards this test would show nothing"
     for name in ("eval.jsonl", "final/model.safetensors"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_checkpoint_of_other_conditions_is_refused_by_name(tmp_path: Path) -> None:
     first = run_small(tmp_path, "rl.checkpoint_every=1")
-    with pytest.raises(UserError) as refused:
-        begin_with_the_checkpoints_of(first, tmp_path, "rl.checkpoint_every=1", "seed=7")
-    assert "seed (was 42, now 7)" in str(refused.value)
-    assert "prompt_order" in str(refused.value)
-    assert "remove that folder" in str(refused.value)
+    with pytest.raises(UserError) as error:
+        start_with_checkpoints_of(first, tmp_path, "rl.checkpoint_every=1", "seed=7")
+    assert "seed (was 42, now 7)" in str(error.value)
+    assert "prompt_order" in str(error.value)
+    assert "remove that folder" in str(error.value)
 
 
-def begin_with_the_checkpoints_of(run_dir: Path, output_dir: Path, *typed: str) -> None:
-    """Type something else, whose folder somebody gave another run's checkpoints."""
+def start_with_checkpoints_of(run_dir: Path, output_dir: Path, *typed: str) -> None:
+    """Start another run in whose folder the checkpoints of the first one are."""
     folder = identify(config(*SMALL, "tracking.enabled=false", f"output_dir={output_dir}", *typed)).run_dir
     shutil.copytree(run_dir / "checkpoints", folder / "checkpoints")
     run_small(output_dir, *typed)
@@ -148,26 +149,26 @@ def begin_with_the_checkpoints_of(run_dir: Path, output_dir: Path, *typed: str) 
     ],
     ids=["sft", "rl"],
 )
-def test_numbers_that_explode_name_the_step_and_keep_its_batch(
+def test_nan_and_inf_name_the_step_and_keep_its_batch(
     tmp_path: Path, typed: tuple[str, ...], phase: str, step: int
 ) -> None:
     (tmp_path / "reward.py").write_text(REWARD)
     typed = tuple(word.replace("{tmp}", str(tmp_path)) for word in typed)
-    with pytest.raises(InvariantBroken, match=rf"{phase} step {step}: .* is (nan|inf).*batch of that step is") as told:
+    with pytest.raises(InvariantBroken, match=rf"{phase} step {step}: .* is (nan|inf).*batch of that step is") as error:
         run_small(tmp_path / "outputs", *typed)
     (kept,) = (tmp_path / "outputs").rglob(f"broken-{phase}-*.jsonl")
-    assert str(kept) in str(told.value)
+    assert str(kept) in str(error.value)
     rows = lines(kept)
     assert len(rows) == (8 if phase == "sft" else 16)
     assert all({"prompt", "prompt_tokens", "tokens"} <= row.keys() for row in rows)
     (folder,) = (tmp_path / "outputs" / "runs" / "single").iterdir()
     assert status(folder)["status"] == "failed"
     assert str(kept) in status(folder)["reason"]
-    with pytest.raises(InvariantBroken):  # typed again it fails at the same place: nothing is drawn anew
+    with pytest.raises(InvariantBroken):  # the same command fails at the same step: sampling is deterministic
         run_small(tmp_path / "outputs", *typed)
 
 
-def test_updates_that_are_skipped_are_counted(tmp_path: Path) -> None:
+def test_skipped_updates_are_counted(tmp_path: Path) -> None:
     (tmp_path / "reward.py").write_text(REWARD)
     function = f"reward.function={tmp_path}/reward.py:variety"
     folder = run_small(tmp_path, *EXPLODING, "invariants.finite=warn", "rl.steps=3", "eval.every=3", function)
@@ -178,6 +179,6 @@ def test_updates_that_are_skipped_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
-def test_out_of_memory_names_the_knobs(error: Exception) -> None:
+def test_out_of_memory_names_the_settings(error: Exception) -> None:
     with pytest.raises(UserError, match=r"out of memory.*hardware\.tokens_per_microbatch"), explain_out_of_memory():
         raise error

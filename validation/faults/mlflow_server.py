@@ -1,4 +1,4 @@
-"""A real MLflow server on loopback that can be killed and started again."""
+"""A real MLflow server on the loopback interface that can be killed and restarted."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it responds."""
         command = [
             sys.executable,
             "-m",
@@ -49,17 +49,17 @@ class Server:
                 command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **QUIET}
             )
         deadline = time.monotonic() + SECONDS_TO_START
-        while not self._answers():
+        while not self._responds():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            assert time.monotonic() < deadline, f"the server did not answer in {SECONDS_TO_START:.0f} s"
+            assert time.monotonic() < deadline, f"the server did not respond in {SECONDS_TO_START:.0f} s"
             time.sleep(0.2)
 
     def kill(self) -> None:
-        """End it at once, with all its processes."""
+        """Kill the server with all its processes."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             return urlopen(f"{self.uri}/health", timeout=2).status == 200
         except (URLError, OSError):

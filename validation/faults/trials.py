@@ -1,4 +1,4 @@
-"""Small real runs that are stopped, typed again, and compared with one that was left in peace."""
+"""Small real runs that are stopped, started again, and compared with an uninterrupted run."""
 
 import json
 import logging
@@ -14,11 +14,12 @@ from itertools import count
 from pathlib import Path
 
 from validation.faults.end_state import State, differences, end_state
-from validation.faults.kill_points import History, Moment, Place
+from validation.faults.kill_points import History, KillPoint, Section
 
 ROOT = Path(__file__).parents[2]
 SEED = 20261121
 NOTHING = "nothing"
+ATTEMPTS = 10
 SMALL = (
     "preset=preference_toy",
     "hardware=cpu",
@@ -45,12 +46,12 @@ SMALL = (
     "eval.perplexity_rows=16",
     "study=faults",
 )
-"""A run of seconds with every phase in it."""
+"""A run of seconds with every stage."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """One fault, how it was done, and what was lost."""
+class Outcome:
+    """One fault, how it was caused, and what was lost."""
 
     fault: str
     how: str
@@ -58,71 +59,71 @@ class Told:
 
 
 class Trials:
-    """Runs in one folder, where the uninterrupted ones are kept."""
+    """Runs in one folder, each compared with the uninterrupted run of its method."""
 
     def __init__(self, folder: Path, methods: Sequence[str] = ("ppo", "grpo"), changes: Sequence[str] = ()) -> None:
         self.folder, self.methods, self.changes = folder, methods, changes
         self.rng, self.numbers = random.Random(SEED), count(1)
 
-    def typed(self, method: str, output_dir: Path, *more: str) -> list[str]:
-        """What a person types."""
+    def words(self, method: str, output_dir: Path, *more: str) -> list[str]:
+        """The words of the command line."""
         return [*SMALL, *self.changes, f"algo={method}", f"output_dir={output_dir}", *more]
 
-    def run(self, words: Sequence[str], fuse: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Type it; with a fuse it may not come to its end."""
-        return subprocess.run(command(words, fuse), cwd=ROOT, capture_output=True, text=True, check=False)
+    def run(self, words: Sequence[str], switch: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command, with a kill switch or without."""
+        return subprocess.run(command(words, switch), cwd=ROOT, capture_output=True, text=True, check=False)
 
     def finish(self, words: Sequence[str]) -> None:
-        """Type it, and it must end well."""
+        """Run a command, which must succeed."""
         done = self.run(words)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def histories(self) -> dict[str, History]:
-        """What the uninterrupted run of each method did to its files."""
-        return {method: self._whole[method][0] for method in self.methods}
+        """The file events of the uninterrupted run of each method."""
+        return {method: self._uninterrupted[method][0] for method in self.methods}
 
-    def wanted(self, method: str) -> State:
-        """What the uninterrupted run left."""
-        return self._whole[method][1]
+    def expected(self, method: str) -> State:
+        """The end state of the uninterrupted run."""
+        return self._uninterrupted[method][1]
 
     def lost(self, method: str, output_dir: Path, ignoring: Sequence[str] = (), uri: str | None = None) -> str:
-        """What is not as the uninterrupted run left it."""
-        found = differences(self.wanted(method), end_state(output_dir, uri))
+        """What differs from the end state of the uninterrupted run."""
+        found = differences(self.expected(method), end_state(output_dir, uri))
         return ", ".join(name for name in found if name not in ignoring) or NOTHING
 
-    def fresh(self) -> Path:
-        """An empty output folder of its own, but for MLflow's empty database, which takes seconds to make."""
-        output_dir = self.folder / f"life-{next(self.numbers)}"  # MLflow keeps a database open, so no name comes twice
+    def new_output_dir(self) -> Path:
+        """A new output folder with an empty MLflow database, which takes seconds to create."""
+        output_dir = self.folder / f"run-{next(self.numbers)}"  # MLflow keeps a database open: names are not reused
         output_dir.mkdir()
         shutil.copy(self._database, output_dir / "mlflow.db")
         return output_dir
 
-    def kills(self, places: Sequence[Place], times: int = 3) -> Iterator[Told]:
-        """At each place, `times` runs killed and typed again, the methods in turn."""
-        for number, place in enumerate(place for _ in range(times) for place in places):
+    def kill_and_finish(self, sections: Sequence[Section], times: int = 3) -> Iterator[Outcome]:
+        """In each section, kill `times` runs and run the same command again; the methods alternate."""
+        for number, section in enumerate(section for _ in range(times) for section in sections):
             method = self.methods[number % len(self.methods)]
-            output_dir, moment = self.stopped(method, place)
-            self.finish(self.typed(method, output_dir))
-            yield Told(f"killed: {place.name}", f"{method}, {moment}", self.lost(method, output_dir))
+            output_dir, point = self.stop(method, section)
+            self.finish(self.words(method, output_dir))
+            yield Outcome(f"killed: {section.name}", f"{method}, {point}", self.lost(method, output_dir))
             shutil.rmtree(output_dir)
 
-    def stopped(self, method: str, place: Place, number: int = signal.SIGKILL) -> tuple[Path, Moment]:
-        """A run that got a signal there, its folder, and the moment it was."""
-        for _ in range(10):
-            moment, output_dir = self.histories()[method].moment(place, self.rng), self.fresh()
-            done = self.run(self.typed(method, output_dir), moment.fuse(number))
+    def stop(self, method: str, section: Section, number: int = signal.SIGKILL) -> tuple[Path, KillPoint]:
+        """Stop a run in a section by a signal. Returns its folder and the kill point."""
+        for _ in range(ATTEMPTS):
+            point, output_dir = self.histories()[method].kill_point(section, self.rng), self.new_output_dir()
+            done = self.run(self.words(method, output_dir), point.switch(number))
             if done.returncode in (-number, 130):
-                return output_dir, moment
-            assert done.returncode == 0, done.stdout + done.stderr  # a busy machine: the moment never came
-        raise AssertionError(f"ten runs came to their end before a moment in {place.name}")
+                return output_dir, point
+            assert done.returncode == 0, done.stdout + done.stderr  # a busy machine: the event did not occur
+        raise AssertionError(f"{ATTEMPTS} runs finished before a kill point in {section.name}")
 
     @cached_property
-    def _whole(self) -> dict[str, tuple[History, State]]:
-        return {method: self._left_in_peace(method) for method in self.methods}
+    def _uninterrupted(self) -> dict[str, tuple[History, State]]:
+        return {method: self._trace(method) for method in self.methods}
 
-    def _left_in_peace(self, method: str) -> tuple[History, State]:
-        output_dir, trace = self.fresh(), self.folder / f"{method}.trace"
-        done = self.run(self.typed(method, output_dir), json.dumps({"trace": str(trace)}))
+    def _trace(self, method: str) -> tuple[History, State]:
+        output_dir, trace = self.new_output_dir(), self.folder / f"{method}.trace"
+        done = self.run(self.words(method, output_dir), json.dumps({"trace": str(trace)}))
         assert done.returncode == 0, done.stdout + done.stderr
         return History(trace, output_dir), end_state(output_dir)
 
@@ -136,7 +137,7 @@ class Trials:
         return self.folder / "empty.db"
 
 
-def command(words: Sequence[str], fuse: str | None = None) -> list[str]:
-    """The program, with a fuse or without."""
-    program = ["-m", "alignbench"] if fuse is None else ["-m", "validation.faults.kill_switch", fuse]
+def command(words: Sequence[str], switch: str | None = None) -> list[str]:
+    """The command line, with a kill switch or without."""
+    program = ["-m", "alignbench"] if switch is None else ["-m", "validation.faults.kill_switch", switch]
     return [sys.executable, *program, *words]

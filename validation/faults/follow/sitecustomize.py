@@ -1,8 +1,8 @@
-"""The process that tells MLflow has the fuse of the run that it belongs to: Python imports this when it starts."""
+"""Adds the kill switch of a run to its follower process; Python imports this module at start-up."""
 
 import sys
 
-if "alignbench.store.teller" in sys.orig_argv:
-    from validation.faults.kill_switch import follow
+if "alignbench.store.follower" in sys.orig_argv:
+    from validation.faults.kill_switch import watch_follower
 
-    follow()
+    watch_follower()
