@@ -40,13 +40,13 @@ def test_a_payload_is_loaded_bit_for_bit(tmp_path):
     assert saved.latest() is None
     saved.save(7, payload(7))
     step, got = saved.latest()
-    wanted = payload(7)
+    expected = payload(7)
     assert step == 7
-    assert got["state"] == wanted["state"]
+    assert got["state"] == expected["state"]
     for name in ("half", "part", "generator"):
-        assert got[name].dtype == wanted[name].dtype
-        assert torch.equal(got[name], wanted[name])
-    assert torch.equal(got["model"]["weight"], wanted["model"]["weight"])
+        assert got[name].dtype == expected[name].dtype
+        assert torch.equal(got[name], expected[name])
+    assert torch.equal(got["model"]["weight"], expected["model"]["weight"])
     assert got["model"]["weight"].data_ptr() == got["model"]["tied"].data_ptr()
     assert type(got["state"]["pair"]) is tuple
     assert got["adamw"] == {0: {"betas": (0.9, 0.99)}, 1: [float("-inf"), True]}

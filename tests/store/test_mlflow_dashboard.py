@@ -1,4 +1,4 @@
-"""The prepared charts: the addresses of each study, and both methods drawn in a real browser on a real MLflow server.
+"""The shared view: the addresses of each study, and both methods drawn by a real browser on a real MLflow server.
 
 The last test needs Chromium or Chrome on PATH (chromium, chromium-browser or google-chrome) and is skipped without one;
 nothing is downloaded. It takes about half a minute, most of it the start of MLflow.
@@ -27,7 +27,7 @@ from alignbench.store.tracker import Tracker
 
 SERVER = "http://127.0.0.1:5000"
 BLUE, ORANGE = "rgb(19, 125, 174)", "rgb(222, 121, 33)"
-"""What MLflow makes of view/arm = ppo, and of grpo."""
+"""The colours that MLflow gives to view/arm = ppo and grpo."""
 DRAWN = """JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].slice(0, 2).map(chart => ({
     lines: [...chart.querySelectorAll('.js-line')].filter(l => l.style.strokeOpacity == 1).map(l => l.style.stroke),
     bands: [...chart.querySelectorAll('.js-fill')].map(band => band.style.fill).filter(Boolean)})))"""
@@ -68,7 +68,7 @@ def state_of(outputs: Path, study: str) -> dict:
     return json.loads(zlib.decompress(base64.b64decode(packed)))
 
 
-def test_each_study_has_a_view_of_its_own_as_soon_as_it_runs(outputs: Path) -> None:
+def test_each_study_has_its_own_view_as_soon_as_it_runs(outputs: Path) -> None:
     for study in ("one", "two"):
         state = state_of(outputs, study)
         assert state["searchFilter"] == f"tags.study = '{study}'"
@@ -78,7 +78,7 @@ def test_each_study_has_a_view_of_its_own_as_soon_as_it_runs(outputs: Path) -> N
     assert all(run.data.tags["view/arm"] == run.data.tags["method"] for run in runs)
 
 
-def test_the_addresses_of_all_studies_the_newest_first(outputs: Path) -> None:
+def test_the_addresses_of_all_studies_are_listed_newest_first(outputs: Path) -> None:
     uri = f"sqlite:///{outputs}/mlflow.db"
     view = f"{SERVER}/#/experiments/1/runs?compareRunsMode=CHART&viewStateShareKey="
     assert dashboards(uri, SERVER) == [f"two  {view}two", f"one  {view}one"]
@@ -103,11 +103,11 @@ def test_the_addresses_of_all_studies_the_newest_first(outputs: Path) -> None:
         ("", False),
     ],
 )
-def test_which_versions_are_known(version: str, known: bool) -> None:
+def test_supported_versions(version: str, known: bool) -> None:
     assert mlflow_dashboard.is_known(version) is known
 
 
-def test_an_unknown_mlflow_gets_a_plain_link_and_says_why(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unsupported_mlflow_gets_a_plain_link_and_a_warning(outputs: Path, caplog: pytest.LogCaptureFixture) -> None:
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
     before = client.get_experiment("1").tags
     assert mlflow_dashboard.install(client, client.get_experiment("1"), "three", "9.1.0") == "#/experiments/1/runs"
@@ -123,11 +123,11 @@ def test_a_store_that_refuses_the_view_gets_a_plain_link(outputs: Path, caplog: 
     assert "gets no shared view" in caplog.text
 
 
-def test_every_word_of_the_view_is_one_that_the_installed_mlflow_knows() -> None:
+def test_the_installed_mlflow_supports_every_key_of_the_view() -> None:
     state = mlflow_dashboard.STATE
     scripts = (Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js").glob("*.js")
     ui = "".join(script.read_text(encoding="utf-8") for script in scripts)
-    words = [
+    keys = [
         "mlflow.sharedViewState",
         "viewStateShareKey",
         "compareRunsMode",
@@ -139,12 +139,12 @@ def test_every_word_of_the_view_is_one_that_the_installed_mlflow_knows() -> None
         *state["compareRunSections"][0],
         *state["compareRunCharts"][0],
     ]
-    assert [word for word in words if word not in ui] == []
+    assert [key for key in keys if key not in ui] == []
 
 
 @pytest.fixture
 def server(outputs: Path):
-    """The server that `make ui` starts, on a free port."""
+    """The server of `make ui`, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -177,7 +177,7 @@ def server(outputs: Path):
         process.wait()
 
 
-def wait_until_it_answers(server: str, seconds: float = 120) -> None:
+def wait_for_server(server: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -185,12 +185,12 @@ def wait_until_it_answers(server: str, seconds: float = 120) -> None:
                 return
         except OSError:
             time.sleep(0.2)
-    raise AssertionError(f"MLflow does not answer at {server}")
+    raise AssertionError(f"MLflow does not respond at {server}")
 
 
 @pytest.mark.skipif(chromium() is None, reason=f"needs one of {', '.join(NAMES)} on PATH")
 def test_both_methods_are_drawn_with_mean_and_band(outputs: Path, server: str, tmp_path: Path) -> None:
-    wait_until_it_answers(server)
+    wait_for_server(server)
     line = next(line for line in dashboards(f"sqlite:///{outputs}/mlflow.db", server) if line.startswith("one"))
     with Browser(tmp_path / "profile") as browser:
         browser.open(line.split()[1])

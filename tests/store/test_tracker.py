@@ -22,7 +22,7 @@ from alignbench.store.tracker import Tracker
 
 ROOT = Path(alignbench.__file__).parents[1]
 TAGS = {"phase": "rl", "method": "ppo", "seed": "42"}
-PARAMS = {"algo.lr": 3e-6, "algo.name": "ppo", "long": "x" * 9000, **{f"knob{i}": i for i in range(150)}}
+PARAMS = {"algo.lr": 3e-6, "algo.name": "ppo", "long": "x" * 9000, **{f"setting{i}": i for i in range(150)}}
 
 TRAINER = """
 import sys, time

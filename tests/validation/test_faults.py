@@ -22,7 +22,7 @@ from validation.faults.trials import NOTHING, Trials
 ROOT = Path(__file__).parents[2]
 KILLED_AT = (
     "SFT artifact being renamed",
-    "MLflow run being made",
+    "MLflow run being created",
     "checkpoint being renamed",
     "final model being written",
 )

@@ -71,7 +71,7 @@ SECTIONS = (
     Section("evaluation", r"checkpoints$", r"\.eval\.jsonl\.part"),
     Section("after the evaluation", r"\.eval\.jsonl\.part", r"no such path"),
     Section("final model being written", r"\.final\.part", r"/final$", only=r"open .*/\.final\.part/|rename .*/final$"),
-    Section("MLflow run being made", r"mlflow_run_id", r"no such path", only=r"rename .*runs/.*mlflow_run_id$"),
+    Section("MLflow run being created", r"mlflow_run_id", r"no such path", only=r"rename .*runs/.*mlflow_run_id$"),
 )
 
 
