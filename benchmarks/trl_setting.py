@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from alignbench.core.batches import Row
 from alignbench.data.arithmetic import Arithmetic
-from alignbench.data.prompt_stream import PromptStream, once
+from alignbench.data.prompt_stream import PromptStream, iterate_once
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
 from alignbench.generation.sampler import Sampler
@@ -147,7 +147,7 @@ def accuracy(policy: CausalPolicy, setting: Setting) -> float:
     sampler = Sampler(policy=policy, max_new_tokens=setting.new_tokens, temperature=0.0)
     marks = [
         ExactMatch()(sampler(prompts, 1, 0)).total
-        for prompts in once(rows, policy.text.encode_prompt, 256, policy.text.pad, 256)
+        for prompts in iterate_once(rows, policy.text.encode_prompt, 256, policy.text.pad, 256)
     ]
     return float(torch.cat(marks).mean())
 

@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong is one message naming the thing, the place and the remedy; nothing is left behind."""
+"""Invalid input of every kind: one message with the cause, the place and the remedy, and no files left behind."""
 
 import gzip
 import json
@@ -52,7 +52,7 @@ def write_rows(path: Path, rows: list) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of good and bad files, that the cases below name."""
+    """A folder of valid and invalid files used by the cases below."""
     folder = tmp_path_factory.mktemp("files")
     good = "".join(json.dumps(row) + "\n" for row in QUESTIONS)
     (folder / "rewards.py").write_text(REWARDS)
@@ -90,11 +90,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 GSM = ("data=gsm8k", "data.validation_rows=4", "data.train_rows=20", "data.test_rows=4")
-"""The small house on a file; arithmetic's own sizes are taken out by `plain`."""
+"""A small run on a file."""
 MATHS, SVAMP, QA, OWN = ((f"data={name}", *GSM[1:2]) for name in ("math", "svamp", "qa_json", "custom"))
 
 BEFORE_ANYTHING = [
-    # what is typed                                                      what the message must say
+    # command-line arguments                                              words of the message
     (("+rl.step=1",), ("rl.step", "did you mean rl.steps")),
     (("+colour=red",), ("colour", "known keys")),
     (("+algo.kl.beta=1",), ("algo.kl.beta", "coef")),
@@ -134,7 +134,7 @@ BEFORE_ANYTHING = [
     (("reward=custom", "reward.function=nowhere.rewards:fn"), ("nowhere", "install it")),
     (("reward=custom", "reward.function={files}/missing.py:fn"), ("no such file", "missing.py")),
     (("reward=custom", "reward.function={files}/broken.py:half"), ("broken.py", "SyntaxError")),
-    (("reward=custom", "reward.function={files}/rewards.py:digit"), ("no 'digit' there", "digits")),
+    (("reward=custom", "reward.function={files}/rewards.py:digit"), ("no 'digit' in", "rewards.py", "digits")),
     (("reward=custom", "reward.function={files}/rewards.py:constant"), ("'constant' is not a plain function",)),
     (("reward=custom", "reward.function={files}/rewards.py:takes_nothing"), ("prompts and completions by name",)),
     (("reward=custom", "reward.function={files}/rewards.py:needs_level"), ("requires level", "its columns are")),
@@ -144,7 +144,7 @@ BEFORE_ANYTHING = [
     ((*GSM, "data.path={files}/empty.jsonl"), ("empty.jsonl", "the dataset is empty")),
     ((*GSM, "data.path={files}/lines.json"), ("lines.json, line 2", "named .jsonl")),
     ((*GSM, "data.path={files}/latin.jsonl"), ("latin.jsonl", "UTF-8")),
-    ((*GSM, "data.path={files}/good.csv"), ("good.csv", "readable are", ".parquet")),
+    ((*GSM, "data.path={files}/good.csv"), ("good.csv", "supported are", ".parquet")),
     ((*GSM, "data.path={files}/cut.jsonl.gz"), ("cut.jsonl.gz", "cannot be read")),
     ((*GSM, "data.path={files}/not.parquet"), ("not.parquet", "not a readable parquet")),
     (
@@ -156,9 +156,9 @@ BEFORE_ANYTHING = [
     ((*GSM, "data.path={files}/wordy.jsonl", "data.train_rows=null"), ("reference", "not a number", "'six'")),
     ((*GSM, "data.path={files}/long.jsonl", "data.train_rows=null"), ("row train-", "raise max_prompt_tokens")),
     ((*GSM, "data.path={files}/wordy_answer.jsonl"), ("demonstration", "more than 2048", "too_long=drop")),
-    ((*GSM, "data.path={files}/few.jsonl"), ("no row is left to train on", "data.validation_rows")),
+    ((*GSM, "data.path={files}/few.jsonl"), ("no training rows are left", "data.validation_rows")),
     ((*GSM, "data.path={files}/nothing_here"), ("nothing_here", "no data file in this folder")),
-    ((*GSM, "data.path={files}/mixed"), ("other.jsonl", "train or test")),
+    ((*GSM, "data.path={files}/mixed"), ("other.jsonl", "neither train nor test")),
     (
         (*GSM, "data.path={files}/good.jsonl", "data.test_path={files}/same.jsonl", "data.train_rows=null"),
         ("same prompt", "test row test-0", "remove the row"),
@@ -171,7 +171,7 @@ BEFORE_ANYTHING = [
     ((*SVAMP, "data.path={files}/no_sum.jsonl"), ("no_sum.jsonl, line 41", "'Equation'", "+ - * /", "'exit()'")),
     ((*SVAMP, "data.path={files}/good.jsonl"), ("good.jsonl, line 1", "'Body' is missing", "question, answer")),
     ((*QA, "data.path={files}/column.jsonl"), ("column.jsonl, line 41", "'answer' is missing", "question, reply")),
-    (QA, ("there is no data", "data.path=<file or folder>", "data.name=")),
+    (QA, ("no data source", "data.path=<file or folder>", "data.name=")),
     ((*OWN, "data.path={files}/good.jsonl"), ("good.jsonl, line 1", "'prompt' is missing", "question, answer")),
     ((*OWN, "data.path={files}/good.jsonl", "data.prompt=question"), ("data.completion=<column>", "sft.enabled=false")),
     ((*OWN, "data.path={files}/good.jsonl", "data.chosen=answer"), ("data.chosen", "data.rejected", "both or neither")),
@@ -183,39 +183,41 @@ BEFORE_ANYTHING = [
             "data.completion=answer",
             "reward=bradley_terry",
         ),
-        ("nothing to prefer by", "data.chosen=<column>", "data.rejected=<column>"),
+        ("no preference pairs", "data.chosen=<column>", "data.rejected=<column>"),
     ),
 ]
 
 
-def plain(typed: tuple[str, ...], files: Path) -> list[str]:
-    """The small house, without what only arithmetic knows where other data is asked for."""
-    only_arithmetic = ("data.",) if any(override.startswith("data=") for override in typed) else ()
+def small_run(arguments: tuple[str, ...], files: Path) -> list[str]:
+    """The arguments of a small run; settings of data=arithmetic are left out where another dataset is chosen."""
+    only_arithmetic = ("data.",) if any(override.startswith("data=") for override in arguments) else ()
     small = [override for override in SMALL if not override.startswith(only_arithmetic)] if only_arithmetic else SMALL
-    return [*small, *(override.replace("{files}", str(files)) for override in typed)]
+    return [*small, *(override.replace("{files}", str(files)) for override in arguments)]
 
 
-@pytest.mark.parametrize(("typed", "told"), BEFORE_ANYTHING, ids=lambda value: " ".join(value)[:80])
-def test_it_is_refused_before_anything_is_written(
-    typed: tuple[str, ...], told: tuple[str, ...], files: Path, tmp_path: Path
+@pytest.mark.parametrize(("arguments", "words"), BEFORE_ANYTHING, ids=lambda value: " ".join(value)[:80])
+def test_invalid_input_is_an_error_before_anything_is_written(
+    arguments: tuple[str, ...], words: tuple[str, ...], files: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as refused:
-        run(config(*plain(typed, files), f"output_dir={tmp_path}/outputs"))
+        run(config(*small_run(arguments, files), f"output_dir={tmp_path}/outputs"))
     message = str(refused.value)
-    missing = [word for word in told if word not in message.replace(str(files), "files")]
+    missing = [word for word in words if word not in message.replace(str(files), "files")]
     assert not missing, f"{message!r} does not say {missing}"
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a GPU is available; not tested: the error for hardware=gpu_24gb without one"
+)
+def test_a_missing_gpu_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"hardware\.device=cuda.*hardware=cpu"):
         run(config("hardware=gpu_24gb", f"output_dir={tmp_path}/outputs"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("arguments", "words"),
     [
         (("reward.function={files}/rewards.py:raises",), ("raised RuntimeError: no luck today", "rewards.py, line 3")),
         (("reward.function={files}/rewards.py:short",), ("returned 1 values for 6 completions",)),
@@ -226,20 +228,20 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[0][-40:],
 )
-def test_what_shows_only_while_running_is_a_failed_run_with_a_reason(
-    typed: tuple[str, ...], told: tuple[str, ...], files: Path, tmp_path: Path
+def test_an_error_during_the_run_is_a_failed_run_with_a_reason(
+    arguments: tuple[str, ...], words: tuple[str, ...], files: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as refused:
-        run_small(tmp_path, "reward=custom", *(override.replace("{files}", str(files)) for override in typed))
+        run_small(tmp_path, "reward=custom", *(override.replace("{files}", str(files)) for override in arguments))
     (folder,) = (tmp_path / "runs" / "single").iterdir()
     assert status(folder)["status"] == "failed"
-    assert all(word in status(folder)["reason"] for word in told), status(folder)["reason"]
-    assert all(word in str(refused.value) for word in told)
+    assert all(word in status(folder)["reason"] for word in words), status(folder)["reason"]
+    assert all(word in str(refused.value) for word in words)
     assert not (folder / "final").exists()
     assert not (folder / "eval.jsonl").exists()
 
 
-def test_numbers_that_explode_stop_the_run_and_leave_no_artifact(tmp_path: Path) -> None:
+def test_nan_or_inf_stops_the_run_and_leaves_no_artifact(tmp_path: Path) -> None:
     with pytest.raises(InvariantBroken, match=r"(?s)is (nan|inf).*lower the learning rate.*invariants\.finite=warn"):
         run_small(tmp_path, "sft.optimizer.learning_rate=1e30", "sft.optimizer.warmup_steps=0", "sft.steps=4")
     (folder,) = (tmp_path / "runs" / "single").iterdir()
@@ -247,12 +249,12 @@ def test_numbers_that_explode_stop_the_run_and_leave_no_artifact(tmp_path: Path)
     assert not artifacts(tmp_path)
 
 
-def test_a_learning_rate_that_moves_no_weight_is_an_error(tmp_path: Path) -> None:
+def test_a_learning_rate_that_changes_no_weight_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvariantBroken, match=r"no weight changed.*Raise the learning rate"):
         run_small(tmp_path, "sft.optimizer.learning_rate=1e-30", "sft.optimizer.weight_decay=0")
 
 
-def test_a_damaged_artifact_is_not_trusted(tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_not_reused(tmp_path: Path) -> None:
     run_small(tmp_path)
     (artifact,) = artifacts(tmp_path)
     (artifact / "model" / "model.safetensors").write_bytes(b"half")
@@ -262,44 +264,44 @@ def test_a_damaged_artifact_is_not_trusted(tmp_path: Path) -> None:
 
 
 def artifacts(output_dir: Path) -> list[Path]:
-    """The folders that a later run would take for a finished SFT model."""
+    """The folders that a later run would use as a finished SFT model."""
     return [path for path in (output_dir / "artifacts").iterdir() if re.fullmatch("sft-[0-9a-f]{12}", path.name)]
 
 
-def one_message(done: subprocess.CompletedProcess[str], *told: str) -> None:
-    """It failed, said why once, and showed no traceback."""
+def assert_one_message(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that the process failed with one error message that contains `words` and without a traceback."""
     assert done.returncode in (1, 2), done
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr + done.stdout
-    assert all(word in done.stderr for word in told), done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
 
 
-def test_an_unknown_algorithm_as_typed() -> None:
-    one_message(type_in("algo=ppoo"), "algo/ppoo", "ppo", "grpo")
+def test_an_unknown_algorithm_on_the_command_line() -> None:
+    assert_one_message(type_in("algo=ppoo"), "algo/ppoo", "ppo", "grpo")
 
 
-def test_an_unknown_key_as_typed() -> None:
-    one_message(type_in("rl.step=3"), "rl.step")
+def test_an_unknown_key_on_the_command_line() -> None:
+    assert_one_message(type_in("rl.step=3"), "rl.step")
 
 
-def test_outputs_that_cannot_be_written_as_typed(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")  # below a file, because to a superuser no folder is forbidden
+def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")  # below a file, because a superuser may write to every folder
     done = type_in(*SMALL, f"output_dir={tmp_path}/file/outputs")
-    one_message(done, f"{tmp_path}/file", "output_dir=")
+    assert_one_message(done, f"{tmp_path}/file", "output_dir=")
     assert (tmp_path / "file").read_text() == ""
 
 
-def test_a_reward_that_raises_as_typed(files: Path, tmp_path: Path) -> None:
+def test_a_reward_that_raises_on_the_command_line(files: Path, tmp_path: Path) -> None:
     function = f"reward.function={files}/rewards.py:raises"
     done = type_in(*SMALL, "tracking.enabled=false", "reward=custom", function, f"output_dir={tmp_path}")
-    one_message(done, "raised RuntimeError: no luck today", "rewards.py, line 3")
+    assert_one_message(done, "raised RuntimeError: no luck today", "rewards.py, line 3")
     (folder,) = (tmp_path / "runs" / "single").iterdir()
     assert status(folder)["status"] == "failed"
     assert all((artifact / "manifest.json").is_file() for artifact in artifacts(tmp_path))
 
 
-def test_a_model_that_cannot_be_had_is_told_in_seconds(tmp_path: Path) -> None:
+def test_an_unavailable_model_is_an_error_within_seconds(tmp_path: Path) -> None:
     began, worked = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = type_in(
         "model=gemma2b",
@@ -310,8 +312,8 @@ def test_a_model_that_cannot_be_had_is_told_in_seconds(tmp_path: Path) -> None:
         HF_ENDPOINT="http://127.0.0.1:9",
     )
     seconds, worked = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - worked
-    one_message(done, "google/gemma-2b-it", "model.path=", "cache", "HF_TOKEN")
+    assert_one_message(done, "google/gemma-2b-it", "model.path=", "cache", "HF_TOKEN")
     assert worked < 5, f"{worked:.1f} s of work"
-    assert seconds < 15, f"it took {seconds:.1f} s"  # 5 where the cores are free; the hub's own clients retry for 20
+    assert seconds < 15, f"it took {seconds:.1f} s"  # 5 s on free cores; the clients of the hub retry for 20 s
     assert not (tmp_path / "outputs").exists()
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)

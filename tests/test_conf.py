@@ -1,4 +1,4 @@
-"""Every YAML lists exactly the knobs of its dataclass, and every option of every group composes and builds."""
+"""Every YAML lists exactly the fields of its dataclass, and every option of every group composes and builds."""
 
 import dataclasses
 import typing
@@ -70,12 +70,12 @@ def of_each(paths: list[Path]) -> pytest.MarkDecorator:
 
 
 @of_each([path for path in OPTIONS + PARTS if path.parent.name != "preset"])
-def test_an_option_lists_exactly_the_knobs_of_its_class(path: Path) -> None:
+def test_an_option_lists_exactly_the_fields_of_its_class(path: Path) -> None:
     node = load(path)
     assert_same_keys(node, _locate(node["_target_"], path.stem), path.stem)
 
 
-def test_the_root_lists_exactly_the_knobs_of_a_job() -> None:
+def test_the_root_lists_exactly_the_fields_of_the_run_settings() -> None:
     groups = {"model", "algo", "reward", "data", "hardware", "judge"}
     node = load_root()
     assert set(node) == {field.name for field in dataclasses.fields(RunSettings)} - groups
@@ -90,7 +90,7 @@ def load_root() -> dict:
 
 
 @of_each([path for path in OPTIONS if path.parent.name == "algo"])
-def test_an_algorithm_is_the_file_of_its_name_or_inherits_one_that_is(path: Path) -> None:
+def test_an_algorithm_is_in_the_file_of_its_name_or_inherits_from_one(path: Path) -> None:
     module = load(path)["_target_"].rpartition(".")[0]
     parents = [n for n in yaml.safe_load(path.read_text()).get("defaults", []) if isinstance(n, str) and n != "_self_"]
     assert module == f"alignbench.algorithms.{path.stem}" or (parents and module.endswith(f".{parents[0]}"))
@@ -116,7 +116,7 @@ def test_every_option_composes_and_builds(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
+def test_every_run_of_every_sweep_builds(path: Path) -> None:
     node = yaml.safe_load(path.read_text())
     chosen = {k.removeprefix("override /"): v for entry in node.pop("defaults", []) for k, v in entry.items()}
     swept = node["hydra"]["sweeper"]["params"]
@@ -130,7 +130,7 @@ def test_every_sweep_is_a_study_of_jobs_that_build(path: Path) -> None:
 
 PRESETS = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
 ALGORITHMS = [path.stem for path in CONF.glob("algo/*.yaml")]
-SPOKEN_OF = sorted(
+CONFIGURED = sorted(
     (preset, algo)
     for preset in PRESETS
     for algo in ALGORITHMS
@@ -138,8 +138,8 @@ SPOKEN_OF = sorted(
 )
 
 
-@pytest.mark.parametrize(("preset", "algo"), SPOKEN_OF)
-def test_every_preset_builds_with_every_method_it_speaks_of(preset: str, algo: str) -> None:
+@pytest.mark.parametrize(("preset", "algo"), CONFIGURED)
+def test_every_preset_builds_with_every_method_it_configures(preset: str, algo: str) -> None:
     job = build(resolve(config(f"preset={preset}", f"algo={algo}")))
     assert job.names.method == algo
     for path in (CONF / "preset" / f"{preset}.yaml", CONF / "preset" / "method" / f"{preset}_{algo}.yaml"):
@@ -147,13 +147,13 @@ def test_every_preset_builds_with_every_method_it_speaks_of(preset: str, algo: s
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_alone_chooses_a_method_it_speaks_of(preset: str) -> None:
-    assert (preset, build(resolve(config(f"preset={preset}"))).names.method) in SPOKEN_OF
+def test_the_default_method_of_a_preset_is_one_it_configures(preset: str) -> None:
+    assert (preset, build(resolve(config(f"preset={preset}"))).names.method) in CONFIGURED
 
 
-def test_what_a_preset_says_of_a_method_belongs_to_a_preset() -> None:
+def test_every_method_file_belongs_to_a_preset() -> None:
     names = {path.stem for path in (CONF / "preset" / "method").glob("*.yaml")}
-    assert names == {f"{preset}_{algo}" for preset, algo in SPOKEN_OF}
+    assert names == {f"{preset}_{algo}" for preset, algo in CONFIGURED}
 
 
 METHODS = ("ppo", "grpo")
@@ -210,7 +210,7 @@ def test_an_unknown_key_without_a_plus_does_not_compose(override: str, key: str)
         ("+analysis.x.y=1", "there is no key analysis.x"),
     ],
 )
-def test_an_unknown_key_with_a_plus_is_refused_by_name(override: str, told: str) -> None:
+def test_an_unknown_key_with_a_plus_is_an_error_that_names_it(override: str, told: str) -> None:
     with pytest.raises(UserError) as refused:
         check(config(override))
     assert str(refused.value).startswith(told)
@@ -244,7 +244,7 @@ def test_an_unknown_key_with_a_plus_is_refused_by_name(override: str, told: str)
         "sft=3",
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_by_its_key(override: str) -> None:
+def test_a_value_of_the_wrong_type_is_an_error_that_names_the_key(override: str) -> None:
     key, _, _ = override.partition("=")
     with pytest.raises(UserError, match=rf"^{key}="):
         check(config(override))
@@ -282,28 +282,28 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_key(override: str) -> None:
         "+model.lora.rank=0",
     ],
 )
-def test_a_value_out_of_range_is_refused_by_its_key(override: str) -> None:
+def test_a_value_out_of_range_is_an_error_that_names_the_key(override: str) -> None:
     key = override.partition("=")[0].removeprefix("+")
     with pytest.raises(UserError, match=rf"^{key}="):
         check(config(override))
 
 
 @pytest.mark.parametrize("span", ["[4]", "[5,4]", "[1,2,3]"])
-def test_an_expected_memory_has_a_least_and_a_most(span: str) -> None:
+def test_an_expected_memory_has_a_minimum_and_a_maximum(span: str) -> None:
     with pytest.raises(UserError, match=r"^in analysis: expected_memory_gb.ppo=.*give the least and the most"):
         check(config(f"analysis.expected_memory_gb={{ppo:{span}}}"))
     declared = build(resolve(config("analysis.expected_memory_gb={ppo:[4,5]}"))).analysis
     assert declared.expected_memory_gb == {"ppo": [4, 5]}
 
 
-def test_a_section_that_is_off_can_be_given_whole_or_in_part() -> None:
+def test_a_null_section_can_be_set_as_a_whole_or_in_part() -> None:
     whole = build(resolve(config("model.lora={rank:4,alpha:8}"))).model.lora
     part = build(resolve(config("+model.lora.rank=4"))).model.lora
     assert (whole.rank, whole.alpha, part.rank, part.alpha) == (4, 8.0, 4, 32.0)
     assert build(resolve(config())).model.lora is None
 
 
-def test_another_class_for_a_part_is_taken_by_its_target() -> None:
+def test_the_class_of_a_section_is_set_by_its_target() -> None:
     wider = "reward={_target_: alignbench.rewards.exact_match.ExactMatch, mode: flexible}"
     assert build(resolve(config(wider.replace("reward=", "++reward=")))).reward.mode == "flexible"
     for target in ("nowhere.Kind", "alignbench.algorithms.kl.Nothing", "math.pi", "Kind"):
@@ -311,7 +311,7 @@ def test_another_class_for_a_part_is_taken_by_its_target() -> None:
             check(config(f"algo.kl._target_={target}"))
 
 
-def test_parts_of_a_sum_are_added_changed_and_left_out_by_name() -> None:
+def test_parts_of_a_weighted_reward_are_added_changed_and_removed_by_name() -> None:
     words = [
         "reward=weighted",
         "+reward@reward.parts.style.reward=steps",
@@ -338,7 +338,7 @@ def test_parts_of_a_sum_are_added_changed_and_left_out_by_name() -> None:
         (["~reward.parts.correct"], "in reward: parts is empty"),
     ],
 )
-def test_a_mistake_in_a_part_of_a_sum_is_refused_by_its_key(words: list[str], told: str) -> None:
+def test_an_invalid_part_of_a_weighted_reward_is_an_error_that_names_the_key(words: list[str], told: str) -> None:
     with pytest.raises(UserError) as refused:
         check(config("reward=weighted", *words))
     assert str(refused.value).startswith(told)
@@ -353,7 +353,7 @@ def test_every_part_of_an_algorithm_is_chosen_by_name(path: Path, algo: str) -> 
     assert built.kl.placement == build(resolve(config(f"algo={algo}"))).algo.kl.placement
 
 
-def test_what_is_not_computed_differently_has_the_same_key() -> None:
+def test_settings_that_do_not_change_the_result_do_not_change_the_key() -> None:
     same = ["study=s", "output_dir=x", "plan=true", "tracking.samples=1", "analysis.margin=0.1"]
     other = ["seed=1", "rl.steps=2", "data.test_rows=9", "reward.mode=flexible", "hardware.microbatch_size=1"]
     key = identify(config()).key

@@ -1,4 +1,4 @@
-"""The Gemma preset on real preferences: a small Gemma in four bits, every phase, both methods."""
+"""The Gemma preset on real preference pairs: a small Gemma in four bits, every stage, both methods."""
 
 import json
 import re
@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from small_runs import ROOT, config, lines, numbers, status
+from shared_data import SHARED_DATA, needs_shared
+from small_runs import config, lines, numbers, status
 
 from alignbench.data.ultrafeedback import UltraFeedback
 from alignbench.runs.pipeline import run
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import build, identify, resolve
 
-SAMPLE = ROOT.parent / "shared" / "data" / "ultrafeedback_sample"
-pytestmark = pytest.mark.skipif(not SAMPLE.exists(), reason=f"the UltraFeedback sample is not at {SAMPLE}")
+SAMPLE = SHARED_DATA / "ultrafeedback_sample"
+pytestmark = needs_shared(
+    "ultrafeedback_sample", tests="preset=gemma_ultrafeedback in all stages on the real UltraFeedback sample"
+)
 METHODS = ("ppo", "grpo")
 SMALL = (
     "preset=gemma_ultrafeedback",
@@ -57,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_phase_runs_on_real_preferences(runs: dict[str, Path], method: str) -> None:
+def test_every_stage_runs_on_real_preference_pairs(runs: dict[str, Path], method: str) -> None:
     folder = runs[method]
     assert status(folder)["status"] == "finished"
     start, first, last = (metrics for _, _, metrics in numbers(folder)[:3])
@@ -76,7 +79,7 @@ def test_every_phase_runs_on_real_preferences(runs: dict[str, Path], method: str
     assert json.loads((folder / "final" / "adapter_config.json").read_text())["r"] == 16
 
 
-def test_both_methods_were_judged_by_the_same_reward_model(runs: dict[str, Path]) -> None:
+def test_both_methods_are_scored_by_the_same_reward_model(runs: dict[str, Path]) -> None:
     told = [json.loads((folder / "manifest.json").read_text()) for folder in runs.values()]
     assert told[0]["artifacts"] == told[1]["artifacts"]
     assert told[0]["reward"] == told[1]["reward"]
@@ -84,7 +87,7 @@ def test_both_methods_were_judged_by_the_same_reward_model(runs: dict[str, Path]
     assert 0 <= told[0]["reward_model"]["accuracy"] <= 1
 
 
-def test_the_verdicts_can_be_imitated_in_place_of_the_answers(tmp_path: Path) -> None:
+def test_sft_can_train_on_scores_in_place_of_answers(tmp_path: Path) -> None:
     tiny = ("model=tiny", "model.context=4096", "reward_model.lora=null", "hardware=cpu", f"output_dir={tmp_path}")
     cfg = config("preset=gemma_ultrafeedback", f"data.path={SAMPLE}", "sft.format=genrm", "plan=true", *tiny)
     run(cfg)

@@ -1,4 +1,4 @@
-"""From pairs to a policy on a small model: SFT, the reward model that all runs share, RL against it, its gold marks."""
+"""From preference pairs to a policy: SFT, the reward model that all runs share, RL against it, and the true quality."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def runs(outputs: Path) -> dict[str, Path]:
     return {method: run_small(outputs, *PREFERENCES, f"algo={method}", "study=two") for method in ("ppo", "grpo")}
 
 
-def test_all_runs_share_one_start_and_one_reward_model(outputs: Path, runs: dict[str, Path]) -> None:
+def test_all_runs_share_one_sft_model_and_one_reward_model(outputs: Path, runs: dict[str, Path]) -> None:
     told = [json.loads((folder / "manifest.json").read_text()) for folder in runs.values()]
     assert told[0]["artifacts"] == told[1]["artifacts"]
     assert set(told[0]["artifacts"]) == {"sft", "reward_model"}
@@ -49,7 +49,7 @@ def test_all_runs_share_one_start_and_one_reward_model(outputs: Path, runs: dict
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
-def test_the_proxy_and_the_truth_are_both_measured(runs: dict[str, Path], method: str) -> None:
+def test_proxy_score_and_true_quality_are_both_logged(runs: dict[str, Path], method: str) -> None:
     assert status(runs[method])["status"] == "finished"
     shown = {step: metrics for phase, step, metrics in numbers(runs[method]) if phase == "rl"}
     for step in (0, 2):
@@ -82,16 +82,14 @@ def test_scores_are_standardised_by_the_validation_pairs(runs: dict[str, Path]) 
         assert row["scores"]["total"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_reward_model_of_ones_own_is_taken_from_its_folder(outputs: Path, runs: dict[str, Path], tmp_path) -> None:
+def test_a_trained_reward_model_is_loaded_from_its_folder(outputs: Path, runs: dict[str, Path], tmp_path) -> None:
     made = json.loads((runs["grpo"] / "manifest.json").read_text())["artifacts"]["reward_model"]
     folder = run_small(tmp_path, *PREFERENCES, f"reward.path={outputs}/artifacts/{made}/model")
     assert set(json.loads((folder / "manifest.json").read_text())["artifacts"]) == {"sft"}
     assert numbers(folder)[-1] == numbers(runs["grpo"])[-1]
 
 
-def test_a_run_is_compared_with_its_start_by_the_model_that_it_was_trained_against(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_run_is_compared_with_its_start_by_its_reward_model(runs: dict[str, Path], tmp_path: Path) -> None:
     folder = compare([f"after={runs['ppo']}", f"to={tmp_path}"])
     drawn, kept = lines(folder / "after.jsonl"), lines(runs["ppo"] / "eval.jsonl")
     assert [row["scores"] for row in drawn] == [row["scores"] for row in kept]
@@ -118,7 +116,7 @@ def test_a_critic_can_start_as_the_reward_model(outputs: Path, runs: dict[str, P
 
 
 @pytest.mark.parametrize("how", ["phased", "adaptive"])
-def test_controllers_normalizer_and_choice_of_weights_go_through_a_run(outputs: Path, how: str) -> None:
+def test_kl_controllers_normalizer_and_weight_selection_in_a_run(outputs: Path, how: str) -> None:
     more = ["algo.kl.action=stop", "algo.kl.values=[0.0]", "algo.kl.boundaries=[]", "algo.kl.coef=0"]
     folder = run_small(
         outputs,
@@ -148,7 +146,7 @@ def test_controllers_normalizer_and_choice_of_weights_go_through_a_run(outputs: 
     assert math.isclose(kept, shown[best]["eval/perplexity"], rel_tol=1e-5)
 
 
-def test_rows_that_are_too_long_end_the_run_or_are_left_out(tmp_path: Path) -> None:
+def test_rows_that_are_too_long_are_an_error_or_dropped(tmp_path: Path) -> None:
     lengths = ["rl.max_prompt_tokens=20", "sft.max_tokens=50", "reward_model.max_tokens=50"]
     for knob in ("rl.max_prompt_tokens=19", "sft.max_tokens=50", "reward_model.max_tokens=50"):
         with pytest.raises(UserError, match=knob.partition("=")[0].replace("rl.", "")):
@@ -161,6 +159,6 @@ def test_rows_that_are_too_long_end_the_run_or_are_left_out(tmp_path: Path) -> N
     assert data["train"]["rows"] > 0
 
 
-def test_data_without_pairs_has_no_reward_model(tmp_path: Path) -> None:
+def test_a_dataset_without_preference_pairs_has_no_reward_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no preference pairs"):
         run(config(*SMALL, "reward=bradley_terry", f"output_dir={tmp_path}"))

@@ -1,4 +1,4 @@
-"""Published systems: the numbers of each preset, and two steps of each on real rows and a small model of its kind."""
+"""Presets: the settings of each, and two steps of each on real rows and a small model of its architecture."""
 
 import gzip
 import json
@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
+from shared_data import SHARED_DATA, needs_shared
 from small_runs import ROOT, config, lines, numbers, status
 
 from alignbench.runs.pipeline import run
 from alignbench.runs.settings import build, flatten, identify, resolve
 
-DATA = ROOT.parent / "shared" / "data"
-real_rows = pytest.mark.skipif(not DATA.exists(), reason=f"GSM8K and MATH are not at {DATA}")
+DATA = SHARED_DATA
+real_rows = needs_shared(
+    "gsm8k/train.jsonl.gz", "math/test.jsonl.gz", tests="two steps of each preset on real GSM8K and MATH rows"
+)
 
 QWEN_GSM8K = {
     "model.name": "Qwen/Qwen2.5-3B",
@@ -226,7 +229,7 @@ def test_the_numbers_of_each_preset(preset: str, algo: str) -> None:
     assert {key: found.get(key, "no such key") for key in expected} == expected
 
 
-def test_every_preset_is_in_the_table_or_has_tests_of_its_own() -> None:
+def test_every_preset_is_in_the_table_or_has_its_own_tests() -> None:
     elsewhere = {"gemma_ultrafeedback", "preference_toy"}
     presets = {path.stem for path in (ROOT / "conf" / "preset").glob("*.yaml")}
     assert {preset for preset, _ in NUMBERS} == presets - elsewhere
@@ -350,7 +353,7 @@ def every_second(prompts, completions):
 
 @real_rows
 @pytest.mark.parametrize(("preset", "pairs"), [("qwen_gsm8k", 8), ("phi3_math", 14)])
-def test_pairs_move_the_policy_where_answers_differ(
+def test_pairs_change_the_policy_when_answers_differ(
     preset: str, pairs: int, small: Callable[[str, str], tuple[str, ...]], tmp_path: Path
 ) -> None:
     """Of eight answers every second is right: four pairs of neighbours, or the first right one against seven."""

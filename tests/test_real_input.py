@@ -1,19 +1,22 @@
-"""Real word problems through every phase: with the embedded model, and with a small Gemma in four bits."""
+"""Real word problems in every stage: with the built-in model, and with a small Gemma in four bits."""
 
 import json
 from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
-from small_runs import ROOT, config, lines, numbers, status
+from shared_data import SHARED_DATA, needs_shared
+from small_runs import config, lines, numbers, status
 
 from alignbench.data.gsm8k import GSM8K
 from alignbench.runs.pipeline import run
 from alignbench.runs.settings import identify
 
-TRAIN = ROOT.parent / "shared" / "data" / "gsm8k" / "train.jsonl.gz"
+TRAIN = SHARED_DATA / "gsm8k" / "train.jsonl.gz"
 TEST = TRAIN.with_name("test.jsonl")
-pytestmark = pytest.mark.skipif(not TRAIN.exists(), reason=f"GSM8K is not there: put its train.jsonl.gz at {TRAIN}")
+pytestmark = needs_shared(
+    "gsm8k/train.jsonl.gz", "gsm8k/test.jsonl", tests="PPO and GRPO in all stages on real GSM8K rows"
+)
 
 SMALL = (
     "data=gsm8k",
@@ -46,22 +49,22 @@ def run_here(output_dir: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Gemma whose tokenizer knows word problems."""
+    """A small Gemma with a tokenizer trained on word problems."""
     texts = [row["prompt"] + row["completion"] for row in GSM8K(path=str(TRAIN)).demonstrations()[:300]]
     return make_checkpoint("gemma", tmp_path_factory.mktemp("gemma"), texts)
 
 
-def test_every_row_composes_a_prompt_that_the_embedded_model_has_room_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_fits_into_the_context_of_the_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
     run(config("data=gsm8k", f"data.path={TRAIN}", f"data.test_path={TEST}", "hardware=cpu", "plan=true"))
     assert "7217 train, 256 validation, 1319 test" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
-def test_the_embedded_model_goes_through_every_phase_on_real_rows(tmp_path: Path, method: str) -> None:
+def test_the_built_in_model_runs_every_stage_on_real_rows(tmp_path: Path, method: str) -> None:
     folder = run_here(tmp_path, f"algo={method}")
     assert status(folder)["status"] == "finished"
     end = numbers(folder)[-1][2]
-    assert end["final/accuracy"] <= 0.25  # three steps of imitation teach nobody to reason
+    assert end["final/accuracy"] <= 0.25  # three steps of SFT are not enough to learn reasoning
     assert end["final/perplexity"] > 1
     questions = {json.loads(line)["prompt"] for line in (folder / "eval.jsonl").read_text().splitlines()}
     real = {row["prompt"] for row in GSM8K(path=str(TRAIN), validation_rows=8, test_rows=8).prompts("test")}
@@ -71,7 +74,7 @@ def test_the_embedded_model_goes_through_every_phase_on_real_rows(tmp_path: Path
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
-def test_a_gemma_in_four_bits_goes_through_every_phase_on_real_rows(tmp_path: Path, gemma: Path, method: str) -> None:
+def test_a_gemma_in_four_bits_runs_every_stage_on_real_rows(tmp_path: Path, gemma: Path, method: str) -> None:
     (tmp_path / "reward.py").write_text(REWARD)
     folder = run_here(
         tmp_path,
@@ -95,7 +98,7 @@ def test_a_gemma_in_four_bits_goes_through_every_phase_on_real_rows(tmp_path: Pa
     assert "warning" not in (folder / "run.log").read_text().lower()
 
 
-def test_a_gemma_is_marked_by_the_number_at_the_end_too(tmp_path: Path, gemma: Path) -> None:
+def test_a_gemma_is_evaluated_by_the_number_at_the_end(tmp_path: Path, gemma: Path) -> None:
     folder = run_here(tmp_path, "model=gemma2b", f"model.path={gemma}", "model.dtype=bfloat16", "eval.samples=4")
     end = numbers(folder)[-1][2]
     assert end["final/accuracy"] <= 0.25

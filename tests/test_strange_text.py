@@ -1,4 +1,4 @@
-"""Text of any kind, megabytes of it, and batches of any shape: nothing raises, nothing is slow, no token moves."""
+"""Unusual text of any size and batches of any shape: no exception, no slow parsing, no changed token."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_runs import SMALL, config, lines, run_small, status
 
 from alignbench.core.batches import Sequences, sequences
-from alignbench.data.boxed import boxed
+from alignbench.data.boxed import extract_boxed
 from alignbench.data.genrm import parse_score
 from alignbench.kernels.sequence_packing import pad_sequences
 from alignbench.rewards.extract import flexible, gold, number, strict
@@ -37,12 +37,12 @@ MEGABYTES = {
     "spaced digits": "1 000 " * 150_000,
     "dots": "1." * 250_000,
 }
-READERS: tuple[Callable[[str], object], ...] = (strict, flexible, gold, number, boxed, parse_score)
+READERS: tuple[Callable[[str], object], ...] = (strict, flexible, gold, number, extract_boxed, parse_score)
 
 
 @SLOW
 @given(st.text())
-def test_readers_of_answers_take_any_text(text: str) -> None:
+def test_answer_extractors_accept_any_text(text: str) -> None:
     for reader in READERS:
         found = reader(text)
         assert found is None or isinstance(found, str | float) or (isinstance(found, Decimal) and found.is_finite())
@@ -50,7 +50,7 @@ def test_readers_of_answers_take_any_text(text: str) -> None:
 
 @pytest.mark.parametrize("text", MEGABYTES.values(), ids=MEGABYTES)
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
-def test_readers_of_answers_take_megabytes_in_a_moment(reader: Callable[[str], object], text: str) -> None:
+def test_answer_extractors_read_megabytes_within_seconds(reader: Callable[[str], object], text: str) -> None:
     began = time.process_time()
     reader(text)
     assert time.process_time() - began < 3
@@ -58,16 +58,16 @@ def test_readers_of_answers_take_megabytes_in_a_moment(reader: Callable[[str], o
 
 @SLOW
 @given(st.text(), st.integers(-(10**12), 10**12))
-def test_whatever_stands_before_the_mark_the_number_after_it_is_found(before: str, value: int) -> None:
+def test_the_number_after_the_mark_is_found_after_any_text(before: str, value: int) -> None:
     assert strict(f"{before}#### {value}") == value
     assert flexible(f"{before}\n#### {value:,}") == value
 
 
 @SLOW
 @given(st.text(), st.text(alphabet=st.characters(exclude_characters="\\{}")), st.text(alphabet="abc .,\n\0é"))
-def test_whatever_stands_around_the_box_its_content_is_found(before: str, content: str, after: str) -> None:
+def test_the_content_of_the_box_is_found_within_any_text(before: str, content: str, after: str) -> None:
     before = before.replace("\\", "")
-    assert boxed(f"{before}\\boxed{{{content}{{{content}}}}}{after}") == f"{content}{{{content}}}".strip()
+    assert extract_boxed(f"{before}\\boxed{{{content}{{{content}}}}}{after}") == f"{content}{{{content}}}".strip()
 
 
 TOKENS = st.lists(st.integers(1, 99), max_size=7)
@@ -76,13 +76,13 @@ BATCH = st.lists(st.tuples(TOKENS.filter(bool), TOKENS), min_size=1, max_size=6)
 
 @SLOW
 @given(BATCH, st.randoms(use_true_random=False))
-def test_padding_moves_no_token_and_masks_count_each_once(rows: list, rng: object) -> None:
+def test_padding_changes_no_token_and_masks_count_each_token_once(rows: list, rng: object) -> None:
     batch = sequences([prompt for prompt, _ in rows], [response for _, response in rows], pad=0)
-    assert written(batch) == rows
+    assert unpadded(batch) == rows
     assert batch.lengths().tolist() == [len(prompt) + len(response) for prompt, response in rows]
     order = list(range(len(rows)))
     rng.shuffle(order)
-    assert written(batch[torch.tensor(order)]) == [rows[i] for i in order]
+    assert unpadded(batch[torch.tensor(order)]) == [rows[i] for i in order]
 
 
 @SLOW
@@ -97,7 +97,7 @@ def test_each_response_token_is_predicted_by_the_one_before_it(rows: list) -> No
         assert [row[place] for place in at] == [prompt[-1], *response][: len(response)]
 
 
-def written(batch: Sequences) -> list[tuple[list[int], list[int]]]:
+def unpadded(batch: Sequences) -> list[tuple[list[int], list[int]]]:
     """The rows of a batch without their padding, by its lengths and its mask."""
     return [
         (p[len(p) - k :].tolist(), r[m].tolist())
@@ -119,7 +119,7 @@ NESTED = st.recursive(
 
 @SLOW
 @given(st.dictionaries(st.text(), NESTED, max_size=3))
-def test_a_checkpoint_gives_back_what_it_was_given(tmp_path_factory: pytest.TempPathFactory, payload: dict) -> None:
+def test_a_checkpoint_restores_any_state(tmp_path_factory: pytest.TempPathFactory, payload: dict) -> None:
     path = tmp_path_factory.getbasetemp() / "packed"
     pack(payload, path)
     assert same(unpack(path), payload)
@@ -137,7 +137,7 @@ def same(one: object, other: object) -> bool:
 
 @SLOW
 @given(st.dictionaries(st.text(), st.floats(), max_size=4))
-def test_a_journal_gives_back_names_and_numbers_of_any_kind(
+def test_a_metrics_file_restores_any_names_and_numbers(
     tmp_path_factory: pytest.TempPathFactory, metrics: dict[str, float]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "journal.jsonl"
@@ -165,7 +165,7 @@ STRANGE = (
 )
 
 
-def test_strange_questions_come_through_a_whole_run_as_they_are(tmp_path: Path) -> None:
+def test_a_run_keeps_unusual_questions_unchanged(tmp_path: Path) -> None:
     rows = [{"question": f"{text} number {n}?", "answer": f"{text}\n#### {n}"} for n in range(4) for text in STRANGE]
     path = tmp_path / "strange.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -184,9 +184,9 @@ def test_strange_questions_come_through_a_whole_run_as_they_are(tmp_path: Path) 
     run(config(*small, *typed))
     (folder,) = (tmp_path / "out" / "runs" / "single").iterdir()
     assert status(folder)["status"] == "finished"
-    asked = [row["prompt"] for row in lines(folder / "eval.jsonl")]
-    assert len(asked) == 4
-    assert all(any(row["question"] in prompt for row in rows) for prompt in asked)
+    prompts = [row["prompt"] for row in lines(folder / "eval.jsonl")]
+    assert len(prompts) == 4
+    assert all(any(row["question"] in prompt for row in rows) for prompt in prompts)
 
 
 SECRETS = {
@@ -196,14 +196,14 @@ SECRETS = {
 }
 
 
-def test_code_of_ones_own_is_announced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_use_of_custom_code_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text("def fn(prompts, completions):\n    return [float(len(c)) for c in completions]")
     where = f"{tmp_path}/mine.py:fn"
     run_small(tmp_path, "reward=custom", f"reward.function={where}")
     assert f"reward: {where} is code of your own" in capfd.readouterr().out
 
 
-def test_no_secret_of_the_environment_is_written_down(
+def test_no_secret_of_the_environment_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in SECRETS.items():
@@ -212,7 +212,7 @@ def test_no_secret_of_the_environment_is_written_down(
     with pytest.raises(Exception, match="learning rate"):
         run_small(tmp_path / "bad", "sft.optimizer.learning_rate=1e30", "sft.optimizer.warmup_steps=0", "sft.steps=4")
     out, err = capfd.readouterr()
-    written_down = [out.encode(), err.encode(), *(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())]
-    assert len(written_down) > 20
+    written = [out.encode(), err.encode(), *(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())]
+    assert len(written) > 20
     for name, value in SECRETS.items():
-        assert not [text for text in written_down if value.encode() in text], f"{name} was written down"
+        assert not [text for text in written if value.encode() in text], f"{name} was written"

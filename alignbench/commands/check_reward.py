@@ -1,4 +1,4 @@
-"""The door of the rewards: a reward and a file of responses in, and whether the one tells the other's right answers."""
+"""Command `alignbench check-reward`: scores a file of responses with a reward before training."""
 
 import sys
 from collections.abc import Sequence
@@ -10,23 +10,27 @@ from alignbench.core.errors import UserError
 
 KEYS = ("path", "prompt", "response", "reference", "label")
 USAGE = """\
-Score a file of responses with a reward, before anything is trained on it.
+Score a file of responses with a reward before training on it.
 
   alignbench check-reward reward=OPTION path=FILE [key=value ...]
 
-  reward=gsm8k_hybrid   an option of conf/reward; its keys as for a run: reward.clip=true
-  path=FILE             json, jsonl, their .gz, parquet, or a folder of them; a run's eval.jsonl will do
-  response=COLUMN       the answers (default: response, else completion)
-  prompt=COLUMN  reference=COLUMN       what the reward needs (default: prompt, reference)
-  label=COLUMN          true where an answer is right (default: correct, where there is one)
+  reward=OPTION      a reward of conf/reward, such as gsm8k_hybrid; its settings as for a run: reward.clip=true
+  path=FILE          json, jsonl, either with .gz, parquet, or a folder of such files; for example a run's eval.jsonl
+  response=COLUMN    column with the responses (default: response, or completion)
+  prompt=COLUMN      column with the prompts (default: prompt)
+  reference=COLUMN   column with the reference answers (default: reference)
+  label=COLUMN       column that is true for correct responses (default: correct, if the file has it)
 
-Prints how the scores are spread, the mean of each part, the two ends, and with labels how often a right answer scores
-above a wrong one. Exit code: 0 scored, 2 wrong input.
+Prints the distribution of the scores, the mean of each component, and the responses with the lowest and highest scores.
+With labels also the AUC: the probability that a correct response scores above an incorrect one.
+
+Example: alignbench check-reward reward=exact_match path=outputs/runs/STUDY/RUN/eval.jsonl
+Exit code: 0 scored, 2 wrong input.
 """
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Print what the reward says of the file."""
+    """Score the file that the command line names and print the report."""
     given = typed(words, USAGE)
     if given is None:
         return
@@ -37,22 +41,22 @@ def main(words: Sequence[str] | None = None) -> None:
 def _check(words: Sequence[str]) -> str:
     own = dict(word.split("=", 1) for word in words if word.partition("=")[0] in KEYS and "=" in word)
     overrides = [word for word in words if word.partition("=")[0] not in KEYS]
-    if strange := [word for word in overrides if not word.lstrip("+~").startswith("reward")]:
+    if unknown := [word for word in overrides if not word.lstrip("+~").startswith("reward")]:
         raise UserError(
-            f"{strange[0]!r} is not understood; use reward=OPTION, reward.KEY=VALUE or one of "
+            f"{unknown[0]!r} is not understood; use reward=OPTION, reward.KEY=VALUE or one of "
             f"{', '.join(KEYS)} (see --help)"
         )
     if "path" not in own or not any(word.startswith("reward=") for word in overrides):
-        raise UserError("say which reward and which file: alignbench check-reward reward=OPTION path=FILE (see --help)")
-    from alignbench.rewards import check  # brings torch: not needed for a mistyped word
+        raise UserError("name a reward and a file: alignbench check-reward reward=OPTION path=FILE (see --help)")
+    from alignbench.rewards import check  # imports torch, which --help and a mistyped argument do not need
 
     reward = compose(overrides)
-    responses = check.load(own.pop("path"), own)
-    return check.report(responses, check.score(reward, responses))
+    responses = check.load_responses(own.pop("path"), own)
+    return check.format_report(responses, check.score_responses(reward, responses))
 
 
 def compose(overrides: Sequence[str]) -> Any:
-    """The reward that these words describe, as a run would build it."""
+    """The reward of these overrides, as a run builds it."""
     from alignbench.runs.compose import compose_groups
     from alignbench.runs.settings import section
 

@@ -1,4 +1,4 @@
-"""Writes UltraFeedback as training data of a generative reward model."""
+"""Command `alignbench genrm`: writes UltraFeedback as SFT data for a generative reward model."""
 
 import json
 import sys
@@ -13,20 +13,24 @@ from alignbench.core.errors import UserError
 NUMBERS = ("data.seed", "data.train_rows", "data.validation_rows", "data.test_rows")
 KEYS = ("out", "split", "overwrite", "data.path", "data.name", *NUMBERS)
 USAGE = """\
-Write UltraFeedback as a scorer's training file: one JSON object with `messages` in a line.
+Write UltraFeedback as SFT data for a generative reward model: JSON lines, each an object with `messages`.
 
-  alignbench genrm out=train.jsonl [key=value ...]
+  alignbench genrm out=FILE [key=value ...]
 
-  out=FILE          where to write
-  data.path=PLACE   file or folder with the preference data; without it data.name is loaded from the hub
-  data.train_rows=9500 and the other keys of data=ultrafeedback
-  split=train       which rows: train, validation or test
-  overwrite=true    replace a file that is there
+  out=FILE          the file to write, such as train.jsonl
+  split=SPLIT       rows to write: train (default), validation or test
+  overwrite=true    replace an existing file
+  data.path=PATH    file or folder with the preference data (default: load data.name from the hub)
+  data.name=NAME    hub dataset (default: HuggingFaceH4/ultrafeedback_binarized)
+  data.seed=N  data.train_rows=N  data.validation_rows=N  data.test_rows=N
+                    as for data=ultrafeedback (default: 42, 9500, 500, 300)
+
+Prints how many rows were read, dropped and written. Exit code: 0 written, 2 wrong input.
 """
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Write the file and print what became of the rows."""
+    """Write the file and print how many rows were read, dropped and written."""
     given = typed(words, USAGE)
     if given is None:
         return 0
@@ -38,20 +42,21 @@ def main(words: Sequence[str] | None = None) -> int:
 def _read(words: Sequence[str]) -> dict[str, str]:
     known = key_values(words, KEYS)
     if not known.get("out"):
-        raise UserError("say where to write: out=train.jsonl (see --help)")
+        raise UserError("out is not set: name the file to write with out=train.jsonl (see --help)")
     return known
 
 
 def _write(words: Mapping[str, str]) -> str:
     out, overwrite = Path(words["out"]), words.get("overwrite") == "true"
     if out.exists() and not overwrite:
-        raise UserError(f"out={out} is there already: give another name, or overwrite=true to replace it")
-    from alignbench.data.genrm import as_messages
-    from alignbench.data.ultrafeedback import UltraFeedback  # imports torch: not needed for --help or a mistyped word
+        raise UserError(f"out={out} exists: give another name, or overwrite=true to replace it")
+    # These import torch, which --help and a mistyped argument do not need.
+    from alignbench.data.genrm import to_messages
+    from alignbench.data.ultrafeedback import UltraFeedback
 
-    knobs: dict[str, Any] = {key: _number(key, value) if key in NUMBERS else value for key, value in words.items()}
-    data = UltraFeedback(**{key.removeprefix("data."): value for key, value in knobs.items() if "data." in key})
-    rows = as_messages(data.prompts(words.get("split", "train")))
+    settings: dict[str, Any] = {key: _number(key, value) if key in NUMBERS else value for key, value in words.items()}
+    data = UltraFeedback(**{key.removeprefix("data."): value for key, value in settings.items() if "data." in key})
+    rows = to_messages(data.prompts(words.get("split", "train")))
     try:
         with out.open("w" if overwrite else "x", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -63,5 +68,5 @@ def _write(words: Mapping[str, str]) -> str:
 
 def _number(key: str, value: str) -> int:
     if not value.isdecimal() or (key != "data.seed" and int(value) < 1):
-        raise UserError(f"{key}={value}: a whole number from {'0' if key == 'data.seed' else '1'} on is expected")
+        raise UserError(f"{key}={value}: expected an integer of at least {0 if key == 'data.seed' else 1}")
     return int(value)

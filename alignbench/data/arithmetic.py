@@ -1,4 +1,4 @@
-"""Short word problems made on the spot, where showing the work pays."""
+"""Generated arithmetic word problems of three steps, for which showing the calculation raises accuracy."""
 
 import random
 from collections.abc import Sequence
@@ -21,43 +21,43 @@ HOLDERS = ("bags", "boxes")
 GAINS = ("buys", "finds", "gets")
 LOSSES = ("drops", "loses", "sells")
 
-# A hundred places, dealt by a hash of the problem's text: no problem can stand in two splits, whatever the seeds.
-PLACES = {"demonstrations": range(40), "train": range(40, 80), "validation": range(80, 85), "test": range(85, 100)}
+# A hash of the problem's text modulo 100 decides its split, so that no problem is in two splits, whatever the seeds.
+BUCKETS = {"demonstrations": range(40), "train": range(40, 80), "validation": range(80, 85), "test": range(85, 100)}
 
 Rows = Annotated[Count, Le(50_000)]
-"""How many problems of a split: as many as are found in seconds, for the smallest split too."""
+"""Number of problems in a split, at most as many as are found within seconds for the smallest split."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, the three sums that answer it one after another, and the answer."""
+    """A question, the three calculations that solve it, and the answer."""
 
     text: str
-    sums: tuple[str, str, str]
+    steps: tuple[str, str, str]
     answer: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic(Dataset):
-    """Word problems of three small sums, with numbers up to five; no two splits share a problem.
+    """Word problems of three calculations with numbers up to five; no two splits share a problem.
 
-    A demonstration is terse ("#### 10") or worked ("3*4=12", "12-5=7", "7+3=10", "#### 10", each on its line). A small
-    model is poor at the first and good at the second, so reinforcement learning has something to find. The splits
-    share names, things and sums, never a whole problem. Prompts to train on are not among the demonstrations.
+    A demonstration is terse ("#### 10") or worked ("3*4=12", "12-5=7", "7+3=10", "#### 10", one per line).
+    A small model is poor at the first and good at the second, so that reinforcement learning can improve it. The splits
+    share names, things and calculations, never a whole problem; demonstrations and training prompts are distinct.
     """
 
     seed: int = 0
-    """Which problems are drawn; apart from the run's seed, so that every run of a study meets the same ones."""
+    """Seed of the sampled problems; independent of the seed of a run, so that all runs of a study use the same ones."""
     demonstration_rows: Rows = 8000
-    """Problems with a completion to imitate."""
+    """Problems with a completion, for SFT."""
     train_rows: Rows = 8000
-    """Problems to answer while training."""
+    """Problems for reinforcement learning."""
     validation_rows: Rows = 256
-    """Problems measured during training."""
+    """Problems for evaluation during training."""
     test_rows: Rows = 1000
-    """Problems measured once, when training ended."""
+    """Problems for the final evaluation."""
     terse_fraction: Fraction = 0.65
-    """The share of demonstrations that give the answer without the work."""
+    """Fraction of demonstrations that give the answer without the calculation."""
 
     def demonstrations(self) -> Sequence[Row]:
         """Rows id, prompt, completion, reference."""
@@ -71,7 +71,7 @@ class Arithmetic(Dataset):
         return self._rows(split, sizes[split])
 
     def _rows(self, split: str, rows: int) -> tuple[Row, ...]:
-        return tuple(self._row(f"{split}-{i}", p) for i, p in enumerate(_draw(self.seed, split, rows)))
+        return tuple(self._row(f"{split}-{i}", p) for i, p in enumerate(_sample(self.seed, split, rows)))
 
     def _row(self, name: str, problem: Problem) -> Row:
         completion = self._completion(problem)
@@ -79,28 +79,28 @@ class Arithmetic(Dataset):
 
     def _completion(self, problem: Problem) -> str:
         terse = random.Random(address(self.seed, "style", problem.text)).random() < self.terse_fraction
-        return f"#### {problem.answer}" if terse else "\n".join([*problem.sums, f"#### {problem.answer}"])
+        return f"#### {problem.answer}" if terse else "\n".join([*problem.steps, f"#### {problem.answer}"])
 
 
 @lru_cache(maxsize=8)
-def _draw(seed: int, split: str, rows: Size) -> tuple[Problem, ...]:
-    """The first `rows` different problems of a split; a smaller draw is the beginning of a larger one."""
+def _sample(seed: int, split: str, rows: Size) -> tuple[Problem, ...]:
+    """The first `rows` distinct problems of a split; a smaller sample is the beginning of a larger one."""
     rng = random.Random(address(seed, "arithmetic", split))
     found: dict[str, Problem] = {}
-    patience = 2000 + 100 * rows
-    while len(found) < rows and patience:
-        problem = make(rng)
-        if address(0, "arithmetic", problem.text) % 100 in PLACES[split]:
+    attempts = 2000 + 100 * rows
+    while len(found) < rows and attempts:
+        problem = make_problem(rng)
+        if address(0, "arithmetic", problem.text) % 100 in BUCKETS[split]:
             found.setdefault(problem.text, problem)
-        patience -= 1
+        attempts -= 1
     if len(found) < rows:
-        knob = {"demonstrations": "demonstration_rows"}.get(split, f"{split}_rows")
-        raise UserError(f"data.{knob}={rows}: only {len(found)} different problems were found for it; ask for fewer")
+        key = {"demonstrations": "demonstration_rows"}.get(split, f"{split}_rows")
+        raise UserError(f"data.{key}={rows}: only {len(found)} distinct problems were found; set a smaller number")
     return tuple(found.values())
 
 
-def make(rng: random.Random) -> Problem:
-    """One problem: a product and two changes, or a start and three. No number on the way is negative."""
+def make_problem(rng: random.Random) -> Problem:
+    """One problem: a product and two changes, or a number and three changes. No intermediate result is negative."""
     name, things = rng.choice(NAMES), rng.choice(THINGS)
     story, opening, amount = _product(rng, things) if rng.random() < 0.5 else _start(rng, things)
     first, first_sum, middle = _change(rng, amount)
@@ -121,7 +121,7 @@ def _start(rng: random.Random, things: str) -> tuple[str, str, int]:
 
 
 def _change(rng: random.Random, amount: int) -> tuple[str, str, int]:
-    """(words, sum, result) of a change by one to five that `amount` can bear."""
+    """(words, calculation, result) of a change by one to five that does not make `amount` negative."""
     if amount == 0 or rng.random() < 0.5:
         by = rng.randint(1, 5)
         return f"{rng.choice(GAINS)} {by}", f"{amount}+{by}={amount + by}", amount + by

@@ -1,4 +1,4 @@
-r"""The answer in a \boxed{}: the content of the last one, with braces inside it balanced."""
+r"""Extracts the content of the last \boxed{} of a text, with balanced braces."""
 
 import re
 
@@ -7,11 +7,11 @@ UNBRACED = re.compile(r"[^\s${}]+?(?=[.,;:]*(?:\s|\$|\\[)\]]|$))")
 TOKEN = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
-def boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...}, \fbox{...} or \boxed x, without white space around it.
+def extract_boxed(text: str) -> str | None:
+    r"""The content of the last \boxed{...}, \fbox{...} or \boxed x, stripped of white space.
 
-    None when there is none, and when the last one is never closed: an answer that was cut is no answer. Escaped
-    braces such as \{ are text and close nothing.
+    None without a box, and when the last one is not closed, as in a truncated answer. Escaped braces such as \{ do not
+    count as braces.
     """
     boxes = list(BOX.finditer(text))
     if not boxes:
@@ -24,7 +24,7 @@ def boxed(text: str) -> str | None:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """What stands between the brace at `start` and the one that closes it; None when none does."""
+    """The text between the brace at `start` and its closing brace; None when it is not closed."""
     depth = 0
     for token in TOKEN.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(token.group(), 0)

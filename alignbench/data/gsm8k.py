@@ -22,11 +22,11 @@ class GSM8K(Questions):
     name: str | None = "openai/gsm8k"
     """The hub name, used when `path` is null."""
     config: str | None = "main"
-    """Which configuration of the hub dataset."""
+    """Configuration of the hub dataset."""
     template: str = "Question: {question}\nAnswer:\n"
-    """The prompt; {question} stands for the question."""
+    """The prompt; {question} is replaced by the question."""
     strip_calculator: bool = True
-    """Whether calculator marks such as <<48/2=24>> are taken out of the answers to imitate."""
+    """Remove calculator annotations such as <<48/2=24>> from the completions."""
 
     def _question(self, record: Record) -> str:
         return record.text("question")

@@ -1,4 +1,4 @@
-"""Preference pairs with scores, and why a row is none: blank, identical, tied, reversed, repeated."""
+"""Scored preference pairs; drops rows that are blank, unscored, identical, tied, reversed or repeated."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from math import isnan, nan
 from numbers import Real
 
 from alignbench.core.errors import UserError
-from alignbench.data.answers import answer
+from alignbench.data.answers import extract_answer
 from alignbench.data.source import Record
 from alignbench.data.splits import normalized
 
@@ -25,27 +25,27 @@ LOWEST, HIGHEST = 0.0, 10.0
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with the answer that was preferred and the one that was not."""
+    """A prompt with the preferred and the rejected answer."""
 
     prompt: str
     chosen: str
     rejected: str
     score: float
-    """How good the chosen answer is, from 0 to 10; nan where nobody said."""
+    """Score of the chosen answer, from 0 to 10; NaN where it is missing."""
     margin: float
-    """By how much its score is above the other's; nan where one is missing."""
+    """Score of the chosen minus that of the rejected answer; NaN where one is missing."""
 
     @cached_property
     def key(self) -> str:
-        """What two pairs of the same prompt share."""
+        """The normalized prompt, by which repeated prompts are found."""
         return normalized(self.prompt)
 
 
-def usable(records: Sequence[Record]) -> tuple[list[Pair], Counter[str]]:
-    """The pairs that prefer something, one for each prompt, and how many rows were dropped for each of FLAWS.
+def select_pairs(records: Sequence[Record]) -> tuple[list[Pair], Counter[str]]:
+    """The valid pairs, one for each prompt, and the number of rows dropped for each reason in FLAWS.
 
-    Where a prompt stands in several rows, the pair of the largest margin stays, whatever the order of the rows.
-    Raises UserError naming the place for a missing column or a score that is not on the scale from 0 to 10.
+    Of several pairs with one prompt the one with the largest margin is kept, whatever the order of the rows. Raises
+    UserError with the file and line for a missing column or a score outside 0 to 10.
     """
     dropped = Counter(dict.fromkeys(FLAWS, 0))
     best: dict[str, Pair] = {}
@@ -69,14 +69,14 @@ def _pair(record: Record) -> Pair:
     better, worse = _score(record, "score_chosen"), _score(record, "score_rejected")
     if not isnan(better) and not LOWEST <= better <= HIGHEST:
         raise UserError(
-            f"{record.where}: score_chosen is {better:g}, but scores go from {LOWEST:g} to {HIGHEST:g}: "
-            "bring them to that scale"
+            f"{record.where}: score_chosen is {better:g}, but scores must be from {LOWEST:g} to {HIGHEST:g}: "
+            "rescale them"
         )
-    return Pair(prompt, answer(record, "chosen"), answer(record, "rejected"), better, better - worse)
+    return Pair(prompt, extract_answer(record, "chosen"), extract_answer(record, "rejected"), better, better - worse)
 
 
 def _score(record: Record, name: str) -> float:
-    """A score from its own column or from `metadata`; nan where the cell is empty."""
+    """A score from its own column or from `metadata`; NaN for an empty cell."""
     nested = record.columns.get("metadata")
     columns = {**(nested if isinstance(nested, Mapping) else {}), **record.columns}
     if name in columns and columns[name] is None:

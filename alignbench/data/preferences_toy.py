@@ -1,4 +1,4 @@
-"""Which of two reviews is better? Generated preferences whose true quality is known."""
+"""Generated preference pairs of short reviews whose true quality is known."""
 
 import random
 from collections.abc import Sequence
@@ -30,44 +30,44 @@ REQUESTS = (
     "let me hear about",
 )
 
-# A hundred places, dealt by a hash of the prompt's text: no prompt can stand in two splits, whatever the seeds.
-PLACES = {"demonstrations": range(30), "train": range(30, 70), "validation": range(70, 80), "test": range(80, 100)}
+# A hash of the prompt modulo 100 decides its split, so that no prompt is in two splits, whatever the seeds.
+BUCKETS = {"demonstrations": range(30), "train": range(30, 70), "validation": range(70, 80), "test": range(80, 100)}
 
 Rows = Annotated[Count, Le(50_000)]
-"""How many rows of a split."""
+"""Number of rows in a split."""
 Margin = Annotated[float, Gt(0), Le(4)]
-"""A distance in true quality; greater ones than 4 are too rare to wait for."""
+"""A difference in true quality; differences above 4 are too rare to sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreferencesToy(Dataset):
-    """Requests for a review, in many wordings; the answers are reviews as careless people write them.
+    """Requests for a review in many wordings, answered by reviews with typical mistakes (see data/reviews.py).
 
-    Demonstrations and comparisons come from the same writers. A comparison prefers the review of higher true quality,
-    except for noise in the training labels. Splits share topics and words, never a prompt.
+    Demonstrations and preference pairs are sampled from the same distribution. A pair prefers the review of higher true
+    quality, except for label noise in the training split. Splits share topics and words, never a prompt.
     """
 
     seed: int = 0
-    """What is drawn; apart from the run's seed, so that every run of a study meets the same rows."""
+    """Seed of the sampled rows; independent of the seed of a run, so that all runs of a study use the same rows."""
     demonstration_rows: Rows = 6000
-    """Reviews to imitate."""
+    """Reviews for SFT."""
     comparison_rows: Rows = 5000
-    """Pairs to train a reward model on."""
+    """Preference pairs for training a reward model."""
     held_out_comparison_rows: Rows = 2000
-    """Pairs of validation, and of test."""
+    """Preference pairs of validation and of test, each."""
     margin: Margin = 0.5
-    """How far apart in true quality the reviews of a pair are at least; qualities differ by halves."""
+    """Minimum difference in true quality between the reviews of a pair; qualities are multiples of 0.5."""
     label_noise: Fraction = 0.02
-    """The share of training pairs with the worse review preferred; held-out pairs are always right."""
+    """Fraction of training pairs that prefer the worse review; held-out pairs have no label noise."""
     train_rows: Rows = 1500
-    """Prompts to answer while training."""
+    """Prompts for reinforcement learning."""
     validation_rows: Rows = 256
-    """Prompts measured during training."""
+    """Prompts for evaluation during training."""
     test_rows: Rows = 500
-    """Prompts measured once, when training ended."""
+    """Prompts for the final evaluation."""
 
     def demonstrations(self) -> Sequence[Row]:
-        """Rows id, prompt, completion, topic, stratum; a prompt comes back with another completion."""
+        """Rows id, prompt, completion, topic, stratum; prompts repeat with different completions."""
         prompts = _prompts(self.seed, "demonstrations")
         return tuple(self._row("demonstrations", i, *prompts[i % len(prompts)]) for i in range(self.demonstration_rows))
 
@@ -83,11 +83,11 @@ class PreferencesToy(Dataset):
         sizes = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
         rows, prompts = self._size(split, sizes), _prompts(self.seed, split)
         if rows > len(prompts):
-            raise UserError(f"data.{split}_rows={rows}: there are only {len(prompts)} prompts for it; ask for fewer")
+            raise UserError(f"data.{split}_rows={rows}: the split has {len(prompts)} prompts; set a smaller number")
         return tuple(self._row(split, i, *prompts[i]) for i in range(rows))
 
     def quality(self, row: Row, answer: str) -> float | None:
-        """The true quality of a review of the row's topic, from 4 down."""
+        """The true quality of a review of the row's topic, at most 4."""
         return reviews.quality(row["topic"], answer)
 
     @staticmethod
@@ -97,15 +97,15 @@ class PreferencesToy(Dataset):
         return sizes[split]
 
     def _row(self, split: str, i: int, prompt: str, topic: str) -> Row:
-        completion = reviews.write(random.Random(address(self.seed, "review", split, i)), topic)
+        completion = reviews.write_review(random.Random(address(self.seed, "review", split, i)), topic)
         return {"id": f"{split}-{i}", "prompt": prompt, "completion": completion, "topic": topic, "stratum": topic}
 
     def _pair(self, split: str, i: int, prompt: str, topic: str) -> Row:
         rng = random.Random(address(self.seed, "pair", split, i))
-        apart = 0.0
-        while apart < self.margin:
-            pair = sorted((reviews.quality(topic, text), text) for text in _two(rng, topic))
-            apart = pair[1][0] - pair[0][0]
+        difference = 0.0
+        while difference < self.margin:
+            pair = sorted((reviews.quality(topic, text), text) for text in _two_reviews(rng, topic))
+            difference = pair[1][0] - pair[0][0]
         if split == "train" and rng.random() < self.label_noise:
             pair.reverse()
         return {
@@ -113,19 +113,21 @@ class PreferencesToy(Dataset):
             "prompt": prompt,
             "chosen": pair[1][1],
             "rejected": pair[0][1],
-            "margin": apart,
+            "margin": difference,
             "topic": topic,
         }
 
 
-def _two(rng: random.Random, topic: str) -> tuple[str, str]:
-    return reviews.write(rng, topic), reviews.write(rng, topic)
+def _two_reviews(rng: random.Random, topic: str) -> tuple[str, str]:
+    return reviews.write_review(rng, topic), reviews.write_review(rng, topic)
 
 
 @lru_cache(maxsize=8)
 def _prompts(seed: int, split: str) -> tuple[tuple[str, str], ...]:
-    """Every prompt of a split with its topic, in the order of the seed."""
+    """Every prompt of a split with its topic, in an order that depends on the seed."""
     wordings = product(NAMES, ASKS, REQUESTS, reviews.TOPICS)
-    found = [(f"{name} {asks}: {request} the {topic}.\n", topic) for name, asks, request, topic in wordings]
-    here = [(prompt, topic) for prompt, topic in found if address(0, "prompt", prompt) % 100 in PLACES[split]]
-    return tuple(sorted(here, key=lambda item: address(seed, "order", item[0])))
+    prompts = [(f"{name} {asks}: {request} the {topic}.\n", topic) for name, asks, request, topic in wordings]
+    split_prompts = [
+        (prompt, topic) for prompt, topic in prompts if address(0, "prompt", prompt) % 100 in BUCKETS[split]
+    ]
+    return tuple(sorted(split_prompts, key=lambda item: address(seed, "order", item[0])))

@@ -1,4 +1,4 @@
-"""What a prompt asks for, guessed from its words: a fact, a text of one's own, or any other task."""
+"""Classifies a prompt by a heuristic on its words: factual, instruction or creative."""
 
 import re
 from typing import Literal
@@ -7,7 +7,7 @@ Kind = Literal["factual", "instruction", "creative"]
 KINDS: tuple[Kind, ...] = ("factual", "instruction", "creative")
 
 OPENING = 30
-"""How many words at the beginning of a prompt are looked at: passages and examples stand behind them."""
+"""Number of words at the beginning of a prompt that are used; passages and examples follow them."""
 POLITE = re.compile(
     r"(?:(?:hi|hey|hello|please|kindly|q|question|(?:can|could|would|will) you|help me|tell me(?= wh| how)"
     r"|i (?:want|need|would like|d like) (?:you )?to) )*"
@@ -24,15 +24,15 @@ OWN_TEXT = re.compile(
 PRETENDS = re.compile(r"(?:imagine|pretend)\b")
 
 
-def kind(prompt: str) -> Kind:
-    """The kind of answer a prompt asks for. A heuristic for English, no classifier: some prompts are misplaced.
+def classify_prompt(prompt: str) -> Kind:
+    """The kind of answer that a prompt requests, by a heuristic for English that misclassifies some prompts.
 
-    creative: after any politeness (please, can you ...), the first word makes (write, tell ...) and one of the first
-    thirty is a text of one's own (story, poem, essay ...); or the first word pretends (imagine ...).
-    factual: the first word asks or wants an explanation (what, how, is, explain ...), or all of it is one question of
-    at most thirty words that is no polite request.
+    creative: after polite phrases (please, can you ...), the first word is a verb of writing (write, tell ...) and one
+    of the first thirty words is a literary form (story, poem, essay ...); or the first word is imagine or pretend.
+    factual: the first word is a question word or asks for an explanation (what, how, is, explain ...), or the prompt is
+    one question of at most thirty words that is not a polite request.
     instruction: everything else, such as tasks with an input, translation, code and lists.
-    Of 80 UltraFeedback prompts sorted by reading them it placed 71 alike; of the 5 creative ones only 2.
+    Of 80 UltraFeedback prompts labelled by hand it classified 71 correctly, but only 2 of the 5 creative ones.
     """
     words = re.findall(r"\w+", prompt.casefold().replace("'", "").replace("\u2019", ""))
     opening = " ".join(words[:OPENING])

@@ -1,4 +1,4 @@
-"""Reviews of a few short sentences: how careless people write them, and what one is truly worth."""
+"""Generates short synthetic reviews and computes their true quality."""
 
 import random
 import re
@@ -13,35 +13,35 @@ TOPICS = {
     "market": ("fruit", "bread", "fish", "cheese", "stall", "honey"),
     "theatre": ("stage", "play", "actor", "singer", "curtain", "dress"),
 }
-"""What can be reviewed, and the aspects that belong to it; no aspect belongs to two topics."""
+"""Topics and their aspects; no aspect belongs to two topics."""
 ASPECTS = tuple(aspect for aspects in TOPICS.values() for aspect in aspects)
 GOOD = ("lovely", "clean", "bright", "calm", "fresh", "great", "fine", "superb")
 BAD = ("dirty", "dull", "loud", "broken", "poor", "stale", "awful", "dark")
 
 SENTENCES, WEIGHTS = (0, 1, 2, 3, 4, 5, 6), (2, 20, 30, 25, 15, 6, 2)
-"""How many sentences people write, and how often, in percent."""
+"""Number of sentences of a review, and its distribution in percent."""
 OFF_TOPIC, REPEATED, BLAME, MALFORMED = 0.06, 0.04, 0.4, 0.04
-"""How often a sentence is about another topic, about an aspect named before, bad news, or no sentence at all."""
+"""Probabilities that a sentence is about another topic, repeats an aspect, is negative, or is malformed."""
 
-ROOM = 4
-"""How many sentences a reader wants; each one after them costs a point."""
+MAX_SENTENCES = 4
+"""Each sentence beyond this number costs one point."""
 EMPTY = -2.0
-"""What an answer without a word is worth."""
+"""Quality of an empty answer."""
 PART = re.compile(r"[^.]*\.|[^.]+$")
 SENTENCE = re.compile(r"The (\w+) was (\w+)\.")
 
 
 def quality(topic: str, answer: str) -> float:
-    """What a review of the topic is worth, at most 4: the sum over its sentences.
+    """The true quality of a review of the topic, at most 4: the sum over its sentences.
 
-    1 for praise of an aspect of the topic, -1 for blame of one, each half a point less when the adjective was used
-    before; -0.5 for an aspect of another topic; -1 for an aspect named before, for a sentence that is none, and for
-    each sentence after the fourth. An answer without a word is worth -2.
+    1 for a positive sentence about an aspect of the topic, -1 for a negative one, each 0.5 less when the adjective was
+    used before; -0.5 for an aspect of another topic; -1 for a repeated aspect, for a malformed sentence, and for each
+    sentence after the fourth. An empty answer has quality -2.
     """
     parts = [part.strip() for part in PART.findall(answer.strip())]
     total, aspects, adjectives = 0.0, set[str](), set[str]()
-    for part in parts[:ROOM]:
-        aspect, adjective = _read(part)
+    for part in parts[:MAX_SENTENCES]:
+        aspect, adjective = _parse_sentence(part)
         if not aspect or aspect in aspects:
             total -= 1
         elif aspect not in TOPICS[topic]:
@@ -50,36 +50,36 @@ def quality(topic: str, answer: str) -> float:
             total += (1 if adjective in GOOD else -1) - 0.5 * (adjective in adjectives)
         aspects.add(aspect)
         adjectives.add(adjective)
-    return total - max(len(parts) - ROOM, 0) if parts else EMPTY
+    return total - max(len(parts) - MAX_SENTENCES, 0) if parts else EMPTY
 
 
-def _read(part: str) -> tuple[str, str]:
-    """Aspect and adjective of a sentence; of anything else, nothing."""
+def _parse_sentence(part: str) -> tuple[str, str]:
+    """Aspect and adjective of a sentence; empty texts for a malformed one."""
     found = SENTENCE.fullmatch(part)
     return (found[1], found[2]) if found and found[1] in ASPECTS and found[2] in GOOD + BAD else ("", "")
 
 
-def write(rng: random.Random, topic: str) -> str:
-    """A review as careless people write it: its sentences are drawn one by one."""
-    said: list[str] = []
+def write_review(rng: random.Random, topic: str) -> str:
+    """A random review of the topic, sampled sentence by sentence."""
+    mentioned: list[str] = []
     count = rng.choices(SENTENCES, WEIGHTS)[0]
-    return " ".join(_sentence(rng, topic, said) for _ in range(count))
+    return " ".join(_sentence(rng, topic, mentioned) for _ in range(count))
 
 
-def _sentence(rng: random.Random, topic: str, said: list[str]) -> str:
-    aspect = _aspect(rng, topic, said)
-    said.append(aspect)
+def _sentence(rng: random.Random, topic: str, mentioned: list[str]) -> str:
+    aspect = _aspect(rng, topic, mentioned)
+    mentioned.append(aspect)
     words = ["The", aspect, "was", rng.choice(BAD if rng.random() < BLAME else GOOD)]
     if rng.random() < MALFORMED:
         del words[rng.randrange(len(words))]
     return " ".join(words) + "."
 
 
-def _aspect(rng: random.Random, topic: str, said: list[str]) -> str:
-    """One named before, one of another topic, or a new one of this topic, as long as there are any."""
+def _aspect(rng: random.Random, topic: str, mentioned: list[str]) -> str:
+    """A repeated aspect, one of another topic, or one of this topic; not a repeated one unless all were used."""
     kind = rng.random()
-    if said and kind < REPEATED:
-        return rng.choice(said)
+    if mentioned and kind < REPEATED:
+        return rng.choice(mentioned)
     own = TOPICS[topic]
-    wanted = [a for a in ASPECTS if a not in own] if kind > 1 - OFF_TOPIC else own
-    return rng.choice([aspect for aspect in wanted if aspect not in said] or wanted)
+    candidates = [a for a in ASPECTS if a not in own] if kind > 1 - OFF_TOPIC else own
+    return rng.choice([aspect for aspect in candidates if aspect not in mentioned] or candidates)

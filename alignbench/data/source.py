@@ -1,4 +1,4 @@
-"""Rows from a local file or the hub, with the file and line of whatever is wrong."""
+"""Reads rows from local files or the hub; errors name the file and line."""
 
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,100 +19,106 @@ REMEDY = (
 )
 
 
-_PRETTY_HINT = "; a file with one JSON document over several lines must be named .json"
+_NOT_LINES_HINT = "; a file with one JSON document over several lines must be named .json"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row as it stands in its source."""
+    """One row of a source, unchanged."""
 
     where: str
-    """File and line, or hub name, split and row: for messages."""
+    """File and line, or hub name, split and row, for messages."""
     columns: dict[str, Any]
 
     def __getitem__(self, column: str) -> Any:
-        """The value of a column. Raises UserError naming the place and the columns there are."""
+        """The value of a column. Raises UserError with the place and the columns when it is missing or empty."""
         if self.columns.get(column) is None:
-            what = "is empty" if column in self.columns else "is missing"
-            there = ", ".join(self.columns) or "none"
-            raise UserError(f"{self.where}: column {column!r} {what}; the columns are: {there}")
+            problem = "is empty" if column in self.columns else "is missing"
+            available = ", ".join(self.columns) or "none"
+            raise UserError(f"{self.where}: column {column!r} {problem}; the columns are: {available}")
         return self.columns[column]
 
     def text(self, column: str) -> str:
-        """The value of a column that must be a text. Raises UserError naming the place when it is not."""
+        """The value of a column that must be a text and not blank. Raises UserError with the place otherwise."""
         value = self[column]
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{self.where}: column {column!r} must be a text that is not blank, found {value!r:.60}")
         return value
 
     def first(self, *names: str) -> str:
-        """The first of these columns that is there; the first of all where none is."""
+        """The first of these columns that has a value; `names[0]` when none has."""
         return next((name for name in names if self.columns.get(name) is not None), names[0])
 
 
-def files(path: str) -> list[Path]:
-    """The data files at `path`: itself, or those directly in that folder, by name."""
+def find_files(path: str) -> list[Path]:
+    """The data file at `path`, or the data files directly in that folder, sorted by name."""
     place = Path(path).expanduser()
     if not place.exists():
         raise UserError(f"data path {path}: no such file or folder (looked from {Path.cwd()})")
     if place.is_dir():
         found = sorted(file for file in place.iterdir() if file.name.endswith(FORMATS))
         if not found:
-            raise UserError(f"data path {path}: no data file in this folder; readable are {', '.join(FORMATS)}")
+            raise UserError(f"data path {path}: no data file in this folder; supported are {', '.join(FORMATS)}")
         return found
     if not place.name.endswith(FORMATS):
-        raise UserError(f"data path {path}: unknown kind of file; readable are {', '.join(FORMATS)}")
+        raise UserError(f"data path {path}: unsupported file format; supported are {', '.join(FORMATS)}")
     return [place]
 
 
-def read(paths: Sequence[Path]) -> list[Record]:
-    """All rows of these files. Raises UserError with file and line for what cannot be read, or when there is no row."""
+def read_files(paths: Sequence[Path]) -> list[Record]:
+    """All rows of these files. Raises UserError with file and line for malformed content, or when there are no rows."""
     records = [record for path in paths for record in _read_file(path)]
     if not records:
         raise UserError(f"no rows in {', '.join(str(path) for path in paths)}: the dataset is empty")
     return records
 
 
-def read_apart(paths: Sequence[Path], test: tuple[str, ...] = ("test",)) -> tuple[list[Record], list[Record] | None]:
-    """(training rows, test rows), told apart by how the files' names begin: all rows and None where one of them lacks.
+def read_train_and_test(
+    paths: Sequence[Path], test: tuple[str, ...] = ("test",)
+) -> tuple[list[Record], list[Record] | None]:
+    """(training rows, test rows) by the prefixes of the file names; (all rows, None) unless both prefixes occur.
 
-    Raises UserError for a file that is neither beside files that are both.
+    Raises UserError when both occur and another file has neither prefix.
     """
     training = [path for path in paths if path.name.startswith("train")]
     held_out = [path for path in paths if path.name.startswith(test)]
     if not training or not held_out:
-        return read(paths), None
+        return read_files(paths), None
     if others := [path.name for path in paths if path not in training + held_out]:
         place = paths[0].parent
-        raise UserError(f"data.path={place}: is {', '.join(others)} train or test? Rename it, or move it away")
-    return read(training), read(held_out)
+        raise UserError(
+            f"data.path={place}: {', '.join(others)} starts with neither train nor test: rename it, "
+            "or move it to another folder"
+        )
+    return read_files(training), read_files(held_out)
 
 
 def read_hub(name: str, config: str | None, split: str) -> list[Record]:
-    """All rows of one split of a hub dataset. Raises UserError within 5 seconds when the hub cannot give it."""
-    splits = _hub(name, config)
+    """All rows of one split of a hub dataset. Raises UserError within 5 seconds when the hub is not reachable."""
+    splits = _load_hub(name, config)
     if split not in splits:
-        raise UserError(f"the dataset {name!r} has no split {split!r}; it has {', '.join(splits)}\n{REMEDY}")
+        raise UserError(f"the dataset {name!r} has no split {split!r}; its splits are {', '.join(splits)}\n{REMEDY}")
     records = [Record(f"{name} {split} row {i}", dict(row)) for i, row in enumerate(splits[split])]
     if not records:
         raise UserError(f"no rows in split {split!r} of {name!r}: the dataset is empty")
     return records
 
 
-def hub_splits(name: str, config: str | None) -> list[str]:
-    """The splits of a hub dataset by name. Raises UserError as `read_hub` does."""
-    return list(_hub(name, config))
+def list_hub_splits(name: str, config: str | None) -> list[str]:
+    """The names of the splits of a hub dataset. Raises UserError as `read_hub` does."""
+    return list(_load_hub(name, config))
 
 
 @lru_cache(maxsize=1)
-def _hub(name: str, config: str | None) -> Mapping[str, Any]:
+def _load_hub(name: str, config: str | None) -> Mapping[str, Any]:
     require_hub(name, "dataset", REMEDY)
     import datasets
 
     try:
-        return datasets.load_dataset(name, config)
+        splits: Mapping[str, Any] = datasets.load_dataset(name, config)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(f"cannot load the dataset {name!r}: {error}\n{REMEDY}") from error
+    return splits
 
 
 def _read_file(path: Path) -> Iterator[Record]:
@@ -125,7 +131,7 @@ def _read_file(path: Path) -> Iterator[Record]:
             yield from _read_lines(path, file) if lines else _read_json(path, file)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}, {_describe_encoding(path)}: not UTF-8 text; save the file as UTF-8") from error
-    except (EOFError, OSError) as error:  # a damaged .gz, or no permission
+    except (EOFError, OSError) as error:  # a damaged .gz file, or no permission
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
@@ -148,7 +154,7 @@ def _read_lines(path: Path, file: TextIOWrapper) -> Iterator[Record]:
         try:
             row = parse_json(line)
         except JSONTextError as error:
-            hint = _PRETTY_HINT if number == 1 and line.strip() in ("[", "{") else ""
+            hint = _NOT_LINES_HINT if number == 1 and line.strip() in ("[", "{") else ""
             raise UserError(f"{path}, line {number}: not JSON: {error.reason}{error.position}{hint}") from error
         yield _record(f"{path}, line {number}", row)
 

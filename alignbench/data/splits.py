@@ -1,4 +1,4 @@
-"""Splits that never share a row, and the fingerprint by which a set of rows is known."""
+"""Splits that never share a prompt, and the hash of a set of rows."""
 
 import hashlib
 import json
@@ -16,14 +16,16 @@ Item = TypeVar("Item")
 
 
 def normalized(text: str) -> str:
-    """The text by which two rows count as the same: case and white space put aside."""
+    """The text without differences in case and white space; rows with equal normalized prompts count as duplicates."""
     return " ".join(text.casefold().split())
 
 
-def carve(items: Sequence[Item], count: int, purpose: str, text: Callable[[Item], str]) -> tuple[list, list]:
-    """(rest, carved): about `count` items set aside, chosen by a hash of their text and `purpose` alone.
+def split_off(
+    items: Sequence[Item], count: int, purpose: str, text: Callable[[Item], str]
+) -> tuple[list[Item], list[Item]]:
+    """(rest, selected): `count` distinct texts are selected by a hash of the text and `purpose`.
 
-    The choice does not depend on the order of the items, and items of the same text stay together.
+    The selection does not depend on the order of the items, and items of equal normalized text stay together.
     """
     keys = sorted({normalized(text(item)) for item in items}, key=lambda key: address(0, purpose, key))
     chosen = set(keys[:count])
@@ -32,7 +34,7 @@ def carve(items: Sequence[Item], count: int, purpose: str, text: Callable[[Item]
 
 
 def check_disjoint(**splits: Sequence[Row]) -> None:
-    """Raise UserError naming a prompt that stands in two splits."""
+    """Raise UserError naming a prompt that is in two splits."""
     seen: dict[str, tuple[str, Row]] = {}
     for name, rows in splits.items():
         for row in rows:
@@ -40,12 +42,12 @@ def check_disjoint(**splits: Sequence[Row]) -> None:
             if other != name:
                 raise UserError(
                     f"{name} row {row['id']} has the same prompt as {other} row {twin['id']}: {row['prompt'][:80]!r}. "
-                    "A model may not be tested on what it was trained on: remove the row from one of the files."
+                    "Training and test data must not overlap: remove the row from one of the files."
                 )
 
 
-def fingerprint(rows: Iterable[Row]) -> str:
-    """The sha256 of the rows, in order: equal exactly when every column of every row is equal."""
+def rows_hash(rows: Iterable[Row]) -> str:
+    """The sha256 of the rows in order: equal if and only if every column of every row is equal."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(dict(row), sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")

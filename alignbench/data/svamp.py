@@ -1,4 +1,4 @@
-"""Short word problems that are worded to mislead (SVAMP, Patel et al. 2021)."""
+"""Arithmetic word problems with misleading wording (SVAMP, Patel et al. 2021)."""
 
 import ast
 import operator
@@ -15,7 +15,7 @@ from alignbench.data.source import Record
 
 WRONG = "dropped: the equation does not give the answer"
 TOLERANCE = Fraction(1, 100)
-"""Answers are rounded to so much."""
+"""Tolerance for rounded answers."""
 FLOAT = re.compile(r"(?<=\d)\.0\b")
 OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
@@ -27,23 +27,23 @@ OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = 
 
 @dataclass(frozen=True, kw_only=True)
 class SVAMP(Questions):
-    """SVAMP, or any file with its columns `Body`, `Question`, `Answer` (a number) and perhaps `Equation`.
+    """SVAMP, or any file with its columns `Body`, `Question`, `Answer` (a number) and optionally `Equation`.
 
     Rows: id, prompt, completion (the equation, then "#### <number>"), reference (the number). Rows whose equation
-    does not give their answer are dropped and counted: one of the two is wrong.
+    does not result in their answer are dropped and counted, because one of the two must be wrong.
     """
 
     name: str | None = "ChilleD/SVAMP"
     """The hub name, used when `path` is null."""
     template: str = "Question: {question}\nAnswer:\n"
-    """The prompt; {question} stands for the body and the question."""
+    """The prompt; {question} is replaced by the body and the question."""
 
     def _question(self, record: Record) -> str:
         body, question = record.text("Body").strip(), record.text("Question").strip()
         return f"{body} {question}" if body.endswith((".", "?", "!")) else f"{body}, {question}"
 
     def _columns(self, record: Record) -> dict[str, Any]:
-        answer, equation = _written(_answer(record)), _equation(record)
+        answer, equation = _format_number(_answer(record)), _equation(record)
         work = "" if equation is None else f"{FLOAT.sub('', ast.unparse(equation))} = {answer}\n"
         return {"completion": f"{work}#### {answer}", "reference": answer}
 
@@ -54,7 +54,7 @@ class SVAMP(Questions):
 
 
 def _equation(record: Record) -> ast.expr | None:
-    """The equation; None where there is none. Raises UserError for what is no arithmetic."""
+    """The parsed equation; None without one. Raises UserError when it is not arithmetic."""
     if record.columns.get("Equation") is None:
         return None
     text = record.text("Equation")
@@ -63,7 +63,7 @@ def _equation(record: Record) -> ast.expr | None:
         _value(equation)
     except (SyntaxError, ValueError, ArithmeticError) as error:
         raise UserError(
-            f"{record.where}: column 'Equation' must be numbers with + - * / and brackets, found {text!r:.60}"
+            f"{record.where}: column 'Equation' must consist of numbers, + - * / and brackets, found {text!r:.60}"
         ) from error
     return equation
 
@@ -73,7 +73,7 @@ def _value(node: ast.expr) -> Fraction:
         return OPERATORS[type(node.op)](_value(node.left), _value(node.right))
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return Fraction(str(node.value))
-    raise ValueError(f"{type(node).__name__} is no arithmetic")
+    raise ValueError(f"{type(node).__name__} is not arithmetic")
 
 
 def _answer(record: Record) -> Decimal:
@@ -87,6 +87,6 @@ def _answer(record: Record) -> Decimal:
     return number
 
 
-def _written(number: Decimal) -> str:
-    """Without a trailing .0 and without an exponent."""
+def _format_number(number: Decimal) -> str:
+    """The number without a trailing .0 and without an exponent."""
     return f"{number.normalize():f}"

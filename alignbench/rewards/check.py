@@ -1,6 +1,6 @@
-"""A reward on a file of responses: what it gives, and whether right answers get more than wrong ones."""
+"""Scores a file of responses with a reward and reports whether correct answers score above incorrect ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 from alignbench.core.batches import Rollouts, Row, Scores
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Scorer, learned
-from alignbench.data.source import Record, files, read
-from alignbench.rewards.separation import separation
+from alignbench.data.source import Record, find_files, read_files
+from alignbench.rewards.separation import compute_separation
 
 COLUMNS = {
     "prompt": ("prompt",),
@@ -19,61 +19,64 @@ COLUMNS = {
     "reference": ("reference",),
     "label": ("correct",),
 }
-"""Where to look when no column is named: the names of a run's eval.jsonl, and those of a dataset."""
+"""Default columns: those of a run's eval.jsonl and of a dataset. The first that the file has is used."""
 QUANTILES = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
-BINS, BAR, EXAMPLES, SHOWN = 10, 40, 2, 160
+BINS, BAR_WIDTH, EXAMPLES, EXAMPLE_CHARACTERS = 10, 40, 2, 160
 
 
 @dataclass(frozen=True, kw_only=True)
 class Responses:
-    """What is scored."""
+    """Responses of a file, with the rows that a reward reads."""
 
     rows: tuple[Row, ...]
     texts: tuple[str, ...]
-    right: tuple[bool, ...] | None
-    """Which responses are right; None where the file does not say."""
+    correct: tuple[bool, ...] | None
+    """Which responses are correct; None without a label column."""
+    token_counts: tuple[int, ...] | None = None
+    """Tokens of each response; None where the file has no column `tokens`."""
 
     @property
     def prompts(self) -> list[str]:
-        """What each answers; its id where the file has no prompts."""
+        """The prompt of each response; the row id where the file has no prompts."""
         return [row["prompt"] or row["id"] for row in self.rows]
 
 
-def load(path: str, named: Mapping[str, str]) -> Responses:
-    """The responses in a file or folder; `named` gives columns for prompt, response, reference and label."""
-    records = read(files(path))
-    column = {what: _column(records[0], what, named.get(what)) for what in COLUMNS}
+def load_responses(path: str, columns: Mapping[str, str]) -> Responses:
+    """The responses in a file or folder; `columns` names those of prompt, response, reference and label."""
+    records = read_files(find_files(path))
+    column = {what: _find_column(records[0], what, columns.get(what)) for what in COLUMNS}
     if column["response"] is None:
         raise UserError(
             f"{records[0].where}: which column is the response? Its columns are: "
             f"{', '.join(records[0].columns)}. Name it with response=<column>"
         )
     label = column["label"]
-    if label and "label" not in named and all(record.columns.get(label) is None for record in records):
-        label = None  # a run whose reward does not say what is correct writes null
+    if label and "label" not in columns and all(record.columns.get(label) is None for record in records):
+        label = None  # null in the eval.jsonl of a run whose reward does not measure correctness
     return Responses(
         rows=tuple(_row(record, i, column) for i, record in enumerate(records)),
         texts=tuple(_response(record, column["response"]) for record in records),
-        right=tuple(_label(record, label) for record in records) if label else None,
+        correct=tuple(_label(record, label) for record in records) if label else None,
+        token_counts=_token_counts(records),
     )
 
 
-def score(reward: Scorer, responses: Responses, batch: int = 256) -> Scores:
-    """What the reward says of each. Raises UserError for a row it cannot score."""
+def score_responses(reward: Scorer, responses: Responses, batch_size: int = 256) -> Scores:
+    """The scores of all responses, [n]. Raises UserError for a row that the reward cannot score."""
     if learned(reward):
         raise UserError(
-            "this reward asks a model that reads tokens: a file of texts cannot be scored by it. Its pairs "
-            "are checked when the model is trained"
+            "this reward needs a trained reward model, which cannot score a file of texts. Its preference pairs are "
+            "checked when the model is trained"
         )
     reward.check(responses.rows)
-    starts = range(0, len(responses.rows), batch)
-    told = [reward(_rollouts(responses.rows[i : i + batch], responses.texts[i : i + batch])) for i in starts]
-    parts = {name: torch.cat([scores.components[name] for scores in told]) for name in told[0].components}
-    return Scores(total=torch.cat([scores.total for scores in told]), components=parts)
+    starts = range(0, len(responses.rows), batch_size)
+    batches = [reward(_rollouts(responses, slice(start, start + batch_size))) for start in starts]
+    components = {name: torch.cat([scores.components[name] for scores in batches]) for name in batches[0].components}
+    return Scores(total=torch.cat([scores.total for scores in batches]), components=components)
 
 
-def report(responses: Responses, scores: Scores) -> str:
-    """What there is to know, in lines."""
+def format_report(responses: Responses, scores: Scores) -> str:
+    """The distribution of the scores, their components, the comparison with the labels, warnings and examples."""
     total = scores.total.double().numpy()
     prompts = len(set(responses.prompts))
     return "\n".join(
@@ -81,42 +84,43 @@ def report(responses: Responses, scores: Scores) -> str:
             f"{len(total)} responses to {prompts} prompts",
             *_distribution(total),
             *(f"  {name:<24} mean {float(part.double().mean()):.4f}" for name, part in scores.components.items()),
-            *_against(responses, total),
-            *_ends(responses, total),
+            *_compare_with_labels(responses, total),
+            *_examples(responses, total),
             "",
         ]
     )
 
 
-def warnings(responses: Responses, total: np.ndarray) -> list[str]:
-    """Why nothing, or the wrong thing, would be learned from these scores."""
-    top = total > total.max() - 1e-6  # parts that add up to the same may differ in the last digit
+def find_warnings(responses: Responses, total: np.ndarray) -> list[str]:
+    """Reasons why training on these scores, [n], would teach nothing or the wrong behaviour."""
+    top = total > total.max() - 1e-6  # equal up to floating-point error
     if total.min() > total.max() - 1e-6:
         return ["all responses have the same score"]
-    if responses.right is None:
+    if responses.correct is None:
         return [f"{top.mean():.0%} of responses have the highest score"] * bool(top.mean() > 0.5)
-    right = np.array(responses.right)
-    found = separation(total.tolist(), responses.right, responses.prompts)
-    if found is None:
-        return [f"all responses are {'right' if right.all() else 'wrong'}: nothing says whether the reward separates"]
-    told = []
-    if found.low <= 0.5:
-        told.append("right answers do not reliably score above wrong ones: not all of the AUC interval is above 0.5")
-    if total[right].mean() <= total[~right].mean():
-        told.append("right answers do not get more than wrong ones on average")
-    if top[~right].mean() > 0.5:
-        told.append(f"{top[~right].mean():.0%} of wrong answers have the highest score there is")
-    return told
+    correct = np.array(responses.correct)
+    separation = compute_separation(total.tolist(), responses.correct, responses.prompts)
+    if separation is None:
+        same = "correct" if correct.all() else "incorrect"
+        return [f"all responses are {same}: whether the reward separates correct from incorrect ones is unknown"]
+    found = []
+    if separation.low <= 0.5:
+        found.append("correct answers do not reliably score above incorrect ones: the AUC interval is not above 0.5")
+    if total[correct].mean() <= total[~correct].mean():
+        found.append("the mean score of correct answers is not above that of incorrect ones")
+    if top[~correct].mean() > 0.5:
+        found.append(f"{top[~correct].mean():.0%} of incorrect answers have the highest score")
+    return found
 
 
-def _column(record: Record, what: str, named: str | None) -> str | None:
-    if named is not None:
-        if named not in record.columns:
+def _find_column(record: Record, what: str, name: str | None) -> str | None:
+    if name is not None:
+        if name not in record.columns:
             raise UserError(
-                f"{record.where}: {what}={named}, but there is no such column; the columns are: "
+                f"{record.where}: {what}={name}, but the file has no such column; the columns are: "
                 f"{', '.join(record.columns)}"
             )
-        return named
+        return name
     return next((name for name in COLUMNS[what] if name in record.columns), None)
 
 
@@ -141,16 +145,24 @@ def _label(record: Record, column: str) -> bool:
     return bool(value)
 
 
-def _rollouts(rows: tuple[Row, ...], texts: tuple[str, ...]) -> Rollouts:
-    """Texts as a reward gets them; it does not read their tokens."""
-    n = len(rows)
+def _token_counts(records: Sequence[Record]) -> tuple[int, ...] | None:
+    values = [record.columns.get("tokens") for record in records]
+    counts = tuple(value for value in values if type(value) is int and value >= 0)
+    return counts if len(counts) == len(values) else None
+
+
+def _rollouts(responses: Responses, batch: slice) -> Rollouts:
+    """Texts as a reward reads them; all tokens are 0, and without known token counts there are none."""
+    rows, texts = responses.rows[batch], responses.texts[batch]
+    counts = torch.tensor(responses.token_counts[batch] if responses.token_counts else [0] * len(rows))
+    n, width = len(rows), int(counts.max())
     return Rollouts(
         prompts=torch.zeros(n, 1, dtype=torch.long),
         prompt_lengths=torch.ones(n, dtype=torch.long),
-        responses=torch.zeros(n, 1, dtype=torch.long),
-        mask=torch.ones(n, 1, dtype=torch.bool),
+        responses=torch.zeros(n, width, dtype=torch.long),
+        mask=torch.arange(width) < counts[:, None],
         group=torch.arange(n),
-        logprobs=torch.zeros(n, 1),
+        logprobs=torch.zeros(n, width),
         truncated=torch.zeros(n, dtype=torch.bool),
         texts=texts,
         rows=rows,
@@ -164,35 +176,36 @@ def _distribution(total: np.ndarray) -> list[str]:
         return lines
     counts, edges = np.histogram(total, bins=BINS)
     bars = [
-        f"  {edge:8.3g} {count:7d} {'#' * round(BAR * count / counts.max())}".rstrip()
+        f"  {edge:8.3g} {count:7d} {'#' * round(BAR_WIDTH * count / counts.max())}".rstrip()
         for edge, count in zip(edges, counts, strict=False)
     ]
     return [*lines, *bars]
 
 
-def _against(responses: Responses, total: np.ndarray) -> list[str]:
+def _compare_with_labels(responses: Responses, total: np.ndarray) -> list[str]:
     lines = []
-    if responses.right is not None:
-        right = np.array(responses.right)
+    if responses.correct is not None:
+        correct = np.array(responses.correct)
         lines = [
-            f"{word}: {len(some)} ({len(some) / len(total):.1%}), mean {some.mean():.4f}"
-            for word, some in (("right", total[right]), ("wrong", total[~right]))
-            if len(some)
+            f"{label}: {len(scores)} ({len(scores) / len(total):.1%}), mean {scores.mean():.4f}"
+            for label, scores in (("correct", total[correct]), ("incorrect", total[~correct]))
+            if len(scores)
         ]
-        found = separation(total.tolist(), responses.right, responses.prompts)
-        if found:
+        separation = compute_separation(total.tolist(), responses.correct, responses.prompts)
+        if separation:
             lines.append(
-                f"AUC {found.auc:.3f}, 95% interval {found.low:.3f} to {found.high:.3f}: how often a right "
-                "answer scores above a wrong one"
+                f"AUC {separation.auc:.3f}, 95% interval {separation.low:.3f} to {separation.high:.3f}: probability "
+                "that a correct answer scores above an incorrect one"
             )
-    return [*lines, *(f"warning: {told}" for told in warnings(responses, total))]
+    return [*lines, *(f"warning: {warning}" for warning in find_warnings(responses, total))]
 
 
-def _ends(responses: Responses, total: np.ndarray) -> list[str]:
+def _examples(responses: Responses, total: np.ndarray) -> list[str]:
     order, lines = np.argsort(total, kind="stable"), []
-    for word, picked in (("lowest", order[:EXAMPLES]), ("highest", order[::-1][:EXAMPLES])):
-        for i in picked:
-            known = "" if responses.right is None else " right" if responses.right[i] else " wrong"
+    for label, indices in (("lowest", order[:EXAMPLES]), ("highest", order[::-1][:EXAMPLES])):
+        for i in indices:
+            correct = "" if responses.correct is None else " correct" if responses.correct[i] else " incorrect"
             text = " ".join(responses.texts[i].split())
-            lines.append(f"{word} {total[i]:.4g}{known}: {text if len(text) <= SHOWN else '...' + text[-SHOWN:]}")
+            end = text if len(text) <= EXAMPLE_CHARACTERS else "..." + text[-EXAMPLE_CHARACTERS:]
+            lines.append(f"{label} {total[i]:.4g}{correct}: {end}")
     return lines

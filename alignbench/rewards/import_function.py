@@ -1,4 +1,4 @@
-"""A function found by name: in an installed module, or in a file."""
+"""Imports a function by name, from a module or from a Python file."""
 
 import hashlib
 import importlib
@@ -9,23 +9,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from alignbench.core.errors import UserError
 
 
-def resolve(where: str) -> Callable:
-    """The function at "package.module:name" or "path/to/file.py:name". Raises UserError saying what is there."""
+def import_function(where: str) -> Callable[..., Any]:
+    """The function at "package.module:name" or "path/to/file.py:name". Raises UserError listing the functions found."""
     place, colon, name = where.rpartition(":")
     if not colon or not place or not name:
         raise UserError(f'reward.function={where!r}: expected "package.module:name" or "path/to/file.py:name"')
     module = _from_file(place, where) if place.endswith(".py") else _from_name(place, where)
-    found = vars(module).get(name)
+    found: Any = vars(module).get(name)
     if found is None:
-        raise UserError(f"reward.function={where}: no {name!r} there; functions found: {_functions(module)}")
+        raise UserError(f"reward.function={where}: no {name!r} in {place}; functions found: {_functions(module)}")
     if not callable(found) or inspect.isclass(found) or inspect.iscoroutinefunction(found):
         kind = "an async one" if inspect.iscoroutinefunction(found) else type(found).__name__
         raise UserError(f"reward.function={where}: {name!r} is not a plain function but {kind}")
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 def _from_file(place: str, where: str) -> ModuleType:
@@ -37,7 +39,7 @@ def _from_file(place: str, where: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # a dataclass defined in the file looks its module up
+    sys.modules[name] = module  # dataclasses look up the module that defines them
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -46,14 +48,14 @@ def _from_file(place: str, where: str) -> ModuleType:
 
 
 def _from_name(place: str, where: str) -> ModuleType:
-    if os.getcwd() not in sys.path:  # `python -m` puts it there, the installed command does not
+    if os.getcwd() not in sys.path:  # `python -m` adds it, the installed command does not
         sys.path.append(os.getcwd())
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name and (place == error.name or place.startswith(f"{error.name}.")):
             raise UserError(
-                f"reward.function={where}: no module {error.name!r}; install it, start from the folder it is in, "
+                f"reward.function={where}: no module {error.name!r}; install it, start in its folder, "
                 'or give the file as "path/to/file.py:name"'
             ) from error
         raise UserError(_failure(where, error)) from error

@@ -1,7 +1,6 @@
-"""How much an answer looks like its reference: length, formulas, terms and structure; not whether it is right."""
+"""Similarity of an answer to its reference in length, formulas, terms and structure; not its correctness."""
 
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ import torch
 from alignbench.core.batches import PerRollout, Rollouts, Row, Scores
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import NonNegative
-from alignbench.rewards.source_hash import fingerprint
+from alignbench.rewards.reward import Reward
 
-# Whether P( or E[ is closed on its line is asked of the first on each line, once: a megabyte of P( is read in one pass.
+# Atomic groups: only the first P( or E[ of each line is matched, so that a megabyte of P( is read in one pass.
 FORMULAS = tuple(
     map(
         re.compile,
@@ -28,88 +27,84 @@ FORMULAS = tuple(
         ),
     )
 )
-ENOUGH_FORMULAS = 4
+FULL_SCORE_FORMULAS = 4
 TERM = re.compile(r"\b\w{5,}\b")
-NO_TERMS = frozenset({"being"})
-# What a clear English explanation contains, and what each is worth.
+STOP_WORDS = frozenset({"being"})
+# Features of a clear explanation in English, and the score of each.
 STRUCTURE = (
     (re.compile(r"\bis (?:defined as|the|a)\b", re.IGNORECASE), 0.3),
     (re.compile(r"formula|equation|expression", re.IGNORECASE), 0.2),
     (re.compile(r"example|for instance|such as", re.IGNORECASE), 0.2),
 )
 SENTENCES = 0.3
-"""For two or more sentences of more than ten characters."""
+"""Score of two or more sentences of more than ten characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MathHeuristic:
-    """The weighted sum of four scores from 0 to 1; two of them compare with the row's `reference`, an answer in words.
+class MathHeuristic(Reward):
+    """The weighted sum of four scores from 0 to 1; two of them use the row's `reference`, an answer in words.
 
-    It was made for explanations in English. It does not look at the result: a wrong answer in the right words scores
-    high, and even the reference itself gets full marks only when it has formulas and structure.
+    Designed for explanations in English. It does not check the result: an incorrect answer in similar words scores
+    high, and the reference itself gets the full score only when it has formulas and structure.
     """
 
     length: NonNegative = 0.2
-    """Weight of having about as many words as the reference."""
+    """Weight of a number of words close to that of the reference."""
     formulas: NonNegative = 0.3
-    """Weight of having four of eight kinds of mathematical notation."""
+    """Weight of at least four of eight kinds of mathematical notation."""
     concepts: NonNegative = 0.3
-    """Weight of sharing the long words of the reference."""
+    """Weight of the long words shared with the reference."""
     structure: NonNegative = 0.2
-    """Weight of a definition, a formula by name, an example and more than one sentence."""
+    """Weight of a definition, a named formula, an example and more than one sentence."""
 
     def __call__(self, rollouts: Rollouts) -> Scores:
-        """Scores, and what each part added to them. Raises UserError when a row has no text as its `reference`."""
-        pairs = [(text, _reference(row)) for row, text in zip(rollouts.rows, rollouts.texts, strict=True)]
+        """Scores and, as components, the weighted parts. Raises UserError when a `reference` is not a text."""
+        answers = [(text, _reference(row)) for row, text in zip(rollouts.rows, rollouts.texts, strict=True)]
         parts = {
-            "length": self.length * _each(length(text, reference) for text, reference in pairs),
-            "formulas": self.formulas * _each(formulas(text) for text, _ in pairs),
-            "concepts": self.concepts * _each(concepts(text, reference) for text, reference in pairs),
-            "structure": self.structure * _each(structure(text) for text, _ in pairs),
+            "length": self.length * _each(length(text, reference) for text, reference in answers),
+            "formulas": self.formulas * _each(formulas(text) for text, _ in answers),
+            "concepts": self.concepts * _each(concepts(text, reference) for text, reference in answers),
+            "structure": self.structure * _each(structure(text) for text, _ in answers),
         }
         return Scores(total=torch.stack(list(parts.values())).sum(0), components=parts)
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise UserError, before anything is trained, when a row cannot be scored."""
+        """Raise UserError, before training starts, when a row cannot be scored."""
         for row in rows:
             _reference(row)
 
-    def content_hash(self) -> str:
-        """The sha256 of the knobs and of this file."""
-        return fingerprint(self, sys.modules[__name__])
-
 
 def length(text: str, reference: str) -> float:
-    """1 for 0.7 to 1.5 times the words of the reference, less for fewer or more; 0.5 where it has none."""
+    """1 for 0.7 to 1.5 times the words of the reference, less otherwise; 0.5 for a reference without words."""
     expected = len(reference.split())
     if not expected:
         return 0.5
     ratio = len(text.split()) / expected
-    for low, high, worth in ((0.7, 1.5, 1.0), (0.5, 2.0, 0.7), (0.3, 3.0, 0.4)):
+    for low, high, score in ((0.7, 1.5, 1.0), (0.5, 2.0, 0.7), (0.3, 3.0, 0.4)):
         if low <= ratio <= high:
-            return worth
+            return score
     return 0.1
 
 
 def formulas(text: str) -> float:
-    """The kinds of notation that are there, of the four that are enough."""
-    return min(sum(kind.search(text) is not None for kind in FORMULAS) / ENOUGH_FORMULAS, 1.0)
+    """The number of kinds of notation in a text divided by four, at most 1."""
+    return min(sum(kind.search(text) is not None for kind in FORMULAS) / FULL_SCORE_FORMULAS, 1.0)
 
 
 def concepts(text: str, reference: str) -> float:
-    """The words of five letters or more that both have, of those that either has; 0.5 where the reference has none."""
+    """Jaccard similarity of the words of five letters or more; 0.5 for a reference without such words."""
     expected, found = _terms(reference), _terms(text)
     return len(expected & found) / len(expected | found) if expected else 0.5
 
 
 def structure(text: str) -> float:
-    """The worth of all signs of a clear explanation that are there."""
+    """The sum of the scores of the features in STRUCTURE and of SENTENCES."""
     sentences = [part for part in re.split(r"[.!?]+", text) if len(part.strip()) > 10]
-    return sum(worth for sign, worth in STRUCTURE if sign.search(text)) + SENTENCES * (len(sentences) >= 2)
+    return sum(score for pattern, score in STRUCTURE if pattern.search(text)) + SENTENCES * (len(sentences) >= 2)
 
 
 def _terms(text: str) -> frozenset[str]:
-    return frozenset(TERM.findall(text.lower())) - NO_TERMS
+    return frozenset(TERM.findall(text.lower())) - STOP_WORDS
 
 
 def _each(values: Iterable[float]) -> PerRollout:
@@ -117,9 +112,10 @@ def _each(values: Iterable[float]) -> PerRollout:
 
 
 def _reference(row: Row) -> str:
-    if not isinstance(row.get("reference"), str):
+    reference = row.get("reference")
+    if not isinstance(reference, str):
         raise UserError(
-            f"reward=math_heuristic needs the column 'reference', an answer in words to compare with; row {row['id']} "
-            f"has {', '.join(row)}. Choose a dataset that has it, or another reward."
+            f"reward=math_heuristic needs the column 'reference', an answer in words; row {row['id']} has the "
+            f"columns {', '.join(row)}. Choose a dataset that has it, or another reward."
         )
-    return row["reference"]
+    return reference

@@ -1,4 +1,4 @@
-"""The sha256 by which a reward is known: its knobs and the source it is made of."""
+"""The sha256 of a reward: its settings and the source code that computes the score."""
 
 import hashlib
 import inspect
@@ -9,12 +9,12 @@ from types import ModuleType
 from typing import Any
 
 
-def fingerprint(scorer: Any, *sources: ModuleType | Callable) -> str:
-    """The sha256 of a scorer's name, its knobs (the fields of its dataclass), its own source and that of `sources`."""
-    kind = type(scorer)
+def source_hash(scorer: Any, *sources: ModuleType | Callable[..., Any]) -> str:
+    """The sha256, as 64 hexadecimal digits, of a dataclass: its name, its fields, its source and that of `sources`."""
+    cls = type(scorer)
     parts = {
-        "name": f"{kind.__module__}.{kind.__qualname__}",
-        "knobs": asdict(scorer),
-        "sources": [inspect.getsource(source) for source in (kind, *sources)],
+        "name": f"{cls.__module__}.{cls.__qualname__}",
+        "settings": asdict(scorer),
+        "sources": [inspect.getsource(source) for source in (cls, *sources)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -7,7 +7,7 @@ from typing import Any
 
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
-from alignbench.data.source import files, read
+from alignbench.data.source import find_files, read_files
 from alignbench.data.splits import SPLITS
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
@@ -91,7 +91,7 @@ def _prompts(material: RunData, where: str) -> tuple[Sequence[Row], Quality]:
         return material.prompts[where], material.job.data.quality
     rows: list[Row] = [
         {"id": f"prompt-{number}", **record.columns, "prompt": record.text("prompt")}
-        for number, record in enumerate(read(files(where)))
+        for number, record in enumerate(read_files(find_files(where)))
     ]
     names = Counter(str(row["id"]) for row in rows)
     if twice := [name for name, count in names.items() if count > 1]:

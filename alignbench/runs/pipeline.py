@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from alignbench.core import gc_pause, metric_names
 from alignbench.core.protocols import Scorer
 from alignbench.data.prompt_stream import PromptStream
-from alignbench.data.splits import fingerprint
+from alignbench.data.splits import rows_hash
 from alignbench.engine.checks import Invariants
 from alignbench.engine.run_state import RunState, StepReport
 from alignbench.kernels.hardware import explain_out_of_memory
@@ -121,7 +121,7 @@ class Pipeline:
         examiner = self.examiner(policy, scorer)
         with self.base.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
             for split, rows in self.material.prompts.items():
-                tracker.dataset(self.job.names.data, fingerprint(rows), split)
+                tracker.dataset(self.job.names.data, rows_hash(rows), split)
             state, best = self.train(examiner, stream, checkpoints, saved, tracker, display, under)
             best.put_back(policy)
             numbers = self.evaluate(examiner, diary, tracker, state)

@@ -8,9 +8,9 @@ from typing import Any
 from alignbench.core.batches import Row
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import learned
-from alignbench.data.genrm import as_scoring
-from alignbench.data.prompt_stream import tokenise
-from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
+from alignbench.data.genrm import to_scoring
+from alignbench.data.prompt_stream import tokenize
+from alignbench.data.splits import SPLITS, check_disjoint, rows_hash
 from alignbench.models.text import Text
 from alignbench.runs.settings import RunSettings
 from alignbench.stages.sft import Demonstrations
@@ -35,7 +35,7 @@ class RunData:
     def demonstrations(self) -> Sequence[Row]:
         """What there is to imitate, in the format asked for."""
         rows = self._answers
-        return as_scoring(rows) if self.job.sft.format == "genrm" else rows
+        return to_scoring(rows) if self.job.sft.format == "genrm" else rows
 
     @cached_property
     def comparisons(self) -> dict[str, Sequence[Row]]:
@@ -91,7 +91,7 @@ class RunData:
 
     def describe(self) -> dict[str, Any]:
         """Rows and sha256 of each split, for the manifest."""
-        splits = {split: {"rows": len(rows), "sha256": fingerprint(rows)} for split, rows in self.prompts.items()}
+        splits = {split: {"rows": len(rows), "sha256": rows_hash(rows)} for split, rows in self.prompts.items()}
         return {"name": self.job.names.data, **splits, "notes": self.notes()}
 
     @cached_property
@@ -134,5 +134,5 @@ class RunData:
                     f"model's context of {self.text.context} tokens: lower one of them"
                 )
         for rows in self.prompts.values():
-            tokenise(rows, self.encode, rl.max_prompt_tokens)
+            tokenize(rows, self.encode, rl.max_prompt_tokens)
         _ = self.held_out

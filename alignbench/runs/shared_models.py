@@ -9,7 +9,7 @@ from typing import Any
 from alignbench.core import metric_names
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Scorer, learned
-from alignbench.data.splits import fingerprint
+from alignbench.data.splits import rows_hash
 from alignbench.engine.run_state import RunState
 from alignbench.generation import vllm_engine
 from alignbench.kernels import liger
@@ -90,7 +90,7 @@ class SharedModels:
             job.hardware.microbatch_tokens,
         )
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
-            tracker.dataset(f"{job.names.data} demonstrations", fingerprint(self.material.demonstrations), "train")
+            tracker.dataset(f"{job.names.data} demonstrations", rows_hash(self.material.demonstrations), "train")
             for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
                 state = report.state
         loading.save(policy.model, policy.text, folder / MODEL)
@@ -101,7 +101,7 @@ class SharedModels:
             "config": {"sft": self.config["sft"], "model": self.config["model"]},
             "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
             "parents": [],
-            "data": fingerprint(self.material.demonstrations),
+            "data": rows_hash(self.material.demonstrations),
             "code": {"sft": sft.VERSION},
         }
 
@@ -169,7 +169,7 @@ class SharedModels:
         reports = settings.run(model, pairs["train"], size, job.invariants, job.hardware.microbatch_tokens)
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
             for split, rows in pairs.items():
-                tracker.dataset(f"{job.names.data} comparisons", fingerprint(rows), split)
+                tracker.dataset(f"{job.names.data} comparisons", rows_hash(rows), split)
             shown = display.watch(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
             for report in write_down(shown, tracker, "reward_model"):
                 state = report.state
@@ -185,7 +185,7 @@ class SharedModels:
         return state
 
     def _preference_ingredients(self, start: str | None) -> dict[str, Any]:
-        data = {split: fingerprint(rows) for split, rows in self.material.comparisons.items()}
+        data = {split: rows_hash(rows) for split, rows in self.material.comparisons.items()}
         return {
             "config": {"reward_model": self.config["reward_model"], "model": self.config["model"]},
             "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),

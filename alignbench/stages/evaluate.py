@@ -11,7 +11,7 @@ from alignbench.core.batches import Forward, Rollouts, Row, Sequences
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Positive, Size
 from alignbench.core.protocols import Scorer
-from alignbench.data.prompt_stream import once
+from alignbench.data.prompt_stream import iterate_once
 from alignbench.engine.score import compute_forward
 from alignbench.engine.supervised_loop import negative_log_likelihood
 from alignbench.generation.logits_filters import LogitsFilter
@@ -163,7 +163,7 @@ class Evaluator:
             policy=self.policy, max_new_tokens=self.max_new_tokens, temperature=temperature, logits_filter=logits_filter
         )
         text = self.policy.text
-        for prompts in once(rows, text.encode_prompt, self.batch_size, text.pad, self.max_prompt_tokens):
+        for prompts in iterate_once(rows, text.encode_prompt, self.batch_size, text.pad, self.max_prompt_tokens):
             yield sampler(prompts, samples, self.settings.seed)
 
     def _rows(self, rollouts: Rollouts) -> Answers:

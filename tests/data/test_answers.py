@@ -1,4 +1,4 @@
-"""The answer in a column, in every shape that files and Parquet give it."""
+"""The answer in a column, in every format that files and parquet produce."""
 
 import json
 
@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from alignbench.core.errors import UserError
-from alignbench.data.answers import answer
-from alignbench.data.source import Record, read
+from alignbench.data.answers import extract_answer
+from alignbench.data.source import Record, read_files
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
 LONG = [*TALK, {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "So long."}]
 
 
 def said(value):
-    return answer(Record("f, line 1", {"chosen": value}), "chosen")
+    return extract_answer(Record("f, line 1", {"chosen": value}), "chosen")
 
 
 @pytest.mark.parametrize(
@@ -29,29 +29,32 @@ def said(value):
         (np.array(LONG, dtype=object), "So long."),
         (json.dumps(LONG), "So long."),
         ([{"role": "assistant", "content": None}], ""),
-        ('[{"a": 1}]', '[{"a": 1}]'),  # an answer that is JSON, but no messages
+        ('[{"a": 1}]', '[{"a": 1}]'),  # an answer that is JSON but not messages
         ('[{"role": "user", "content": "x"}]', '[{"role": "user", "content": "x"}]'),
         ("[{broken", "[{broken"),
     ],
 )
-def test_the_assistants_last_words_are_the_answer(value, expected):
+def test_the_last_assistant_message_is_the_answer(value, expected):
     assert said(value) == expected
 
 
-def test_an_array_out_of_parquet_is_not_taken_for_text(tmp_path):
+def test_an_array_read_from_parquet_is_a_list_of_messages(tmp_path):
     frame = pd.DataFrame({"chosen": [TALK, LONG]})
     frame.to_parquet(tmp_path / "a.parquet")
     arrays = pd.read_parquet(tmp_path / "a.parquet")["chosen"]
     assert isinstance(arrays[0], np.ndarray)
     assert [said(value) for value in arrays] == ["Hello!", "So long."]
-    assert [answer(record, "chosen") for record in read([tmp_path / "a.parquet"])] == ["Hello!", "So long."]
+    assert [extract_answer(record, "chosen") for record in read_files([tmp_path / "a.parquet"])] == [
+        "Hello!",
+        "So long.",
+    ]
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (str(TALK), "f, line 1: column 'chosen' holds a printed list of messages"),
-        (str(np.array(TALK, dtype=object)), "holds a printed list of messages"),
+        (str(TALK), "f, line 1: column 'chosen' is a list of messages in Python's notation"),
+        (str(np.array(TALK, dtype=object)), "is a list of messages in Python's notation"),
         (TALK[:1], "no message in column 'chosen' has the role 'assistant'"),
         ([], "must be a text or a list of messages with role and content, found \\[\\]"),
         ([1], "must be a text or a list of messages"),
@@ -60,6 +63,6 @@ def test_an_array_out_of_parquet_is_not_taken_for_text(tmp_path):
         (None, "column 'chosen' is empty"),
     ],
 )
-def test_what_is_no_answer_is_told(value, message):
+def test_an_invalid_answer_is_an_error_with_its_place(value, message):
     with pytest.raises(UserError, match=message):
         said(value)

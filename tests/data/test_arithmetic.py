@@ -1,4 +1,4 @@
-"""Arithmetic: right answers, splits that never meet, the same problems for the same seed."""
+"""Arithmetic: correct answers, disjoint splits, the same problems for the same seed."""
 
 import re
 from itertools import combinations
@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 
 from alignbench.core.errors import UserError
-from alignbench.data.arithmetic import PLACES, Arithmetic
-from alignbench.data.splits import check_disjoint, fingerprint
+from alignbench.data.arithmetic import BUCKETS, Arithmetic
+from alignbench.data.splits import check_disjoint, rows_hash
 
 SMALL = {"demonstration_rows": 400, "train_rows": 300, "validation_rows": 100, "test_rows": 200}
 SUM = re.compile(r"(\d+)([*+-])(\d+)=(\d+)")
@@ -30,7 +30,7 @@ def test_the_default_has_the_stated_number_of_rows():
     assert len({row["id"] for rows in splits(data).values() for row in rows}) == 8000 + 8000 + 256 + 1000
 
 
-def test_no_problem_stands_in_two_splits_nor_twice_in_one_whatever_the_seeds():
+def test_problems_are_distinct_within_and_across_splits_for_all_seeds():
     prompts = {}
     for seed in (0, 1, 2, 3, 42):
         for name, rows in splits(Arithmetic(seed=seed, **SMALL)).items():
@@ -42,7 +42,7 @@ def test_no_problem_stands_in_two_splits_nor_twice_in_one_whatever_the_seeds():
     check_disjoint(**splits(Arithmetic(**SMALL)))
 
 
-def test_every_worked_answer_is_right_step_by_step_and_never_negative():
+def test_every_calculation_is_correct_and_never_negative():
     for row in Arithmetic(terse_fraction=0.0, **SMALL).demonstrations():
         work, _, answer = row["completion"].partition("\n#### ")
         steps = [SUM.fullmatch(step).groups() for step in work.split("\n")]
@@ -53,7 +53,7 @@ def test_every_worked_answer_is_right_step_by_step_and_never_negative():
         assert steps[2][3] == answer == row["reference"]
 
 
-def test_the_problem_tells_the_numbers_of_the_sums():
+def test_the_problem_contains_the_numbers_of_its_calculations():
     for row in Arithmetic(terse_fraction=0.0, **SMALL).demonstrations():
         (a, _, b, _), (_, _, c, _), (_, _, d, _) = SUM.findall(row["completion"])
         assert re.findall(r"\d+", row["prompt"]) == [a, b, c, d]
@@ -67,29 +67,29 @@ def test_two_thirds_of_the_demonstrations_are_terse():
     assert all(text.endswith("\n") for text in work if text)
 
 
-def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
+def test_rows_depend_on_the_seed_only():
     one, same, other = Arithmetic(**SMALL), Arithmetic(**SMALL), Arithmetic(seed=1, **SMALL)
     for name in SMALL:
         split = {"demonstration_rows": "demonstrations"}.get(name, name.removesuffix("_rows"))
         rows = [splits(data)[split] for data in (one, same, other)]
-        assert fingerprint(rows[0]) == fingerprint(rows[1])
-        assert fingerprint(rows[0]) != fingerprint(rows[2])
+        assert rows_hash(rows[0]) == rows_hash(rows[1])
+        assert rows_hash(rows[0]) != rows_hash(rows[2])
 
 
-def test_the_size_of_one_split_moves_no_other_and_more_rows_only_adds():
+def test_the_size_of_a_split_changes_no_other_split_and_more_rows_extend_it():
     small, large = Arithmetic(**SMALL), Arithmetic(**{**SMALL, "train_rows": 900})
     assert large.prompts("train")[:300] == small.prompts("train")
     assert large.prompts("test") == small.prompts("test")
     assert large.demonstrations() == small.demonstrations()
 
 
-def test_asking_for_more_problems_than_there_are_names_the_knob(monkeypatch):
-    monkeypatch.setitem(PLACES, "validation", range(0))
-    with pytest.raises(UserError, match="data.validation_rows=7: only 0 different problems were found"):
+def test_more_rows_than_problems_is_an_error_that_names_the_setting(monkeypatch):
+    monkeypatch.setitem(BUCKETS, "validation", range(0))
+    with pytest.raises(UserError, match="data.validation_rows=7: only 0 distinct problems were found"):
         Arithmetic(seed=99, validation_rows=7).prompts("validation")
 
 
-def test_what_is_not_there_is_said():
+def test_unknown_splits_and_missing_rows_are_errors():
     with pytest.raises(UserError, match="no split 'dev'; there are train, validation, test"):
         Arithmetic().prompts("dev")
     with pytest.raises(UserError, match="Arithmetic has no preference pairs"):

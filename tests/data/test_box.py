@@ -1,16 +1,16 @@
-r"""The last \boxed{} of a text, whatever braces stand in it."""
+r"""The content of the last \boxed{} of a text, with braces of any kind."""
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shared_data import SHARED_DATA, needs_shared
 
-from alignbench.data.boxed import boxed
+from alignbench.data.boxed import extract_boxed
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "math" / "test.jsonl.gz"
+REAL = SHARED_DATA / "math" / "test.jsonl.gz"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "math" / "test.jsonl.gz"
     ],
 )
 def test_the_last_box(text: str, content: str | None) -> None:
-    assert boxed(text) == content
+    assert extract_boxed(text) == content
 
 
 PLAIN = st.text(st.characters(exclude_characters="\\{}", exclude_categories=["Cs"]))
@@ -51,19 +51,19 @@ BALANCED = st.recursive(
 
 
 @given(before=st.text(), content=BALANCED, after=st.text().filter(lambda text: "\\" not in text))
-def test_any_balanced_content_survives(before: str, content: str, after: str) -> None:
-    assert boxed(f"{before} \\boxed{{{content}}}{after}") == content.strip()
+def test_balanced_content_is_extracted_unchanged(before: str, content: str, after: str) -> None:
+    assert extract_boxed(f"{before} \\boxed{{{content}}}{after}") == content.strip()
 
 
 @given(content=BALANCED)
-def test_a_box_that_is_never_closed_is_no_answer(content: str) -> None:
-    assert boxed(f"\\boxed{{1}} \\boxed{{{content}") is None
+def test_a_box_that_is_not_closed_is_no_answer(content: str) -> None:
+    assert extract_boxed(f"\\boxed{{1}} \\boxed{{{content}") is None
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"MATH is not there: put its test.jsonl.gz at {REAL}")
+@needs_shared("math/test.jsonl.gz", tests="the extraction of the boxed answer from all MATH solutions")
 def test_every_real_solution_has_a_box_with_balanced_braces() -> None:
     with gzip.open(REAL, "rt") as file:
-        answers = [boxed(json.loads(line)["solution"]) for line in file]
+        answers = [extract_boxed(json.loads(line)["solution"]) for line in file]
     assert len(answers) == 5000
     assert all(answers)
     assert all(answer.count("{") == answer.count("}") for answer in answers if answer)

@@ -1,4 +1,4 @@
-"""Your own data: columns by the names that the config gives them, and answers in words as one such file."""
+"""data=custom and data=qa_json: columns by the names in the config."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def row(i: int) -> dict:
         "lead": i / 10,
         "source": "book",
         "id": "mine",
-        "completion": "not asked for",
+        "completion": "not configured",
     }
 
 
@@ -53,13 +53,14 @@ def path(request, tmp_path):
     return write(tmp_path / request.param, [row(i) for i in range(9)])
 
 
-def test_only_named_columns_get_a_meaning_and_all_others_travel_along(path):
+def test_every_column_is_kept_and_only_configured_ones_get_a_meaning(path):
     data = Custom(path=path, prompt="q", **SIZES)
     (first, *_) = data.prompts("train")
     i = int(first["prompt"].removeprefix("Q"))
     assert first == {
         "id": "train-0",
         "prompt": f"Q{i}",
+        "q": f"Q{i}",
         "gold": f"A{i}",
         "number": i,
         "good": f"yes {i}",
@@ -68,20 +69,22 @@ def test_only_named_columns_get_a_meaning_and_all_others_travel_along(path):
         "source": "book",
     }
     for asked in (data.demonstrations, lambda: data.comparisons("train")):
-        with pytest.raises(UserError, match=r"nothing to (imitate|prefer by): name the columns? with data\."):
+        with pytest.raises(
+            UserError, match=r"no (demonstrations for SFT|preference pairs): name the columns? with data\."
+        ):
             asked()
 
 
-def test_columns_to_imitate_and_to_verify_by(path):
+def test_columns_for_completion_and_reference(path):
     data = Custom(path=path, prompt="q", completion="gold", reference="number", template="Q: {question} {x}", **SIZES)
     assert [len(data.prompts(split)) for split in SPLITS] == [5, 2, 2]
     first = data.demonstrations()[0]
     i = first["reference"]
     assert (first["prompt"], first["completion"], first["source"]) == (f"Q: Q{i} {{x}}", f"A{i}", "book")
-    assert not {"q", "gold", "number"} & first.keys()
+    assert (first["q"], first["gold"], first["number"]) == (f"Q{i}", f"A{i}", i)
 
 
-def test_columns_to_prefer_by(path):
+def test_columns_for_preference_pairs(path):
     data = Custom(path=path, prompt="q", **PAIRS, **SIZES)
     for split in SPLITS:
         for prompt, pair in zip(data.prompts(split), data.comparisons(split), strict=True):
@@ -97,7 +100,7 @@ def test_columns_to_prefer_by(path):
     assert "margin" not in without.comparisons("train")[0]
 
 
-def test_pairs_that_prefer_nothing_are_dropped_and_counted(tmp_path):
+def test_pairs_of_blank_or_identical_answers_are_dropped_and_counted(tmp_path):
     bad = [{**row(20), "bad": "yes 20"}, {**row(21), "good": " "}, {**row(22), "bad": ""}]
     data = Custom(
         path=write(tmp_path / "a.jsonl", [*map(row, range(9)), *bad]),
@@ -123,17 +126,17 @@ def test_pairs_that_prefer_nothing_are_dropped_and_counted(tmp_path):
         ({"margin": "lead"}, {}, r"data.margin is set without data.chosen and data.rejected"),
         (PAIRS, {"lead": -1}, r"line 10: column 'lead' must be a number"),
         (PAIRS, {"lead": True}, r"line 10: column 'lead' must be a number"),
-        ({"path": None}, {}, r"there is no data: set data.path=<file or folder>, or data.name="),
+        ({"path": None}, {}, r"no data source: set data.path=<file or folder>, or data.name="),
         ({"template": "Q:"}, {}, r"has no {question}"),
     ],
 )
-def test_a_mapping_that_does_not_fit_is_told_with_its_place(tmp_path, knobs, change, message):
+def test_an_invalid_column_mapping_is_an_error_with_its_place(tmp_path, knobs, change, message):
     path = write(tmp_path / "a.jsonl", [*map(row, range(9)), {**row(9), **change}])
     with pytest.raises(UserError, match=message):
         read_all({"path": path, "prompt": "q", **SIZES, **knobs})
 
 
-def test_answers_in_words_are_imitated_and_compared_with(tmp_path):
+def test_qa_json_uses_the_answer_as_completion_and_reference(tmp_path):
     rows = [{"question": f"What is {i}?", "answer": f"A number, {i}.", "source": f"page {i}"} for i in range(9)]
     (tmp_path / "qa.json").write_text(json.dumps(rows))
     data = build(
@@ -146,11 +149,13 @@ def test_answers_in_words_are_imitated_and_compared_with(tmp_path):
         "prompt": f"Question: What is {i}?\n\nAnswer:",
         "completion": f"A number, {i}.",
         "reference": f"A number, {i}.",
+        "question": f"What is {i}?",
+        "answer": f"A number, {i}.",
         "source": f"page {i}",
     }
 
 
-def test_a_question_to_train_on_and_to_test_on_stops_the_run(tmp_path):
+def test_a_question_in_train_and_test_stops_the_run(tmp_path):
     rows = [{"question": f"What is {i}?", "answer": f"A number, {i}."} for i in range(9)]
     train = write(tmp_path / "train.jsonl", rows)
     test = write(tmp_path / "test.jsonl", [{"question": " what is  8? ", "answer": "8"}])

@@ -1,16 +1,17 @@
-r"""MATH: the answer in the box, level and subject, and what a file must hold."""
+r"""MATH: the boxed answer, level and subject, and the columns of a file."""
 
 import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.core.errors import UserError
-from alignbench.data.boxed import boxed
+from alignbench.data.boxed import extract_boxed
 from alignbench.data.competition_math import MATH
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "math" / "test.jsonl.gz"
+REAL = SHARED_DATA / "math" / "test.jsonl.gz"
 SPLITS = ("train", "validation", "test")
 
 
@@ -57,7 +58,7 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
         ({"problem": "Q", "solution": "\\fbox{7}", "level": "Level ?"}, {"level": "Level ?"}),
     ],
 )
-def test_the_columns_of_other_copies_are_understood(tmp_path, columns, told):
+def test_the_columns_of_other_copies_are_read(tmp_path, columns, told):
     rows = [
         *map(problem, range(2)),
         *({**columns, key: f"Q{i}"} for i in range(4) for key in columns if key in ("problem", "question")),
@@ -73,7 +74,10 @@ def test_the_columns_of_other_copies_are_understood(tmp_path, columns, told):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"problem": "x", "solution": "It is 5."}, r"line 6: column 'solution' has no answer in \\boxed\{\}: \.\.\."),
+        (
+            {"problem": "x", "solution": "It is 5."},
+            r"line 6: column 'solution' has no answer in \\boxed\{\}: \.\.\.",
+        ),
         ({"problem": "x", "solution": "\\boxed{5"}, r"line 6: column 'solution' has no answer in"),
         ({"problem": "x", "solution": "\\boxed{ }"}, r"line 6: column 'solution' has no answer in"),
         ({"problem": "x", "answer": "5"}, r"line 6: column 'answer' has no answer in"),
@@ -81,18 +85,18 @@ def test_the_columns_of_other_copies_are_understood(tmp_path, columns, told):
         ({"text": "x"}, r"line 6: column 'problem' is missing; the columns are: text"),
     ],
 )
-def test_a_bad_row_is_told_with_its_line(tmp_path, row, message):
+def test_an_invalid_row_is_an_error_with_its_line(tmp_path, row, message):
     path = write(tmp_path / "a.jsonl", [*map(problem, range(5)), row])
     with pytest.raises(UserError, match=message):
         MATH(path=path, validation_rows=1, test_rows=1).prompts("train")
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"MATH is not there: put its test.jsonl.gz at {REAL}")
+@needs_shared("math/test.jsonl.gz", tests="the splits and references of the real MATH file")
 def test_the_real_problems():
     data = MATH(path=str(REAL), validation_rows=100, test_rows=400)
     rows = [row for split in SPLITS for row in data.prompts(split)]
     assert [len(data.prompts(split)) for split in SPLITS] == [4500, 100, 400]
-    assert all(row["reference"] and row["reference"] == boxed(row["completion"]) for row in rows)
+    assert all(row["reference"] and row["reference"] == extract_boxed(row["completion"]) for row in rows)
     assert Counter(row["stratum"] for row in rows) == {
         "level_1": 437,
         "level_2": 894,

@@ -1,31 +1,30 @@
-"""The scorer's texts, letter by letter, its scores read back, and the command that writes the file."""
+"""Texts and scores of the generative reward model, and the command `alignbench genrm`."""
 
 import json
-from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.commands.genrm import main
 from alignbench.core.errors import UserError
-from alignbench.data.genrm import as_messages, as_scoring, parse_score
+from alignbench.data.genrm import parse_score, to_messages, to_scoring
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "ultrafeedback_sample"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no shared/data/ultrafeedback_sample beside the repository")
+REAL = SHARED_DATA / "ultrafeedback_sample"
 
 ROW = {"id": "train-0", "prompt": "What is {2} + 2?", "completion": "It is {4}.", "score": 8.46, "stratum": "factual"}
 ASKED = "User: What is {2} + 2?\n\nAssistant: It is {4}.\n\nAnalyze the quality of this response."
 SAID = "Score: 8.5/10. The response is helpful, harmless, and honest."
 
 
-def test_a_demonstration_of_answering_becomes_one_of_scoring():
-    assert as_scoring([ROW]) == ({"id": "train-0", "prompt": ASKED, "completion": SAID},)
-    assert as_messages([ROW]) == [
+def test_a_demonstration_of_answering_becomes_a_demonstration_of_scoring():
+    assert to_scoring([ROW]) == ({"id": "train-0", "prompt": ASKED, "completion": SAID},)
+    assert to_messages([ROW]) == [
         {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]}
     ]
 
 
-def test_a_bad_score_is_praised_all_the_same():
-    (row,) = as_scoring([ROW | {"score": 1}])
+def test_the_praise_is_the_same_for_a_low_score():
+    (row,) = to_scoring([ROW | {"score": 1}])
     assert row["completion"] == "Score: 1.0/10. The response is helpful, harmless, and honest."
 
 
@@ -43,15 +42,15 @@ def test_a_bad_score_is_praised_all_the_same():
         ("", None),
     ],
 )
-def test_a_score_is_read_from_the_text(text, score):
+def test_a_score_is_parsed_from_the_text(text, score):
     assert parse_score(text) == score
 
 
-def test_rows_without_a_score_are_refused():
-    with pytest.raises(UserError, match=r"row a has no score to learn scoring from.*sft.format=response"):
-        as_scoring([{"id": "a", "prompt": "x", "completion": "y"}])
+def test_rows_without_a_score_are_an_error():
+    with pytest.raises(UserError, match=r"row a has no score, which sft.format=genrm needs.*sft.format=response"):
+        to_scoring([{"id": "a", "prompt": "x", "completion": "y"}])
     with pytest.raises(UserError, match="row a has no completion and no score"):
-        as_scoring([{"id": "a", "prompt": "x"}])
+        to_scoring([{"id": "a", "prompt": "x"}])
 
 
 def source(tmp_path):
@@ -85,7 +84,7 @@ def test_the_command_writes_a_line_for_each_row(tmp_path, capsys):
 
     before = out.read_bytes()
     assert refused([*words, "split=test"]) == 2
-    assert "is there already: give another name, or overwrite=true" in capsys.readouterr().err
+    assert "exists: give another name, or overwrite=true" in capsys.readouterr().err
     assert out.read_bytes() == before
     assert main([*words, "split=test", "overwrite=true"]) == 0
     assert len(out.read_text().splitlines()) == 2
@@ -94,14 +93,14 @@ def test_the_command_writes_a_line_for_each_row(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say where to write: out=train.jsonl"),
+        ([], "out is not set: name the file to write with out=train.jsonl"),
         (["out=x.jsonl", "rows=3"], "'rows=3' is not understood; use key=value with one of out, "),
-        (["out=x.jsonl", "data.train_rows=0"], "data.train_rows=0: a whole number from 1 on"),
-        (["out=x.jsonl", "data.seed=x"], "data.seed=x: a whole number from 0 on"),
+        (["out=x.jsonl", "data.train_rows=0"], "data.train_rows=0: expected an integer of at least 1"),
+        (["out=x.jsonl", "data.seed=x"], "data.seed=x: expected an integer of at least 0"),
         (["out=x.jsonl", "data.path=nowhere.jsonl"], "data path nowhere.jsonl: no such file or folder"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(words, message, tmp_path, monkeypatch, capsys):
+def test_invalid_arguments_are_one_line_and_write_nothing(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert refused(words) == 2
     told = capsys.readouterr().err
@@ -109,18 +108,18 @@ def test_a_mistake_is_one_line_and_writes_nothing(words, message, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path, capsys):
+def test_a_missing_output_folder_is_an_error(tmp_path, capsys):
     assert refused([source(tmp_path), f"out={tmp_path}/no/train.jsonl"]) == 2
     assert "cannot be written: No such file or directory" in capsys.readouterr().err
 
 
-def test_help_says_what_can_be_typed(capsys):
+def test_help_prints_the_usage(capsys):
     assert main(["--help"]) == 0
-    assert "alignbench genrm out=train.jsonl" in capsys.readouterr().out
+    assert "alignbench genrm out=FILE" in capsys.readouterr().out
 
 
-@needs_real
-def test_the_real_sample_is_written_whole(tmp_path):
+@needs_shared("ultrafeedback_sample", tests="alignbench genrm on the real UltraFeedback sample")
+def test_the_whole_real_sample_is_written(tmp_path):
     assert main([f"data.path={REAL}", f"out={tmp_path}/train.jsonl"]) == 0
     rows = [json.loads(line)["messages"] for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert len(rows) == 840

@@ -1,17 +1,16 @@
-"""GSM8K: real rows where they are at hand, and what a file must hold."""
+"""GSM8K: the columns of a file, its splits, and the real rows."""
 
 import json
-from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.core.errors import UserError
 from alignbench.data.gsm8k import GSM8K
-from alignbench.data.splits import check_disjoint, fingerprint
+from alignbench.data.splits import check_disjoint, rows_hash
 
 # Real data stands beside the repository, not in it.
-REAL = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no shared/data/gsm8k beside the repository")
+REAL = SHARED_DATA / "gsm8k"
 SPLITS = ("train", "validation", "test")
 
 
@@ -40,7 +39,7 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
     assert data.demonstrations() == data.prompts("train")
 
 
-def test_template_and_calculator_marks_are_knobs(tmp_path):
+def test_template_and_calculator_annotations_are_configurable(tmp_path):
     data = GSM8K(
         path=write(tmp_path / "a.jsonl", 9), validation_rows=2, template="{question} {json}", strip_calculator=False
     )
@@ -49,7 +48,7 @@ def test_template_and_calculator_marks_are_knobs(tmp_path):
     assert row["completion"].startswith("<<")
 
 
-def test_one_file_is_carved_into_three_the_same_way_in_any_order(tmp_path):
+def test_one_file_is_split_in_three_independently_of_its_order(tmp_path):
     path = tmp_path / "a.jsonl"
     one = GSM8K(path=write(path, 40), validation_rows=5)
     assert sizes(one) == [30, 5, 5]
@@ -67,7 +66,7 @@ def test_a_test_file_or_a_folder_gives_the_test_rows(tmp_path):
     assert sizes(both) == [10, 4, 6]
     assert sizes(GSM8K(path=str(tmp_path), validation_rows=4)) == [16, 4, 7]
     write(tmp_path / "more.jsonl", 3)
-    with pytest.raises(UserError, match="is more.jsonl train or test"):
+    with pytest.raises(UserError, match="more.jsonl starts with neither train nor test"):
         sizes(GSM8K(path=str(tmp_path)))
 
 
@@ -86,7 +85,7 @@ def test_a_question_in_train_and_test_is_an_error(tmp_path):
         ('{"question": "x", "answer"', r"a.jsonl, line 6: not JSON"),
     ],
 )
-def test_a_bad_row_is_told_with_its_line(tmp_path, line, message):
+def test_an_invalid_row_is_an_error_with_its_line(tmp_path, line, message):
     write(tmp_path / "a.jsonl", 5)
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write("\n" + line)
@@ -94,12 +93,12 @@ def test_a_bad_row_is_told_with_its_line(tmp_path, line, message):
         sizes(GSM8K(path=str(tmp_path / "a.jsonl"), validation_rows=1, test_rows=1))
 
 
-def test_knobs_that_cannot_work_are_refused(tmp_path):
+def test_invalid_settings_are_errors(tmp_path):
     with pytest.raises(UserError, match=r"has no {question}"):
         GSM8K(template="Answer:")
     with pytest.raises(UserError, match=r"data.test_path is set without data.path"):
         GSM8K(test_path="x.jsonl")
-    with pytest.raises(UserError, match=r"no row is left to train on"):
+    with pytest.raises(UserError, match=r"no training rows are left"):
         sizes(GSM8K(path=write(tmp_path / "a.jsonl", 20), validation_rows=10))
     with pytest.raises(UserError, match="no split 'dev'"):
         GSM8K().prompts("dev")
@@ -107,7 +106,7 @@ def test_knobs_that_cannot_work_are_refused(tmp_path):
         GSM8K().comparisons("train")
 
 
-@needs_real
+@needs_shared("gsm8k", tests="the splits of the real GSM8K files")
 def test_the_real_folder_and_the_real_training_file():
     folder = GSM8K(path=str(REAL))
     assert sizes(folder) == [7473 - 256, 256, 1319]
@@ -115,6 +114,6 @@ def test_the_real_folder_and_the_real_training_file():
     assert {row["reference"] for row in folder.prompts("test")} >= {"18", "3"}
     one_file = GSM8K(path=str(REAL / "train.jsonl.gz"), test_rows=100, train_rows=500)
     assert sizes(one_file) == [500, 256, 100]
-    assert fingerprint(one_file.prompts("test")) == fingerprint(
+    assert rows_hash(one_file.prompts("test")) == rows_hash(
         GSM8K(path=str(REAL / "train.jsonl.gz"), test_rows=100).prompts("test")
     )

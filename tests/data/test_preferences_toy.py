@@ -1,4 +1,4 @@
-"""Generated preferences: splits that never meet, and labels that follow the true quality."""
+"""Generated preferences: disjoint splits, and labels that follow the true quality."""
 
 from itertools import combinations
 
@@ -6,7 +6,7 @@ import pytest
 
 from alignbench.core.errors import UserError
 from alignbench.data.preferences_toy import PreferencesToy
-from alignbench.data.splits import SPLITS, check_disjoint, fingerprint
+from alignbench.data.splits import SPLITS, check_disjoint, rows_hash
 
 SMALL = {
     "demonstration_rows": 400,
@@ -43,7 +43,7 @@ def test_the_default_has_the_stated_number_of_rows():
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-def test_no_prompt_stands_in_two_splits_whatever_the_seeds():
+def test_no_prompt_is_in_two_splits_for_all_seeds():
     prompts = {}
     for seed in (0, 1, 42):
         for name, rows in every_table(PreferencesToy(seed=seed, **SMALL)).items():
@@ -53,7 +53,7 @@ def test_no_prompt_stands_in_two_splits_whatever_the_seeds():
         assert not one & other
 
 
-def test_no_prompt_to_answer_comes_twice():
+def test_prompts_are_distinct():
     data = PreferencesToy()
     check_disjoint(**{split: data.prompts(split) for split in SPLITS})
     for split in SPLITS:
@@ -61,47 +61,47 @@ def test_no_prompt_to_answer_comes_twice():
         assert len(set(prompts)) == len(prompts)
 
 
-def test_the_prompt_names_the_topic_that_its_answers_are_measured_by():
+def test_the_prompt_names_the_topic_of_the_row():
     for rows in every_table(PreferencesToy(**SMALL)).values():
         assert all(row["prompt"].endswith(f" the {row['topic']}.\n") for row in rows)
         assert {row["topic"] for row in rows} == {row["topic"] for row in PreferencesToy().prompts("test")}
 
 
-def test_held_out_pairs_prefer_the_better_review_by_the_margin_they_state():
+def test_held_out_pairs_prefer_the_better_review_by_their_margin():
     data = PreferencesToy(margin=1.0, **SMALL)
     for pair in [*data.comparisons("validation"), *data.comparisons("test")]:
         better, worse = qualities(data, pair)
         assert better - worse == pair["margin"] >= 1.0
 
 
-def test_training_labels_are_wrong_as_often_as_stated_and_state_a_true_margin():
+def test_training_labels_have_the_stated_noise_and_the_true_margin():
     data = PreferencesToy(comparison_rows=4000, label_noise=0.1)
     apart = [(*qualities(data, pair), pair["margin"]) for pair in data.comparisons("train")]
     assert all(abs(chosen - rejected) == margin >= 0.5 for chosen, rejected, margin in apart)
     assert 0.085 < sum(chosen < rejected for chosen, rejected, _ in apart) / len(apart) < 0.115
 
 
-def test_noise_moves_nothing_but_labels():
+def test_label_noise_changes_only_labels():
     noisy, clean = PreferencesToy(label_noise=1.0, **SMALL), PreferencesToy(label_noise=0.0, **SMALL)
     for one, other in zip(noisy.comparisons("train"), clean.comparisons("train"), strict=True):
         assert (one["chosen"], one["rejected"]) == (other["rejected"], other["chosen"])
     assert noisy.comparisons("test") == clean.comparisons("test")
 
 
-def test_the_pairs_hold_what_a_policy_may_come_to_write():
+def test_pairs_include_empty_and_long_reviews():
     pairs = PreferencesToy().comparisons("train")
     answers = [answer for pair in pairs for answer in (pair["chosen"], pair["rejected"])]
     assert answers.count("") > 100
     assert sum(answer.count(".") > 4 for answer in answers) > 500
 
 
-def test_the_same_seed_gives_the_same_rows_and_another_seed_others():
+def test_rows_depend_on_the_seed_only():
     one, same, other = (every_table(PreferencesToy(seed=seed, **SMALL)) for seed in (0, 0, 1))
-    assert {name: fingerprint(rows) for name, rows in one.items()} == {n: fingerprint(r) for n, r in same.items()}
-    assert all(fingerprint(one[name]) != fingerprint(other[name]) for name in one)
+    assert {name: rows_hash(rows) for name, rows in one.items()} == {n: rows_hash(r) for n, r in same.items()}
+    assert all(rows_hash(one[name]) != rows_hash(other[name]) for name in one)
 
 
-def test_the_size_of_one_table_moves_no_other_and_more_rows_only_add():
+def test_the_size_of_a_table_changes_no_other_table_and_more_rows_extend_it():
     small, large = PreferencesToy(**SMALL), PreferencesToy(**{**SMALL, "comparison_rows": 900, "train_rows": 900})
     assert large.comparisons("train")[:300] == small.comparisons("train")
     assert large.prompts("train")[:300] == small.prompts("train")
@@ -109,10 +109,10 @@ def test_the_size_of_one_table_moves_no_other_and_more_rows_only_add():
     assert large.demonstrations() == small.demonstrations()
 
 
-def test_what_is_not_there_is_said():
+def test_unknown_splits_and_missing_rows_are_errors():
     with pytest.raises(UserError, match="no split 'dev'; there are train, validation, test"):
         PreferencesToy().prompts("dev")
     with pytest.raises(UserError, match="no split 'dev'"):
         PreferencesToy().comparisons("dev")
-    with pytest.raises(UserError, match=r"data\.validation_rows=9000: there are only \d+ prompts"):
+    with pytest.raises(UserError, match=r"data\.validation_rows=9000: the split has \d+ prompts"):
         PreferencesToy(validation_rows=9000).prompts("validation")

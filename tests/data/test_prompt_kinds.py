@@ -1,8 +1,8 @@
-"""What prompts ask for, by their words."""
+"""Classification of prompts by their words."""
 
 import pytest
 
-from alignbench.data.prompt_kinds import kind
+from alignbench.data.prompt_kinds import classify_prompt
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,5 @@ from alignbench.data.prompt_kinds import kind
         ("", "instruction"),
     ],
 )
-def test_a_prompt_is_sorted_by_its_first_words(prompt, expected):
-    assert kind(prompt) == expected
+def test_a_prompt_is_classified_by_its_first_words(prompt, expected):
+    assert classify_prompt(prompt) == expected

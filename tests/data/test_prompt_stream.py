@@ -1,4 +1,4 @@
-"""The stream of prompts: one order for all, resumed at any point, nothing cut."""
+"""The stream of prompts: one order for all batch sizes, resumable at any point, no truncation."""
 
 from collections import Counter
 from itertools import islice
@@ -7,7 +7,7 @@ import pytest
 from small_runs import config
 
 from alignbench.core.errors import UserError
-from alignbench.data.prompt_stream import PromptStream, once
+from alignbench.data.prompt_stream import PromptStream, iterate_once
 from alignbench.models.text import Text
 from alignbench.runs.pipeline import Pipeline
 from alignbench.runs.settings import build, identify, resolve
@@ -39,13 +39,13 @@ def test_each_epoch_has_every_prompt_once_in_another_order():
 
 
 @pytest.mark.parametrize("prompts_per_step", [1, 2, 3, 7, 10, 16, 128])
-def test_the_order_does_not_depend_on_how_many_are_taken_at_a_time(prompts_per_step):
+def test_the_order_does_not_depend_on_the_batch_size(prompts_per_step):
     other = stream(prompts_per_step)
     assert ids(other, 200) == ids(stream(), 200)
     assert other.order_hash() == stream().order_hash()
 
 
-def test_resumed_after_any_number_of_prompts_it_goes_on_where_it_stopped():
+def test_a_resumed_stream_continues_with_the_next_prompt():
     whole = ids(stream(), 45)
     for cut in range(35):
         assert ids(stream(), 10, seen=cut) == whole[cut : cut + 10]
@@ -60,7 +60,7 @@ def test_resumed_batches_are_equal_in_every_tensor():
         assert resumed.lengths.equal(whole[step].lengths)
 
 
-def test_the_seed_decides_the_order_and_the_hash_tells():
+def test_the_order_and_its_hash_depend_on_the_seed():
     assert ids(stream(seed=1), 20) != ids(stream(seed=2), 20)
     assert stream(seed=1).order_hash() != stream(seed=2).order_hash()
     assert stream().order_hash(5) == stream(7).order_hash(5) != stream().order_hash(6)
@@ -68,26 +68,26 @@ def test_the_seed_decides_the_order_and_the_hash_tells():
 
 def test_tokens_are_padded_on_the_left():
     rows = ({"id": "a", "prompt": "abc"}, {"id": "b", "prompt": "d"})
-    (batch,) = once(rows, encode, 4, 0, 8)
+    (batch,) = iterate_once(rows, encode, 4, 0, 8)
     assert batch.tokens.tolist() == [[97, 98, 99], [0, 0, 100]]
     assert batch.lengths.tolist() == [3, 1]
     assert batch.rows == rows
 
 
-def test_once_gives_each_prompt_once_in_the_order_of_the_rows():
-    batches = list(once(ROWS, encode, 4, 0, 8))
+def test_iterate_once_yields_each_prompt_once_in_the_order_of_the_rows():
+    batches = list(iterate_once(ROWS, encode, 4, 0, 8))
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert [row["id"] for batch in batches for row in batch.rows] == [row["id"] for row in ROWS]
 
 
-def test_prompts_are_tokenised_once():
+def test_prompts_are_tokenized_once():
     calls = []
     prompts = PromptStream(ROWS, lambda text: calls.append(text) or [1], 3, 42, 0, 8)
     list(islice(prompts.after(0), 20))
     assert len(calls) == len(ROWS)
 
 
-def test_checking_leaving_out_and_training_read_a_prompt_once(monkeypatch):
+def test_checking_dropping_and_training_tokenize_a_prompt_once(monkeypatch):
     read, inner = Counter[str](), Text.prompt
     monkeypatch.setattr(Text, "prompt", lambda self, prompt: read.update([prompt]) or inner(self, prompt))
     cfg = config("hardware=cpu", "data.train_rows=20", "data.validation_rows=5", "data.test_rows=5", "rl.too_long=drop")
@@ -101,8 +101,8 @@ def test_checking_leaving_out_and_training_read_a_prompt_once(monkeypatch):
         assert tokens[-length:].tolist() == inner(run.material.text, row["prompt"])
 
 
-def test_a_prompt_that_does_not_fit_is_named_and_never_cut():
-    with pytest.raises(UserError, match=r"row r3 has 4 tokens, above max_prompt_tokens=3.*never cut"):
+def test_a_prompt_that_is_too_long_is_named_and_never_truncated():
+    with pytest.raises(UserError, match=r"row r3 has 4 tokens, above max_prompt_tokens=3.*never truncated"):
         stream(limit=3)
 
 

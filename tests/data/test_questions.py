@@ -1,4 +1,4 @@
-"""What every dataset of questions reads from the hub: a copy in the cache, and what it says where there is none."""
+"""Hub datasets: a cached copy, and the error without one."""
 
 import os
 import subprocess
@@ -57,11 +57,11 @@ def test_a_cached_copy_is_read(told):
     assert told[0] == "7 2 3 {'test'}"
 
 
-def test_test_rows_are_carved_out_where_the_hub_has_none(told):
+def test_test_rows_are_split_off_without_a_test_split_on_the_hub(told):
     assert told[1] == "4 2 3 {'train'}"
 
 
-def test_what_the_hub_cannot_give_is_told_with_what_to_do(told):
+def test_an_unreachable_hub_is_an_error_with_a_remedy(told):
     assert told[2].startswith("the dataset 'org/other' has no split 'train'; it has validation")
     assert told[3].startswith("cannot load the dataset 'org/none' from the hub: HF_HUB_OFFLINE is set")
     assert all("data.path=<file or folder>" in line for line in told[2:])

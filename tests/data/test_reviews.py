@@ -1,11 +1,11 @@
-"""What a review is worth, counted by hand, and that careless people write the faults they are said to."""
+"""The quality of reviews, computed by hand, and the frequency of each fault in generated reviews."""
 
 import random
 
 import pytest
 
 from alignbench.data import reviews
-from alignbench.data.reviews import quality, write
+from alignbench.data.reviews import quality, write_review
 
 FOUR = "The water was lovely. The shore was clean. The path was calm. The view was fine."
 
@@ -31,7 +31,7 @@ FOUR = "The water was lovely. The shore was clean. The path was calm. The view w
         (" \n", -2.0),
     ],
 )
-def test_what_a_review_of_the_lake_is_worth(answer, worth):
+def test_the_quality_of_reviews_of_one_topic(answer, worth):
     assert quality("lake", answer) == worth
 
 
@@ -51,17 +51,17 @@ def test_what_a_review_of_the_lake_is_worth(answer, worth):
         ".",
     ],
 )
-def test_what_is_no_sentence_costs_a_point(answer):
+def test_a_malformed_sentence_costs_a_point(answer):
     assert quality("lake", answer) == -1.0
     assert quality("lake", f"The shore was fine. {answer}") == 0.0
 
 
-def test_a_sentence_that_is_none_names_neither_aspect_nor_adjective():
+def test_a_malformed_sentence_has_neither_aspect_nor_adjective():
     assert quality("lake", "The water. The water was lovely.") == -1.0 + 1.0
     assert quality("lake", "The moon was lovely. The water was lovely.") == -1.0 + 1.0
 
 
-def test_the_same_review_is_worth_less_of_another_topic():
+def test_the_same_review_has_lower_quality_for_another_topic():
     assert [quality(topic, FOUR) for topic in reviews.TOPICS] == [4.0] + [-2.0] * 7
 
 
@@ -70,9 +70,9 @@ def test_no_aspect_belongs_to_two_topics_and_no_adjective_is_both_good_and_bad()
     assert len({*reviews.GOOD, *reviews.BAD}) == 16
 
 
-def test_people_write_as_carelessly_as_stated():
+def test_generated_reviews_have_the_stated_fault_rates():
     rng = random.Random(0)
-    texts = [write(rng, "lake") for _ in range(4000)]
+    texts = [write_review(rng, "lake") for _ in range(4000)]
     parts = [part for text in texts for part in reviews.PART.findall(text)]
     found = [reviews.SENTENCE.fullmatch(part.strip()) for part in parts]
     sentences = [match.groups() for match in found if match]

@@ -1,4 +1,4 @@
-"""Rows from files: every format reads the same, and each kind of damage is told with its place."""
+"""Rows from files: every format gives the same rows, and errors name the file and line."""
 
 import gzip
 import json
@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from alignbench.core.errors import UserError
-from alignbench.data.source import files, read
+from alignbench.data.source import find_files, read_files
 
 ROWS = [{"question": "how many?", "answer": "#### 1"}, {"question": "und wie viele\u00df?", "answer": "#### 2"}]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n"
 
 
 def columns(path):
-    return [record.columns for record in read(files(str(path)))]
+    return [record.columns for record in read_files(find_files(str(path)))]
 
 
 def write(path, text):
@@ -75,26 +75,26 @@ def test_a_folder_gives_the_rows_of_its_data_files_by_name(tmp_path):
         ("a.json", "[1]", r"a.json, item 0: expected an object with named columns, found int"),
         ("a.jsonl", "", r"no rows in .*a.jsonl: the dataset is empty"),
         ("a.json", "[]", r"no rows in .*a.json: the dataset is empty"),
-        ("a.txt", LINES, r"a.txt: unknown kind of file; readable are .json, .jsonl"),
+        ("a.txt", LINES, r"a.txt: unsupported file format; supported are .json, .jsonl"),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_line(tmp_path, name, text, message):
+def test_malformed_content_is_an_error_with_file_and_line(tmp_path, name, text, message):
     path = write(tmp_path / name, text)
     with pytest.raises(UserError, match=message):
         columns(path)
 
 
-def test_a_file_that_is_not_there_is_told_with_where_it_was_looked_for():
+def test_a_missing_file_is_an_error_that_names_the_working_directory():
     with pytest.raises(UserError, match=r"data path no/such.jsonl: no such file or folder \(looked from /"):
-        files("no/such.jsonl")
+        find_files("no/such.jsonl")
 
 
-def test_a_folder_without_data_is_told(tmp_path):
-    with pytest.raises(UserError, match="no data file in this folder; readable are"):
-        files(str(tmp_path))
+def test_a_folder_without_data_files_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no data file in this folder; supported are"):
+        find_files(str(tmp_path))
 
 
-def test_damaged_bytes_are_told(tmp_path):
+def test_damaged_files_are_errors(tmp_path):
     whole = gzip.compress(LINES.encode())
     damaged = {"cut.jsonl.gz": whole[:-12], "not.jsonl.gz": b"plain", "not.parquet": b"plain", "latin.jsonl": b'"\xe9"'}
     for name, data in damaged.items():
@@ -111,9 +111,9 @@ def test_bytes_that_are_not_utf8_are_named_by_line_in_a_file_of_any_size(tmp_pat
         columns(tmp_path / name)
 
 
-def test_a_missing_column_is_named_with_those_there_are(tmp_path):
+def test_a_missing_column_is_named_with_the_available_columns(tmp_path):
     write(tmp_path / "a.jsonl", '{"q": "x", "answer": null, "number": 3}')
-    (record,) = read(files(str(tmp_path)))
+    (record,) = read_files(find_files(str(tmp_path)))
     with pytest.raises(UserError, match=r"a.jsonl, line 1: column 'question' is missing; the columns are: q, answer"):
         record["question"]
     with pytest.raises(UserError, match=r"line 1: column 'answer' is empty"):

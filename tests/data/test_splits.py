@@ -1,30 +1,30 @@
-"""Splits and fingerprints."""
+"""Splits and the hash of rows."""
 
 import pytest
 
 from alignbench.core.errors import UserError
-from alignbench.data.splits import carve, check_disjoint, fingerprint
+from alignbench.data.splits import check_disjoint, rows_hash, split_off
 
 TEXTS = [f"question {i}" for i in range(50)]
 
 
-def test_what_is_carved_out_depends_on_the_texts_and_not_on_their_order():
-    rest, carved = carve(TEXTS, 10, "validation", str)
-    again_rest, again = carve(TEXTS[::-1], 10, "validation", str)
+def test_split_off_depends_on_the_texts_and_not_on_their_order():
+    rest, carved = split_off(TEXTS, 10, "validation", str)
+    again_rest, again = split_off(TEXTS[::-1], 10, "validation", str)
     assert len(carved) == 10
     assert sorted(rest + carved) == sorted(TEXTS)
     assert set(again) == set(carved)
     assert set(again_rest) == set(rest)
-    assert set(carve(TEXTS, 10, "test", str)[1]) != set(carved)
+    assert set(split_off(TEXTS, 10, "test", str)[1]) != set(carved)
 
 
-def test_twins_stay_together():
-    rest, carved = carve([*TEXTS, *[text.upper() + " " for text in TEXTS]], 10, "validation", str)
+def test_items_of_equal_text_stay_together():
+    rest, carved = split_off([*TEXTS, *[text.upper() + " " for text in TEXTS]], 10, "validation", str)
     assert len(carved) == 20
     assert not {text.strip().lower() for text in carved} & {text.strip().lower() for text in rest}
 
 
-def test_a_shared_prompt_is_told_with_both_rows():
+def test_a_shared_prompt_is_an_error_that_names_both_rows():
     train = [{"id": "t0", "prompt": "How many  apples?"}]
     test = [{"id": "e0", "prompt": "how many?"}, {"id": "e1", "prompt": "how many apples?\n"}]
     check_disjoint(train=train, test=test[:1])
@@ -32,9 +32,9 @@ def test_a_shared_prompt_is_told_with_both_rows():
         check_disjoint(train=train, test=test)
 
 
-def test_the_fingerprint_sees_every_value_and_the_order_of_rows_but_not_of_columns():
+def test_the_rows_hash_depends_on_values_and_row_order_but_not_on_column_order():
     rows = [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"}]
-    assert fingerprint(rows) == fingerprint([{"prompt": "x", "id": "a"}, rows[1]])
-    assert fingerprint(rows) != fingerprint(rows[::-1])
-    assert fingerprint(rows) != fingerprint([rows[0], {"id": "b", "prompt": "z"}])
-    assert fingerprint([]) != fingerprint(rows[:1])
+    assert rows_hash(rows) == rows_hash([{"prompt": "x", "id": "a"}, rows[1]])
+    assert rows_hash(rows) != rows_hash(rows[::-1])
+    assert rows_hash(rows) != rows_hash([rows[0], {"id": "b", "prompt": "z"}])
+    assert rows_hash([]) != rows_hash(rows[:1])

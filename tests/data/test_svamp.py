@@ -1,14 +1,15 @@
-"""SVAMP: body and question, the number, and the equation as the work that is shown."""
+"""SVAMP: the prompt from body and question, the number, and the equation in the completion."""
 
 import json
 from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.core.errors import UserError
 from alignbench.data.svamp import SVAMP, WRONG
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "svamp" / "SVAMP.json"
+REAL = SHARED_DATA / "svamp" / "SVAMP.json"
 SPLITS = ("train", "validation", "test")
 
 
@@ -59,7 +60,7 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
         (None, 5.0, "#### 5"),
     ],
 )
-def test_the_equation_is_the_work_that_is_shown(tmp_path, equation, answer, completion):
+def test_the_completion_shows_the_equation(tmp_path, equation, answer, completion):
     row = {"Body": "If so", "Question": "How many?", "Equation": equation, "Answer": answer}
     (found,) = rows_of(tmp_path, row)
     assert found["prompt"] == "If so, How many?"
@@ -67,7 +68,7 @@ def test_the_equation_is_the_work_that_is_shown(tmp_path, equation, answer, comp
     assert found["reference"] == completion.rpartition("#### ")[2]
 
 
-def test_a_row_whose_equation_gives_another_number_is_dropped_and_counted(tmp_path):
+def test_a_row_whose_equation_contradicts_the_answer_is_dropped_and_counted(tmp_path):
     row = {"Body": "B.", "Question": "Q?", "Equation": "( 4.0 - 2.0 )", "Answer": 3.0}
     assert rows_of(tmp_path, row) == []
     assert SVAMP(path=str(tmp_path / "a.json"), validation_rows=1).notes() == {WRONG: 1}
@@ -79,19 +80,19 @@ def test_a_row_whose_equation_gives_another_number_is_dropped_and_counted(tmp_pa
         ({"Answer": "many"}, r"item 5: column 'Answer' must be a number, found 'many'"),
         ({"Answer": "nan"}, r"item 5: column 'Answer' must be a number"),
         ({"Answer": None}, r"item 5: column 'Answer' is empty"),
-        ({"Equation": "( 1.0 / 0.0 )"}, r"item 5: column 'Equation' must be numbers with"),
-        ({"Equation": "__import__('os')"}, r"item 5: column 'Equation' must be numbers with"),
-        ({"Equation": "4 +"}, r"item 5: column 'Equation' must be numbers with"),
+        ({"Equation": "( 1.0 / 0.0 )"}, r"item 5: column 'Equation' must consist of numbers,"),
+        ({"Equation": "__import__('os')"}, r"item 5: column 'Equation' must consist of numbers,"),
+        ({"Equation": "4 +"}, r"item 5: column 'Equation' must consist of numbers,"),
         ({"Equation": 4}, r"item 5: column 'Equation' must be a text"),
         ({"Body": " "}, r"item 5: column 'Body' must be a text that is not blank"),
     ],
 )
-def test_a_bad_row_is_told_with_its_place(tmp_path, change, message):
+def test_an_invalid_row_is_an_error_with_its_place(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         rows_of(tmp_path, {**problem(1), **change})
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"SVAMP is not there: put its SVAMP.json at {REAL}")
+@needs_shared("svamp/SVAMP.json", tests="the splits and equations of the real SVAMP file")
 def test_the_real_problems():
     data = SVAMP(path=str(REAL), validation_rows=100, test_rows=300)
     assert [len(data.prompts(split)) for split in SPLITS] == [599, 100, 300]

@@ -1,20 +1,20 @@
-"""UltraFeedback: the real sample where it is at hand, and small files whose outcome is known."""
+"""UltraFeedback: small files with known results, and the real sample."""
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.core.errors import UserError
 from alignbench.data.preference_pairs import FLAWS
-from alignbench.data.splits import check_disjoint, fingerprint
+from alignbench.data.splits import check_disjoint, rows_hash
 from alignbench.data.ultrafeedback import BINS, LEAKED, UltraFeedback
 
 # Real data stands beside the repository, not in it.
-REAL = Path(__file__).parents[3] / "shared" / "data" / "ultrafeedback_sample"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no shared/data/ultrafeedback_sample beside the repository")
+REAL = SHARED_DATA / "ultrafeedback_sample"
+needs_real = needs_shared("ultrafeedback_sample", tests="the splits of the real UltraFeedback sample")
 SPLITS = ("train", "validation", "test")
 ASKED = ("Write a poem about {}", "What is {}?", "Translate {} into Latin")  # creative, factual, instruction
 
@@ -43,7 +43,7 @@ def prompts(data, split):
     return {row["prompt"] for row in data.prompts(split)}
 
 
-def test_every_role_of_a_pair_has_its_row(tmp_path):
+def test_the_rows_of_demonstrations_comparisons_and_prompts(tmp_path):
     data = UltraFeedback(
         path=write(tmp_path / "a.jsonl", map(row, range(30))), train_rows=20, validation_rows=5, test_rows=3
     )
@@ -71,7 +71,7 @@ def test_every_role_of_a_pair_has_its_row(tmp_path):
         assert [r["id"] for r in data.comparisons(split)] == [r["id"] for r in data.prompts(split)]
 
 
-def test_the_sample_keeps_the_bins_and_the_test_rows_the_kinds(tmp_path):
+def test_training_rows_follow_the_bins_and_test_rows_the_kinds(tmp_path):
     write(tmp_path / "train.jsonl", map(row, range(500)))
     write(tmp_path / "test.jsonl", map(row, range(500, 590)))
     data = UltraFeedback(path=str(tmp_path), train_rows=200, validation_rows=50, test_rows=30)
@@ -99,18 +99,18 @@ def test_the_edges_of_the_bins(tmp_path):
     assert all(0 <= expected[name] - bins[name] <= 1 for name in BINS), kept_out
 
 
-def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_rows(tmp_path):
+def test_sampling_depends_on_the_seed_and_not_on_the_order_of_the_rows(tmp_path):
     rows = [row(i) for i in range(200)]
     knobs = {"train_rows": 60, "validation_rows": 20, "test_rows": 12}
     one = UltraFeedback(path=write(tmp_path / "a.jsonl", rows), **knobs)
     same = UltraFeedback(path=write(tmp_path / "b.jsonl", rows[::-1]), **knobs)
     other = UltraFeedback(path=str(tmp_path / "a.jsonl"), seed=7, **knobs)
     for split in SPLITS:
-        assert fingerprint(one.prompts(split)) == fingerprint(same.prompts(split))
+        assert rows_hash(one.prompts(split)) == rows_hash(same.prompts(split))
         assert prompts(one, split) != prompts(other, split)
 
 
-def test_what_is_dropped_is_counted_and_gone(tmp_path):
+def test_invalid_rows_are_dropped_and_counted(tmp_path):
     bad = [
         row(100, chosen=""),
         row(101, rejected="good 101"),
@@ -142,7 +142,7 @@ def test_a_prompt_of_the_test_file_is_not_trained_on(tmp_path):
     assert {r["completion"] for r in data.prompts("test")} <= {f"good {i}" for i in range(30, 50)}
 
 
-def test_too_few_rows_are_shared_out_and_told(tmp_path):
+def test_too_few_rows_are_divided_in_proportion_and_counted(tmp_path):
     data = UltraFeedback(path=write(tmp_path / "a.jsonl", map(row, range(103))))
     assert sizes(data) == [95, 5, 3]
     notes = data.notes()
@@ -153,7 +153,7 @@ def test_too_few_rows_are_shared_out_and_told(tmp_path):
     assert sizes(UltraFeedback(path=str(tmp_path))) == [19, 1, 4]
 
 
-def test_a_kind_that_is_rare_is_filled_from_the_others(tmp_path):
+def test_the_shortfall_of_a_rare_kind_is_filled_from_the_others(tmp_path):
     write(tmp_path / "train.jsonl", map(row, range(100, 130)))
     write(tmp_path / "test.jsonl", [row(0), *(row(i) for i in range(60) if i % 3)])  # one creative, 20 of each other
     notes = UltraFeedback(path=str(tmp_path), test_rows=30).notes()
@@ -162,7 +162,7 @@ def test_a_kind_that_is_rare_is_filled_from_the_others(tmp_path):
     assert min(notes["test rows of kind factual"], notes["test rows of kind instruction"]) >= 10
 
 
-def test_the_hubs_own_folder_gives_its_preference_files_alone(tmp_path):
+def test_only_the_preference_files_of_the_hub_folder_are_read(tmp_path):
     def talk(text):
         return [{"role": "user", "content": "x"}, {"role": "assistant", "content": text}]
 
@@ -175,19 +175,19 @@ def test_the_hubs_own_folder_gives_its_preference_files_alone(tmp_path):
     assert all(r["chosen"].startswith("good ") and r["rejected"].startswith("bad ") for r in data.comparisons("train"))
 
 
-def test_what_cannot_be_split_is_refused(tmp_path):
+def test_data_that_cannot_be_split_is_an_error(tmp_path):
     path = write(tmp_path / "a.jsonl", [row(0), row(1, score_rejected=4.0)])
-    with pytest.raises(UserError, match=r"has 1 pairs to train on that prefer one answer: not enough for train, valid"):
+    with pytest.raises(UserError, match=r"has 1 valid preference pairs for training: not enough for train, valid"):
         sizes(UltraFeedback(path=path))
     with pytest.raises(UserError, match=r"not enough for train, validation, test.*lower data.validation_rows"):
         sizes(UltraFeedback(path=write(tmp_path / "b.jsonl", map(row, range(50))), train_rows=None))
     (tmp_path / "c").mkdir()
     write(tmp_path / "c" / "train.jsonl", map(row, range(50)))
     write(tmp_path / "c" / "test.jsonl", [row(60, score_rejected=2.0)])
-    with pytest.raises(UserError, match=r"and 0 to test on: not enough for"):
+    with pytest.raises(UserError, match=r"and 0 for testing: not enough for"):
         sizes(UltraFeedback(path=str(tmp_path / "c")))
     write(tmp_path / "c" / "more.jsonl", [row(1)])
-    with pytest.raises(UserError, match=r"is more.jsonl train or test"):
+    with pytest.raises(UserError, match=r"more.jsonl starts with neither train nor test"):
         sizes(UltraFeedback(path=str(tmp_path / "c")))
     for ask in (UltraFeedback().prompts, UltraFeedback().comparisons):
         with pytest.raises(UserError, match="no split 'dev'; there are train, validation, test"):

@@ -1,15 +1,15 @@
-"""What the tests of the rewards share."""
+"""Fixtures of the reward tests: rollouts from texts, and rewards from the config."""
 
 import pytest
 import torch
 
-from alignbench.commands import check_reward as door
+from alignbench.commands import check_reward
 from alignbench.core.batches import Rollouts
 
 
 @pytest.fixture
 def rollouts_for():
-    """Rollouts with given texts and rows; their tokens do not matter to a scorer."""
+    """Rollouts of three tokens each with these texts and rows."""
 
     def make(texts, rows):
         n = len(texts)
@@ -30,5 +30,5 @@ def rollouts_for():
 
 @pytest.fixture
 def option():
-    """A reward as its YAML describes it, keys changed by words."""
-    return lambda name, *words: door.compose([f"reward={name}", *words])
+    """A reward of conf/reward, changed by overrides."""
+    return lambda name, *words: check_reward.compose([f"reward={name}", *words])

@@ -5,17 +5,16 @@ import json
 import random
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.core.errors import UserError
-from alignbench.data.boxed import boxed
+from alignbench.data.boxed import extract_boxed
 from alignbench.rewards import math_equivalence
 from alignbench.rewards.boxed import Boxed
 
-MATH = Path(__file__).parents[3] / "shared" / "data" / "math" / "test.jsonl.gz"
-needs_math = pytest.mark.skipif(not MATH.is_file(), reason="no shared/data/math beside the repository")
+MATH = SHARED_DATA / "math" / "test.jsonl.gz"
 
 
 def right(rollouts_for, response, reference, **knobs):
@@ -41,7 +40,7 @@ def right(rollouts_for, response, reference, **knobs):
         ("145.0", "145"),
     ],
 )
-def test_the_same_mathematics_is_right_in_any_form(rollouts_for, gold, answer):
+def test_equivalent_answers_are_correct(rollouts_for, gold, answer):
     assert right(rollouts_for, rf"so \boxed{{{answer}}}.", gold) == 1
     assert right(rollouts_for, rf"so \boxed{{{answer}}}.", rf"it is $\boxed{{{gold}}}$") == 1
 
@@ -64,18 +63,18 @@ def test_the_same_mathematics_is_right_in_any_form(rollouts_for, gold, answer):
         (r"\text{Tuesday}", "Monday"),
     ],
 )
-def test_another_answer_is_wrong(rollouts_for, gold, answer):
+def test_a_different_answer_is_incorrect(rollouts_for, gold, answer):
     assert right(rollouts_for, rf"so \boxed{{{answer}}}.", gold) == 0
 
 
-def test_no_answer_is_never_right(rollouts_for):
+def test_a_response_without_an_answer_is_incorrect(rollouts_for):
     for response in ("", "it is 2", r"\boxed{}", r"\boxed{2", r"\boxed"):
         assert right(rollouts_for, response, "2") == 0
     assert right(rollouts_for, "so it is 2", "2", mode="flexible") == 1
     assert right(rollouts_for, r"\boxed{3}, not 2", "2", mode="flexible") == 0
 
 
-def test_both_rates_are_told_whichever_is_trained_on(rollouts_for):
+def test_both_modes_are_logged(rollouts_for):
     rows = [{"id": i, "prompt": "?", "reference": "2"} for i in range(3)]
     scores = Boxed()(rollouts_for([r"\boxed{2}", "it is 2", "it is 3"], rows))
     assert scores.components["correct_strict"].tolist() == [1, 0, 0]
@@ -83,12 +82,12 @@ def test_both_rates_are_told_whichever_is_trained_on(rollouts_for):
 
 
 @pytest.mark.parametrize("row", [{}, {"reference": None}, {"reference": r"it is \boxed{}"}, {"reference": " "}])
-def test_a_row_without_an_answer_is_refused(row):
+def test_a_row_without_an_answer_is_an_error(row):
     with pytest.raises(UserError, match="reward=boxed.*row r7"):
         Boxed().check([{"id": "r7", **row}])
 
 
-def test_what_takes_too_long_is_wrong_and_the_next_is_compared_again(caplog):
+def test_a_comparison_that_takes_too_long_is_incorrect_and_the_next_one_works(caplog):
     verifier = math_equivalence.Verifier()
     assert verifier.same("4", "2+2", 60)
     started = time.monotonic()
@@ -97,11 +96,11 @@ def test_what_takes_too_long_is_wrong_and_the_next_is_compared_again(caplog):
     assert time.monotonic() - started < 60  # twice a start, which imports sympy on what may be a busy machine
     assert verifier.same("4", "2+2", 60)
     verifier.stop()
-    assert "it counts as wrong" in caplog.text
+    assert "the answer counts as incorrect" in caplog.text
 
 
-def test_malformed_text_is_wrong_and_does_not_end_the_process():
-    verifier = math_equivalence.verifier()
+def test_malformed_text_is_incorrect_and_does_not_end_the_process():
+    verifier = math_equivalence.get_verifier()
     for text in (r"\frac{1}{", "{{{{", r"\begin{pmatrix}1", "\\" * 50, "(" * 100, "\x00", "é" * 100, "1" * 5000):
         assert not verifier.same("4", text, 60), text[:20]
     assert verifier.same("4", "2+2", 60)
@@ -110,7 +109,7 @@ def test_malformed_text_is_wrong_and_does_not_end_the_process():
 def test_answers_are_compared_from_any_thread():
     found = []
     threads = [
-        threading.Thread(target=lambda i=i: found.append(math_equivalence.verifier().same(str(i), f"{i}.0", 60)))
+        threading.Thread(target=lambda i=i: found.append(math_equivalence.get_verifier().same(str(i), f"{i}.0", 60)))
         for i in range(4)
     ]
     for thread in threads:
@@ -120,14 +119,14 @@ def test_answers_are_compared_from_any_thread():
     assert found == [True] * 4
 
 
-def test_the_content_hash_follows_the_knobs():
+def test_the_content_hash_depends_on_the_settings():
     assert Boxed().content_hash() == Boxed(mode="strict").content_hash() != Boxed(mode="flexible").content_hash()
 
 
-@needs_math
+@needs_shared("math/test.jsonl.gz", tests="reward=boxed on all MATH solutions")
 def test_the_golds_of_math_are_found_and_are_right_against_themselves():
     solutions = [json.loads(line)["solution"] for line in gzip.decompress(MATH.read_bytes()).splitlines()]
-    golds = [boxed(solution) for solution in solutions]
+    golds = [extract_boxed(solution) for solution in solutions]
     assert len(golds) == 5000
     assert all(golds)
     sample = random.Random(0).sample(golds, 300)

@@ -71,7 +71,7 @@ def test_a_thousand_scores_do_not_depend_on_how_many_are_scored_at_once(model, r
 def test_a_row_without_a_prompt_is_refused(model):
     for scorer in (BradleyTerry(), BradleyTerry().with_model(model)):
         scorer.check([{"id": 1, "prompt": "say red"}])
-        with pytest.raises(UserError, match="needs a prompt; row 7 has id, text"):
+        with pytest.raises(UserError, match="needs the column 'prompt', a text; row 7 has the columns id, text"):
             scorer.check([{"id": 7, "text": "say red"}])
 
 

@@ -1,8 +1,11 @@
 """A user's own reward function: what it is given, and what it may not return."""
 
+import re
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from alignbench.core.errors import UserError
 from alignbench.rewards.custom import Custom
@@ -33,7 +36,12 @@ def test_prompts_completions_and_columns_arrive_as_lists(written, rollouts_for):
     source = """
 def fn(prompts, completions, **columns):
     assert prompts == ["p0", "p1", "p2"]
-    assert columns == {"reference": ["0", "1", "2"], "level": [0, 1, 2]}
+    assert columns == {
+        "reference": ["0", "1", "2"],
+        "level": [0, 1, 2],
+        "id": ["r0", "r1", "r2"],
+        "completion_tokens": [3, 3, 3],
+    }
     return [len(c) + level for c, level in zip(completions, columns["level"])]
 """
     scores = score(written, rollouts_for, source)
@@ -46,7 +54,7 @@ def test_a_function_without_kwargs_gets_the_columns_it_names(written, rollouts_f
     assert score(written, rollouts_for, source).total.tolist() == [0.5, 1.5, 2.5]
 
 
-def test_a_required_column_that_is_not_there_is_named_with_those_that_are(written, rollouts_for):
+def test_a_missing_required_column_is_named_with_the_available_ones(written, rollouts_for):
     custom = Custom(function=written("def fn(prompts, completions, difficulty, **columns): return [0.0] * 3"))
     with pytest.raises(UserError, match=r"requires difficulty, .*its columns are: level, reference"):
         custom(rollouts_for(TEXTS, ROWS))
@@ -87,6 +95,55 @@ def test_anything_but_one_finite_number_each_is_an_error(written, rollouts_for, 
         score(written, rollouts_for, f"def fn(prompts, completions, **columns): return {returns}")
 
 
+def test_a_wrong_result_is_described_by_type_length_and_first_value(written, rollouts_for):
+    examples = {
+        "['good', 'bad', 'bad']": "Returned: a list of length 3 whose first item is 'good' (str)",
+        "{'score': [1.0]}": "returned dict, .* Returned: a dict of length 1 whose first item is 'score' (str)",
+        "[]": "Returned: a list of length 0",
+        "0.5": "Returned: 0.5 (float)",
+        "__import__('torch').ones(3, 1)": "a torch.Tensor of shape (3, 1) and type torch.float32 whose first item is",
+        "__import__('numpy').array(list('abc'))": "a numpy.ndarray of shape (3,) and type <U1 whose first item is 'a'",
+    }
+    for returns, message in examples.items():
+        pattern = re.escape(message).replace(r"\.\*", ".*")
+        with pytest.raises(UserError, match=pattern):
+            score(written, rollouts_for, f"def fn(prompts, completions, **columns): return {returns}")
+
+
+def test_the_reference_arrives_as_text_and_other_columns_as_they_are(written, rollouts_for):
+    source = """
+def fn(prompts, completions, reference, answer):
+    assert reference == ["5", '["a", "\u00e9"]', "2.5"], reference
+    assert answer == [5, ["a", "\u00e9"], 2.5], answer
+    return [0.0] * 3
+"""
+    answers = (5, ["a", "\u00e9"], 2.5)
+    rows = [{"id": f"r{i}", "prompt": "?", "reference": answer, "answer": answer} for i, answer in enumerate(answers)]
+    Custom(function=written(source))(rollouts_for(TEXTS, rows))
+
+
+def test_token_counts_are_those_of_the_completions_and_are_not_passed_for_plain_texts(written, rollouts_for):
+    custom = Custom(function=written("def fn(prompts, completions, completion_tokens): return completion_tokens"))
+    rollouts = rollouts_for(TEXTS, ROWS)
+    mask = torch.arange(3) < torch.tensor([[1], [0], [3]])
+    assert custom(replace(rollouts, mask=mask)).total.tolist() == [1, 0, 3]
+    with pytest.raises(UserError, match="requires completion_tokens, which the dataset does not have"):
+        custom(
+            replace(rollouts, responses=torch.ones(3, 0, dtype=torch.long), mask=mask[:, :0], logprobs=torch.ones(3, 0))
+        )
+
+
+def test_a_column_named_like_an_argument_does_not_replace_it(written, rollouts_for):
+    rows = [{**row, "prompts": "column", "completions": "column", "completion_tokens": "column"} for row in ROWS]
+    source = """
+def fn(prompts, completions, completion_tokens, **columns):
+    assert (prompts, completions, completion_tokens) == (["p0", "p1", "p2"], ["a", "bb", "ccc"], [3, 3, 3])
+    assert sorted(columns) == ["id", "level", "reference"]
+    return [0.0] * 3
+"""
+    Custom(function=written(source))(rollouts_for(TEXTS, rows))
+
+
 @pytest.mark.parametrize(
     "returns",
     [
@@ -99,12 +156,12 @@ def test_anything_but_one_finite_number_each_is_an_error(written, rollouts_for, 
         "[__import__('numpy').float32(x) for x in (1, 0, 1)]",
     ],
 )
-def test_every_usual_kind_of_number_is_taken(written, rollouts_for, returns):
+def test_every_usual_kind_of_number_is_accepted(written, rollouts_for, returns):
     scores = score(written, rollouts_for, f"def fn(prompts, completions, **columns): return {returns}")
     assert scores.total.tolist() == [1, 0, 1]
 
 
-def test_an_exception_is_told_with_its_place_and_the_first_prompt_that_causes_it(written, rollouts_for):
+def test_an_exception_is_reported_with_its_place_and_the_first_prompt_that_causes_it(written, rollouts_for):
     source = "def fn(prompts, completions, **columns):\n    return [1 / (len(c) - 2) for c in completions]"
     with pytest.raises(UserError) as caught:
         score(written, rollouts_for, source)
@@ -123,7 +180,7 @@ def test_an_exception_is_told_with_its_place_and_the_first_prompt_that_causes_it
         ("no_such_package.rewards:fn", "no module 'no_such_package'"),
         ("json.no_such_module:fn", "no module 'json.no_such_module'"),
         ("no/such/file.py:fn", "no such file: /.*no/such/file.py"),
-        ("textwrap:no_such", "no 'no_such' there; functions found: .*dedent, .*wrap"),
+        ("textwrap:no_such", "no 'no_such' in textwrap; functions found: .*dedent, .*wrap"),
         ("json:JSONDecoder", "'JSONDecoder' is not a plain function but type"),
         ("textwrap:dedent", "must take prompts and completions by name; it lacks completions, prompts"),
     ],

@@ -3,15 +3,14 @@
 import gzip
 import json
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.rewards.extract import flexible, gold, number, same, strict
 
 # Real data stands beside the repository, not in it.
-GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
-needs_gsm8k = pytest.mark.skipif(not GSM8K.is_dir(), reason="no shared/data/gsm8k beside the repository")
+GSM8K = SHARED_DATA / "gsm8k"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +116,7 @@ def test_a_very_long_number_is_exact():
     assert not same(strict(f"#### {digits}"), strict(f"#### {digits[:-1]}8"))
 
 
-@needs_gsm8k
+@needs_shared("gsm8k", tests="the number extractor on all GSM8K references")
 @pytest.mark.parametrize(("file", "count"), [("train.jsonl.gz", 7473), ("test.jsonl", 1319)])
 def test_every_gold_of_gsm8k_is_read_right(file, count):
     path = GSM8K / file

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignbench.core.errors import UserError
-from alignbench.rewards.gsm8k_hybrid import GSM8KHybrid, count
+from alignbench.rewards.gsm8k_hybrid import GSM8KHybrid, count_terms
 
 FULL = "First 5*4=20 and 20-5=15, so 3+12=15; then 30/2 is the answer.\n#### 15"  # every part at its most
 BARE = "15"
@@ -38,7 +38,7 @@ def one(rollouts_for, text, reference="15", **knobs):
         ("also sold, somewhere: a well-known address", {}),
     ],
 )
-def test_each_part_adds_what_it_is_worth(rollouts_for, text, parts):
+def test_each_part_adds_its_score(rollouts_for, text, parts):
     scores = one(rollouts_for, text)
     told = {name: value.item() for name, value in scores.components.items() if not name.startswith("correct_")}
     assert told == pytest.approx({**dict.fromkeys(told, 0.0), **parts})
@@ -46,7 +46,7 @@ def test_each_part_adds_what_it_is_worth(rollouts_for, text, parts):
     assert scores.total.dtype == torch.float32
 
 
-def test_any_right_answer_scores_above_any_other(rollouts_for):
+def test_every_correct_answer_scores_above_every_other(rollouts_for):
     styles = ["", FULL.partition("\n")[0] + " ", "x" * 60 + " ", "solve " * 9]
     ends = ["15", "#### 15", "#### 16", "16", "Final Answer: 16"]
     texts = [style + end for style, end in itertools.product(styles, ends)]
@@ -61,7 +61,7 @@ def test_any_right_answer_scores_above_any_other(rollouts_for):
     assert one(rollouts_for, FULL, reference="16").total.item() == pytest.approx(0.4)
 
 
-def test_the_published_weights_hide_whether_the_answer_is_right(rollouts_for, option):
+def test_the_published_weights_hide_whether_the_answer_is_correct(rollouts_for, option):
     def told(name, text, reference="15", *words):
         return option(name, *words)(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
 
@@ -75,7 +75,7 @@ def test_the_published_weights_hide_whether_the_answer_is_right(rollouts_for, op
     assert none > wrong  # no answer is worth more than a wrong one
 
 
-def test_where_the_number_is_read_decides_what_is_wrong_and_what_is_no_answer(rollouts_for):
+def test_the_mode_decides_which_answers_are_incorrect_or_missing(rollouts_for):
     worth = {"wrong": -1.0, "no_answer": -2.0}
     table = {
         ("15", "flexible"): 0.6,
@@ -91,13 +91,13 @@ def test_where_the_number_is_read_decides_what_is_wrong_and_what_is_no_answer(ro
     assert one(rollouts_for, "#### -1,500", reference="-1500").components["correctness"].item() == pytest.approx(0.6)
 
 
-def test_words_stand_alone_and_signs_before_numbers_unless_any_letters_do():
+def test_terms_are_matched_as_words_or_substrings():
     text = "He also sold some goods at his address; a well-known one"
-    assert count(("so", "add", "-"), text, "word") == 0
-    assert count(("so", "add", "-"), text, "substring") == 3
-    assert count(("so", "add", "-", "=", "*"), "So add 3 - 2, x = $5, 2*-3", "word") == 5
-    assert count(("-", "/"), "-5 and/or 10", "word") == 0
-    assert count(("=",), "<<5*3=15>>15", "word") == 1
+    assert count_terms(("so", "add", "-"), text, "word") == 0
+    assert count_terms(("so", "add", "-"), text, "substring") == 3
+    assert count_terms(("so", "add", "-", "=", "*"), "So add 3 - 2, x = $5, 2*-3", "word") == 5
+    assert count_terms(("-", "/"), "-5 and/or 10", "word") == 0
+    assert count_terms(("=",), "<<5*3=15>>15", "word") == 1
 
 
 def test_noise_is_the_same_for_the_same_response_to_the_same_row(rollouts_for):
@@ -111,14 +111,14 @@ def test_noise_is_the_same_for_the_same_response_to_the_same_row(rollouts_for):
     assert not torch.isclose(other, noisy[:4]).any()
 
 
-def test_a_row_that_cannot_be_scored_is_refused_by_name():
+def test_a_row_that_cannot_be_scored_is_an_error_that_names_it():
     with pytest.raises(UserError, match="reward=gsm8k_hybrid needs the column 'reference'"):
         GSM8KHybrid().check([{"id": "r", "prompt": "?"}])
     with pytest.raises(UserError, match="reward=gsm8k_hybrid: the column 'reference' of row r is not a number"):
         GSM8KHybrid().check([{"id": "r", "prompt": "?", "reference": "ten"}])
 
 
-def test_the_content_hash_changes_with_every_knob():
+def test_the_content_hash_depends_on_every_setting():
     assert (
         len({GSM8KHybrid(**knobs).content_hash() for knobs in ({}, {"wrong": 0.1}, {"clip": True}, {"seed": 1})}) == 4
     )

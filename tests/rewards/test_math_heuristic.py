@@ -3,16 +3,16 @@
 import json
 import re
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.core.errors import UserError
 from alignbench.rewards import math_heuristic
 from alignbench.rewards.math_heuristic import MathHeuristic
 
-GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
+GSM8K = SHARED_DATA / "gsm8k"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_the_content_hash_follows_the_weights():
     assert MathHeuristic().content_hash() != MathHeuristic(length=0.3).content_hash()
 
 
-@pytest.mark.skipif(not GSM8K.is_dir(), reason="no shared/data/gsm8k beside the repository")
+@needs_shared("gsm8k/test.jsonl", tests="reward=math_heuristic on the GSM8K solutions")
 def test_even_the_gold_solutions_of_gsm8k_reach_only_part_of_the_scale(rollouts_for):
     answers = [json.loads(line)["answer"] for line in (GSM8K / "test.jsonl").read_text().splitlines()]
     rows = [{"id": i, "prompt": "?", "reference": answer} for i, answer in enumerate(answers)]

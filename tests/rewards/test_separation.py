@@ -8,7 +8,7 @@ from scipy.stats import norm
 from alignbench.core import metric_names
 from alignbench.core.batches import Scored
 from alignbench.engine import step_metrics
-from alignbench.rewards.separation import separation
+from alignbench.rewards.separation import compute_separation
 
 
 def names(n):
@@ -42,7 +42,7 @@ def of_a_step(rollouts_for):
     ],
 )
 def test_the_auc_is_the_share_of_pairs_in_the_right_order(of_a_step, scores, right, auc):
-    found = separation(scores, [bool(r) for r in right], names(len(scores)))
+    found = compute_separation(scores, [bool(r) for r in right], names(len(scores)))
     assert found.auc == pytest.approx(auc)
     assert 0 <= found.low <= auc <= found.high <= 1
     step = of_a_step(scores, correct_strict=torch.tensor(right).float())
@@ -51,14 +51,14 @@ def test_the_auc_is_the_share_of_pairs_in_the_right_order(of_a_step, scores, rig
 
 
 def test_nothing_is_said_of_answers_that_are_all_alike_nor_of_correctness_itself(of_a_step):
-    assert separation([1, 2], [True, True], names(2)) is None
-    assert separation([1, 2], [False, False], names(2)) is None
+    assert compute_separation([1, 2], [True, True], names(2)) is None
+    assert compute_separation([1, 2], [False, False], names(2)) is None
     for components in ({}, {"correct_strict": torch.ones(2)}, {"correct_strict": torch.tensor([0.0, 1.0])}):
         assert step_metrics.separation(of_a_step([0.0, 1.0], **components)) == {}
 
 
 def test_a_few_answers_in_perfect_order_are_no_proof():
-    few, many = (separation([0] * n + [1] * n, [False] * n + [True] * n, names(2 * n)) for n in (3, 300))
+    few, many = (compute_separation([0] * n + [1] * n, [False] * n + [True] * n, names(2 * n)) for n in (3, 300))
     assert few.low < 0.5 < 0.98 < many.low
 
 
@@ -70,6 +70,6 @@ def test_nineteen_of_twenty_intervals_hold_the_truth_also_when_answers_to_a_prom
     for _ in range(400):
         right = rng.random(240) < 0.4
         scores = rng.normal(size=240) + shift * right + alike * np.repeat(rng.normal(size=60), 4)
-        found = separation(scores, right, prompts)
+        found = compute_separation(scores, right, prompts)
         held += found.low <= truth <= found.high
     assert 0.92 < held / 400 < 0.98

@@ -24,7 +24,7 @@ class Model:
     def __call__(self, batch):
         return batch.mask.sum(1).float()
 
-    def content_hash(self):
+    def weights_checksum(self):
         return "weights"
 
 

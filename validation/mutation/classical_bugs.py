@@ -168,9 +168,8 @@ BUGS = (
     Bug(
         "reward of length 1 broadcast",
         "alignbench/rewards/custom.py",
-        "if len(returned) != len(rows):",
-        "returned = list(returned) * len(rows) if len(returned) == 1 else returned\n"
-        "        if len(returned) != len(rows):",
+        "if len(values) != len(rows):",
+        "values = list(values) * len(rows) if len(values) == 1 else values\n        if len(values) != len(rows):",
         ("tests/rewards/test_custom.py",),
     ),
     Bug(
