@@ -88,8 +88,8 @@ def test_prompts_are_tokenized_once():
 
 
 def test_checking_dropping_and_training_tokenize_a_prompt_once(monkeypatch):
-    read, inner = Counter[str](), Text.prompt
-    monkeypatch.setattr(Text, "prompt", lambda self, prompt: read.update([prompt]) or inner(self, prompt))
+    read, inner = Counter[str](), Text.encode_prompt
+    monkeypatch.setattr(Text, "encode_prompt", lambda self, prompt: read.update([prompt]) or inner(self, prompt))
     cfg = config("hardware=cpu", "data.train_rows=20", "data.validation_rows=5", "data.test_rows=5", "rl.too_long=drop")
     resolved = resolve(cfg)
     run = Pipeline(build(resolved), resolved, identify(resolved))
