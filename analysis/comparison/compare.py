@@ -1,4 +1,4 @@
-"""Compares every pair of methods on one metric, each interval at the level that the whole family needs."""
+"""Compares every two methods on one metric, with intervals that hold simultaneously for the family of comparisons."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,13 @@ ALPHA, HALF = 0.05, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Treatment minus baseline on one metric; all intervals hold together for the `family` of pairs."""
+    """Treatment minus baseline on one metric, over the seeds of both methods.
+
+    `scores`: final values per seed of treatment and baseline, [n_treatment] and [n_baseline]; `family`: number of
+    comparisons for which the intervals hold simultaneously (Bonferroni, level 1 - 0.05 / family); `inner`: the 50%
+    interval, or with a `margin` the interval of the equivalence test, at `inner_percent`; `p_holm`: p-value adjusted
+    over the family; `detectable_d`: smallest d found with 80% power; `equivalent`: None without a margin.
+    """
 
     treatment: str
     baseline: str
@@ -38,34 +44,34 @@ class Comparison:
 
     @property
     def difference(self) -> Estimate:
-        """The raw difference with the interval that decides: Welch's, or that of the pairs where seeds are paired."""
+        """Difference with its deciding interval: Welch's, or that of the paired t-test for paired seeds."""
         return self.paired.difference if self.paired else self.welch.difference
 
     @property
     def test(self) -> Welch | Paired:
-        """The t-test that belongs to this interval."""
+        """The t-test of the deciding interval."""
         return self.paired or self.welch
 
     @property
     def n(self) -> tuple[int, int]:
-        """Seeds of treatment and baseline."""
+        """Number of seeds of treatment and baseline."""
         return len(self.scores[0]), len(self.scores[1])
 
     @property
     def detectable(self) -> float | None:
-        """The smallest detectable difference in units of the metric, if the spread seen here is right."""
+        """Smallest detectable difference in units of the metric, assuming the observed pooled standard deviation."""
         return None if self.detectable_d is None or self.pooled_sd is None else self.detectable_d * self.pooled_sd
 
     @property
     def welch_power(self) -> float | None:
-        """How often Welch's test, which decides, finds the smallest detectable d; None where pairs decide."""
+        """Power of Welch's test at the smallest detectable d; None for paired seeds."""
         if self.detectable_d is None or self.paired is not None:
             return None
         return statistics.welch_power(self.detectable_d, *self.n, alpha=ALPHA / self.family)
 
     @property
     def improvement_interval(self) -> tuple[float, float] | None:
-        """The interval of the difference turned so that more is better for the treatment."""
+        """Interval of the difference, with the sign chosen such that positive favors the treatment."""
         low, high = self.difference.low, self.difference.high
         if low is None or high is None:
             return None
@@ -73,22 +79,22 @@ class Comparison:
 
     @property
     def probability_of_improvement(self) -> float | None:
-        """The share of all seed pairings in which the treatment is ahead, ties counted half."""
+        """P(treatment is better) over all combinations of seeds, a tie as one half (Mann-Whitney U / (n1 n2))."""
         share = statistics.probability_of_improvement(*self.scores)
         return 1 - share if share is not None and self.metric.better == "less" else share
 
     @property
-    def seed_pairings_won(self) -> tuple[float, int]:
-        """In how many of all seed pairings the treatment is ahead, ties counted half."""
-        pairs = self.n[0] * self.n[1]
-        return (self.probability_of_improvement or 0.0) * pairs, pairs
+    def seed_wins(self) -> tuple[float, int]:
+        """Number of combinations of seeds in which the treatment is better (a tie as one half), and their total."""
+        combinations = self.n[0] * self.n[1]
+        return (self.probability_of_improvement or 0.0) * combinations, combinations
 
     def seeds_needed_for(self, difference: float) -> int | None:
-        """Seeds per method to find a true difference of this size (metric units); None when it cannot be said."""
+        """Seeds per method to find a true difference in metric units with 80% power; None if it cannot be computed."""
         return self.seeds_needed_for_d(difference / self.pooled_sd) if self.pooled_sd else None
 
     def seeds_needed_for_d(self, d: float) -> int | None:
-        """Seeds per method to find a true effect of this size."""
+        """Seeds per method to find a true effect size d with 80% power; None beyond 10,000."""
         if self.paired and self.paired.sd and self.pooled_sd:
             return statistics.pairs_needed(d * self.pooled_sd / self.paired.sd, ALPHA / self.family)
         return statistics.seeds_needed(d, ALPHA / self.family)
@@ -101,7 +107,7 @@ def compare_methods(
     margin: float | None = None,
     by_seed: bool = False,
 ) -> list[Comparison]:
-    """Every pair of methods, the earlier one as baseline; Bonferroni-simultaneous intervals and Holm p-values."""
+    """Compare every two methods, the earlier one as baseline: Bonferroni intervals, Holm-adjusted p-values."""
     pairs = list(combinations(methods, 2))
     found = [compare(metric, scores, later, earlier, margin, len(pairs), by_seed) for earlier, later in pairs]
     adjusted = statistics.holm([comparison.test.p for comparison in found])
@@ -117,10 +123,12 @@ def compare(
     family: int = 1,
     by_seed: bool = False,
 ) -> Comparison:
-    """One pair; `family` is the number of pairs that the intervals must hold for together.
+    """Compare two methods; `scores` has the final values per seed of each method.
 
-    The inner interval is the half that holds most, or, with a margin, the one that must lie within it (90% for a pair).
-    With `by_seed` the scores of both methods stand in the order of the same seeds, and differences within seeds decide.
+    `family`: number of comparisons for which the intervals must hold simultaneously. The inner interval is the 50%
+    interval, or with a margin the 1 - 2 alpha interval of two one-sided tests (Schuirmann 1987; 90% for one
+    comparison). With `by_seed` the scores of both methods are in the order of the same seeds, and the paired t-test
+    decides.
     """
     x, y = tuple(scores[treatment]), tuple(scores[baseline])
     confidence, alpha = 1 - ALPHA / family, ALPHA / family
@@ -151,7 +159,7 @@ def compare(
 
 
 def _detectable_d(x: Sequence[float], y: Sequence[float], pairs: Paired | None, alpha: float) -> float | None:
-    """The smallest detectable effect on the scale of d; for pairs, from the spread of the differences."""
+    """Smallest detectable effect on the scale of d; for paired seeds from the standard deviation of the differences."""
     spread = statistics.pooled_sd(x, y)
     if pairs is None:
         return statistics.minimum_detectable_d(len(x), len(y), alpha)

@@ -1,4 +1,4 @@
-"""What the finished runs cost: tokens, time, memory and price, with ratios to the baseline."""
+"""Cost of the finished runs: tokens, wall-clock time, peak memory and price, with ratios to the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One price paid: the mean of each method, and its ratio to the baseline."""
+    """One kind of cost: `values` per run of each method, in units of 1 / `divisor`, and ratios of geometric means."""
 
     key: str
     label: str
@@ -27,7 +27,7 @@ class Cost:
 
 
 def compute_costs(study: Study, declared: Declared) -> list[Cost]:
-    """Tokens, time, memory and price of the finished runs."""
+    """Compute tokens, time, memory and price of the finished runs of every method."""
     price = declared.price_per_hour
     divisor, unit = token_unit([run.ledger.get("tokens", 0.0) for run in study.runs])
     rows = [
@@ -36,7 +36,7 @@ def compute_costs(study: Study, declared: Declared) -> list[Cost]:
         _cost(study, declared, "peak_memory_bytes", "Peak memory (GiB)", metric_names.PEAK_MEMORY, GIB),
     ]
     if price is None:
-        reason = "analysis.price_per_hour is not declared"
+        reason = "analysis.price_per_hour is not set"
         return [*rows, Cost(key="price", label="Price", divisor=1, values={}, ratios={}, reason=reason)]
     label = f"Price (at ${price:,.2f} per device-hour)"
     time = rows[1]
@@ -55,7 +55,7 @@ def _cost(study: Study, declared: Declared, key: str, label: str, metric: str, d
         for method in study.methods
         if method != declared.baseline
     }
-    reason = None if all(values.values()) else "not measured by every method"
+    reason = None if all(values.values()) else "not measured for every method"
     return Cost(key=key, label=label, divisor=divisor, values=values, ratios=ratios, reason=reason)
 
 

@@ -1,4 +1,4 @@
-"""How far the runs without a result could move the answer."""
+"""Sensitivity analysis: the difference under different assumptions about runs without a result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..study.metrics import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """The difference if the seeds without a number had ended in a certain way."""
+    """The difference under one assumption about the seeds without a result."""
 
     pair: str
     failed_seeds: str
@@ -21,29 +21,29 @@ class Sensitivity:
 def compute_sensitivity(
     methods: Sequence[Method], metric: Metric, order: Sequence[str], troubled: frozenset[str]
 ) -> list[Sensitivity]:
-    """How far the seeds without a number could move the answer; a view on robustness, not a result."""
-    fates = ("Left out (hides the failure)", "Counted at its last validation", "Counted at the SFT start")
+    """Compute the difference to the baseline for every assumption about the failed seeds; not a result."""
+    assumptions = ("Excluded (hides the failure)", "Its last validation score", "The score of the SFT model")
     by_name = {method.name: method for method in methods}
     rows = []
     for name in order[1:]:
         if {name, order[0]} & troubled:
-            for fate in fates:
-                x, y = (_with_fate(by_name[who], metric, fate) for who in (name, order[0]))
+            for assumption in assumptions:
+                x, y = (_scores_under(by_name[who], metric, assumption) for who in (name, order[0]))
                 pair = f"{by_name[name].label} \N{MINUS SIGN} {by_name[order[0]].label}"
                 if x is not None and y is not None:
                     difference = statistics.welch(x, y).difference
-                    rows.append(Sensitivity(pair=pair, failed_seeds=fate, difference=difference))
+                    rows.append(Sensitivity(pair=pair, failed_seeds=assumption, difference=difference))
     return rows
 
 
-def _with_fate(method: Method, metric: Metric, fate: str) -> list[float] | None:
+def _scores_under(method: Method, metric: Metric, assumption: str) -> list[float] | None:
     scores = []
     for run in method.runs:
         if no_number(run, metric) is None:
             scores.append(run.metrics[metric.name])
-        elif not fate.startswith("Left out"):
-            guess = method.start if "start" in fate else last_validated(run, metric)
-            if guess is None:
+        elif not assumption.startswith("Excluded"):
+            score = method.start if "SFT" in assumption else last_validated(run, metric)
+            if score is None:
                 return None
-            scores.append(guess)
+            scores.append(score)
     return scores

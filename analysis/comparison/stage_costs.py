@@ -1,4 +1,4 @@
-"""What each phase cost: models made once for all runs, and the training of each method, beside what was expected."""
+"""Cost by stage: shared models (SFT, reward model), then RL and evaluation of each method, with expected memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from ..study.load import Run, Study
 from ..study.metrics import method_label
 
 SHARED = {"sft": "SFT", "reward_model": "Reward model"}
-"""The artifacts that are made once and shared, in the order of the pipeline."""
+"""Artifacts that are shared by all runs, in the order of the pipeline."""
 GB = 1e9
-"""Expectations are declared in GB, powers of ten."""
+"""Expected memory is declared in GB (10^9 bytes)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """One stage: seconds, tokens and peak memory; of a method the means over its finished runs."""
+    """Cost of one stage; for a method the mean over its finished runs. `expected_gb`: expected range of peak memory."""
 
     stage: str
     method: str | None
@@ -30,12 +30,12 @@ class StageCost:
 
     @property
     def label(self) -> str:
-        """The phase, and whose it was."""
+        """The stage and its method."""
         return self.stage if self.method is None else f"{self.stage}, {method_label(self.method)}"
 
     @property
     def verdict(self) -> str:
-        """Where the measured memory lies against what was expected; empty where nothing was."""
+        """Measured memory compared with the expected range; empty if no range is declared."""
         if self.expected_gb is None or self.peak_memory_bytes is None:
             return ""
         low, high = self.expected_gb
@@ -47,7 +47,7 @@ class StageCost:
 
 
 def compute_stage_costs(study: Study, expected: dict[str, tuple[float, float]]) -> tuple[StageCost, ...]:
-    """The shared phases that were measured, then the learning and the evaluation of every method."""
+    """Compute the cost of the shared stages, then of RL and evaluation of every method; `expected`: GB by algorithm."""
     shared = [cost for name, label in SHARED.items() for cost in _shared(study.runs, name, label)]
     own = [
         row
@@ -58,27 +58,27 @@ def compute_stage_costs(study: Study, expected: dict[str, tuple[float, float]]) 
 
 
 def _shared(runs: Sequence[Run], name: str, label: str) -> list[StageCost]:
-    """One row for each artifact of this kind; several would be an unfair study, and are all shown."""
-    made: dict[str, dict[str, float]] = {}
+    """One row per artifact of this kind; a fair study has one."""
+    by_key: dict[str, dict[str, float]] = {}
     for run in runs:
-        about = (run.manifest.get("artifact_costs") or {}).get(name)
-        if about:
-            made.setdefault(str((run.manifest.get("artifacts") or {}).get(name)), about)
+        costs = (run.manifest.get("artifact_costs") or {}).get(name)
+        if costs:
+            by_key.setdefault(str((run.manifest.get("artifacts") or {}).get(name)), costs)
     return [
         StageCost(
             stage=label,
             method=None,
-            note="once for all runs" if len(made) == 1 else key,
-            seconds=about.get("seconds"),
-            tokens=about.get("tokens"),
-            peak_memory_bytes=about.get("peak_memory_bytes"),
+            note="once for all runs" if len(by_key) == 1 else key,
+            seconds=costs.get("seconds"),
+            tokens=costs.get("tokens"),
+            peak_memory_bytes=costs.get("peak_memory_bytes"),
         )
-        for key, about in made.items()
+        for key, costs in by_key.items()
     ]
 
 
 def _of_method(method: str, runs: Sequence[Run], expected: tuple[float, float] | None) -> list[StageCost]:
-    """Reinforcement learning, and the evaluation at its end where that was timed; peak memory is of the whole run."""
+    """RL, and the final evaluation if it was timed; peak memory is that of the whole run."""
     done = [run for run in runs if run.status == "finished"]
     spent = {
         key: statistics.mean(

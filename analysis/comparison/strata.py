@@ -1,4 +1,4 @@
-"""Results by stratum of the held-out prompts: every method's mean, and its difference to the baseline."""
+"""Results by stratum of the held-out prompts: mean of every method, and difference to the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,18 +27,18 @@ class Stratum:
 
 
 def compute_strata(study: Study, baseline: str) -> tuple[Stratum, ...]:
-    """All strata, metric by metric; empty where the prompts have none."""
-    there = {name for run in study.runs for name in run.metrics if name.startswith(PREFIX)}
-    return tuple(_stratum(study, baseline, name) for name in sorted(there, key=_place))
+    """Compute all strata, ordered by metric; empty if the prompts have no strata."""
+    names = {name for run in study.runs for name in run.metrics if name.startswith(PREFIX)}
+    return tuple(_stratum(study, baseline, name) for name in sorted(names, key=_sort_key))
 
 
 def group_by_metric(rows: Sequence[Stratum]) -> list[tuple[str, list[Stratum]]]:
-    """The rows of each metric under its label, in their order."""
+    """Group the rows by the label of their metric, in order."""
     return [(label, list(found)) for label, found in groupby(rows, key=lambda row: row.metric.label)]
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Quality first, length last."""
+def _sort_key(name: str) -> tuple[int, str]:
+    """Sort key: quality first, length last."""
     leaf = name.rsplit("/", 1)[-1]
     return (ORDER.index(leaf) if leaf in ORDER else len(ORDER), name)
 

@@ -1,4 +1,4 @@
-"""More seeds or more prompts? The answers to single prompts show where the uncertainty of a difference comes from."""
+"""Variance components of a difference over seeds and prompts, and which of the two to increase."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,45 +22,45 @@ VALUES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "final/avg_response_length": lambda row: row.get("tokens"),
     "final/truncated_fraction": lambda row: row.get("truncated"),
 }
-"""Metrics that are a mean over prompts, and where a row of eval.jsonl has the value of one prompt."""
+"""Metrics that are a mean over prompts, with the accessor of the value in a row of eval.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceByPrompt:
-    """One pair, prompt by prompt: intervals for new prompts and for new seeds too, and what would narrow them."""
+    """A comparison with seeds and prompts as crossed random factors: intervals, variance components, McNemar's test."""
 
-    pair: Comparison
+    comparison: Comparison
     prompts: int
     crossed: Crossed
     mcnemar: McNemar | None
 
     @property
     def holds_for_new_prompts(self) -> bool | None:
-        """The interval that also lets prompts vary is on the same side of zero as the one that decides."""
+        """Whether the interval for new seeds and new prompts excludes zero; None without an interval."""
         low, high = self.crossed.new_both.low, self.crossed.new_both.high
         return None if low is None or high is None else not low <= 0 <= high
 
 
 def compute_variance_by_prompt(
-    study: Study, metric: Metric, pairs: Sequence[Comparison]
+    study: Study, metric: Metric, comparisons: Sequence[Comparison]
 ) -> tuple[tuple[VarianceByPrompt, ...], str | None]:
-    """Every pair prompt by prompt, or none and the reason."""
+    """Compute the variance components of every comparison; if that is not possible, an empty tuple and the reason."""
     if metric.name not in VALUES:
         return (), f"{metric.label} is not a mean over prompts"
-    if not pairs:
-        return (), "there is nothing to compare"
+    if not comparisons:
+        return (), "the study has one method"
     ids = {
         frozenset(str(row["prompt_id"]) for row in run.answers)
         for method in study.methods
         for run in _done(study, method)
     }
     if len(ids) != 1 or not (shared := sorted(next(iter(ids)))):
-        return (), "not every finished run answered the same prompts"
+        return (), "the finished runs were evaluated on different prompts"
     tables = {method: _table(_done(study, method), shared, VALUES[metric.name]) for method in study.methods}
     known = {method: table for method, table in tables.items() if table is not None}
     if len(known) < len(tables):
-        return (), f"eval.jsonl does not have the {metric.label} of every answer"
-    return tuple(_compared(pair, known[pair.treatment], known[pair.baseline]) for pair in pairs), None
+        return (), f"eval.jsonl lacks the {metric.label} of some answers"
+    return tuple(_compared(pair, known[pair.treatment], known[pair.baseline]) for pair in comparisons), None
 
 
 def _done(study: Study, method: str) -> list[Run]:
@@ -68,7 +68,7 @@ def _done(study: Study, method: str) -> list[Run]:
 
 
 def _table(runs: Sequence[Run], prompts: Sequence[str], value: Callable[[dict[str, Any]], Any]) -> np.ndarray | None:
-    """One value for each seed and prompt [seeds, prompts]; None where an answer has none."""
+    """Values by seed and prompt [seeds, prompts]; None if an answer has no value."""
     rows = []
     for run in runs:
         by_id = {str(row["prompt_id"]): value(row) for row in run.answers}
@@ -83,52 +83,56 @@ def _compared(pair: Comparison, x: np.ndarray, y: np.ndarray) -> VarianceByPromp
     both = statistics.crossed(x - y, confidence=confidence) if pair.paired else statistics.crossed(x, y, confidence)
     two_models = len(x) == len(y) == 1 and set(np.unique([x, y])) <= {0.0, 1.0}
     test = statistics.mcnemar(int((x > y).sum()), int((x < y).sum())) if two_models else None
-    return VarianceByPrompt(pair=pair, prompts=x.shape[1], crossed=both, mcnemar=test)
+    return VarianceByPrompt(comparison=pair, prompts=x.shape[1], crossed=both, mcnemar=test)
 
 
 def format_advice(rows: Sequence[VarianceByPrompt]) -> str:
-    """Which would narrow the intervals more, said of the pair whose interval is widest."""
+    """Recommend more seeds or more prompts, for the comparison with the largest standard error."""
     known = [(row, row.crossed.budget) for row in rows if row.crossed.budget is not None]
     if not known:
         return ""
     row, budget = max(known, key=lambda found: found[1].error())
-    lead = "More seeds" if budget.wanted == "seeds" else "More prompts"
-    scale, unit = row.pair.metric.scale, row.pair.metric.unit
+    advice = "More seeds" if budget.larger_source == "seeds" else "More prompts"
+    scale, unit = row.comparison.metric.scale, row.comparison.metric.unit
     now, seeds, prompts = (
         significant(scale * error, 2)
         for error in (budget.error(), budget.error(times_seeds=2), budget.error(times_prompts=2))
     )
-    of = "" if len(rows) == 1 else f" ({method_label(row.pair.treatment)} and {method_label(row.pair.baseline)})"
+    methods = (
+        ""
+        if len(rows) == 1
+        else f" ({method_label(row.comparison.treatment)} and {method_label(row.comparison.baseline)})"
+    )
     return (
-        f"{lead}: the standard error of the difference{of} is {now}{f' {unit}' if unit else ''}; "
-        f"twice the seeds would make it {seeds}, twice the prompts {prompts}. {_where_from(budget)}"
+        f"{advice}: the standard error of the difference{methods} is {now}{f' {unit}' if unit else ''}; "
+        f"with twice the seeds it would be {seeds}, with twice the prompts {prompts}. {_format_components(budget)}"
     )
 
 
-def _where_from(budget: VarianceBudget) -> str:
+def _format_components(budget: VarianceBudget) -> str:
     seeds, prompts, rest = (f"{share:.0%}" for share in budget.shares)
-    return f"Of its variance {seeds} comes from seeds, {prompts} from prompts, {rest} from single answers."
+    return f"Variance components: seeds {seeds}, prompts {prompts}, residual {rest}."
 
 
 def format_spreads(row: VarianceByPrompt) -> str:
-    """The three standard deviations behind a budget, in units of the metric."""
-    budget, metric = row.crossed.budget, row.pair.metric
+    """The standard deviations of the variance components, in units of the metric."""
+    budget, metric = row.crossed.budget, row.comparison.metric
     if budget is None:
         return ""
     return (
-        f"{metric.number(budget.seed_sd)} from seed to seed, {metric.number(budget.prompt_sd)} from prompt to prompt "
-        f"(in the difference), {metric.number(budget.rest_sd)} from answer to answer"
+        f"{metric.number(budget.seed_sd)} between seeds, {metric.number(budget.prompt_sd)} between prompts "
+        f"(of the difference), {metric.number(budget.rest_sd)} residual"
     )
 
 
 def format_mcnemar(row: VarianceByPrompt) -> str:
-    """Two trained models on the same prompts: who was right where the other was wrong."""
+    """Two trained models on the same prompts: exact McNemar test of the prompts with one correct answer."""
     test = row.mcnemar
     if test is None:
         return ""
-    x, y = method_label(row.pair.treatment), method_label(row.pair.baseline)
+    x, y = method_label(row.comparison.treatment), method_label(row.comparison.baseline)
     p = "" if test.p is None else f"; exact McNemar p = {test.p:.3f}"
     return (
-        f"Of {counted(row.prompts, 'prompt')} {test.only_first:,} were right with {x} only and {test.only_second:,} "
-        f"with {y} only{p}. That compares these two trained models, not the methods."
+        f"Of {counted(row.prompts, 'prompt')} {test.only_first:,} are correct with {x} only and {test.only_second:,} "
+        f"with {y} only{p}. This compares two trained models, not the methods."
     )

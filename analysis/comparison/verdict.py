@@ -1,4 +1,4 @@
-"""The verdict: one state and one sentence, made from the numbers alone."""
+"""Derives the verdict of a study, a state and a sentence, from its comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SYMBOLS: dict[State, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """The state, and a sentence in parts: the lead that is printed bold, the numbers, what could have been seen."""
+    """State, and the sentence in parts: lead (bold), numbers, and the detection limit of the design."""
 
     state: State
     lead: str
@@ -32,12 +32,12 @@ class Verdict:
 
     @property
     def rest(self) -> str:
-        """All behind the lead."""
+        """The sentence without the lead."""
         return f"{self.numbers}; {self.limit}." if self.limit else self.numbers
 
     @property
     def sentence(self) -> str:
-        """The whole sentence."""
+        """The complete sentence."""
         return f"{self.lead} {self.rest}"
 
     @property
@@ -47,7 +47,7 @@ class Verdict:
 
 
 def comparison_state(pair: Comparison) -> State:
-    """What the deciding interval says about the treatment; equality is only ever concluded from a declared margin."""
+    """State of the treatment by the deciding interval; equivalence requires a declared margin."""
     if pair.improvement_interval and pair.improvement_interval[0] > 0:
         return "better"
     if pair.improvement_interval and pair.improvement_interval[1] < 0:
@@ -59,16 +59,16 @@ def decide(
     *,
     metric: Metric,
     methods: Sequence[str],
-    pairs: Sequence[Comparison],
+    comparisons: Sequence[Comparison],
     level: Estimate,
     planned: int,
     unfinished: Sequence[str],
     violations: Sequence[str],
 ) -> Verdict:
-    """The verdict of a study.
+    """Decide the verdict of a study.
 
-    `unfinished` has one sentence for each run without a usable number, `violations` one for each failed fairness
-    check, `level` is the mean of the only method where there is just one.
+    `unfinished`: one sentence per run without a usable result; `violations`: one per failed fairness check; `level`:
+    the mean of the method if there is only one.
     """
     if violations:
         return _not_comparable(violations)
@@ -77,7 +77,7 @@ def decide(
         return Verdict("incomplete", "No verdict:", f"{done} {_first_of(unfinished, 'more')}")
     if len(methods) == 1:
         return _single(metric, methods[0], level)
-    return decide_pair(pairs[0]) if len(pairs) == 1 else _many(metric, methods, pairs)
+    return decide_pair(comparisons[0]) if len(comparisons) == 1 else _many(metric, methods, comparisons)
 
 
 def _not_comparable(violations: Sequence[str]) -> Verdict:
@@ -90,12 +90,12 @@ def _first_of(sentences: Sequence[str], more: str) -> str:
 
 
 def _single(metric: Metric, method: str, level: Estimate) -> Verdict:
-    rest = f"{metric.level(level.value)} {interval(metric, level)}; there is nothing to compare it with."
+    rest = f"{metric.level(level.value)} {format_interval(metric, level)}; there is no other method to compare with."
     return Verdict("single", f"One method, {method_label(method)}:", rest)
 
 
-def interval(metric: Metric, estimate: Estimate, name: str = "95% CI ", sign: bool = False) -> str:
-    """(95% CI -3.1 to +3.9), or why there is no interval."""
+def format_interval(metric: Metric, estimate: Estimate, name: str = "95% CI ", sign: bool = False) -> str:
+    """Format an interval, (95% CI -3.1 to +3.9), or the reason why it does not exist."""
     if estimate.low is None or estimate.high is None:
         return f"(no interval: {REASONS.get(estimate.reason or '', estimate.reason)})"
     write = metric.signed if sign else metric.number
@@ -103,7 +103,7 @@ def interval(metric: Metric, estimate: Estimate, name: str = "95% CI ", sign: bo
 
 
 def format_subtraction(pair: Comparison) -> str:
-    """GRPO - PPO."""
+    """Format the direction of a comparison: GRPO - PPO."""
     return f"{method_label(pair.treatment)} {MINUS} {method_label(pair.baseline)}"
 
 
@@ -113,51 +113,57 @@ def _seeds(pair: Comparison) -> str:
 
 def _detects(pair: Comparison, only: str = "only ") -> str:
     if pair.detectable_d is None:
-        return "one seed cannot show a difference"
+        return "one seed cannot detect a difference"
     return f"this design can {only}detect d \N{GREATER-THAN OR EQUAL TO} {pair.detectable_d:.2f}"
 
 
 def decide_pair(pair: Comparison) -> Verdict:
-    """The verdict on one pair, read off its intervals."""
+    """The verdict of one comparison, from its intervals."""
     state, metric = comparison_state(pair), pair.metric
-    number = (
-        f"{metric.difference(pair.difference.value)} {interval(metric, pair.difference, sign=True)}, {_seeds(pair)}"
-    )
+    interval = format_interval(metric, pair.difference, sign=True)
+    number = f"{metric.difference(pair.difference.value)} {interval}, {_seeds(pair)}"
     if state in ("better", "worse"):
         lead = f"{method_label(pair.treatment)} is {state} than {method_label(pair.baseline)}:"
         return Verdict(state, lead, number, f"{_detects(pair, '')}{_too_small(pair)}")
     if state == "equivalent":
-        inner = interval(metric, pair.inner, f"{pair.inner_percent:g}% CI ", sign=True)
+        inner = format_interval(metric, pair.inner, f"{pair.inner_percent:g}% CI ", sign=True)
         rest = f"{format_subtraction(pair)} = {metric.difference(pair.difference.value)} {inner}, {_seeds(pair)}"
         return Verdict(state, f"Equivalent within {metric.size(pair.margin)}:", rest, _outer(pair))
     return Verdict(state, "Inconclusive:", f"{format_subtraction(pair)} = {number}", _detects(pair))
 
 
 def _outer(pair: Comparison) -> str:
-    return f"the 95% interval is {interval(pair.metric, pair.difference, '', sign=True).strip('()')}"
+    return f"the 95% interval is {format_interval(pair.metric, pair.difference, '', sign=True).strip('()')}"
 
 
 def _too_small(pair: Comparison) -> str:
-    return f"; all of it lies within the declared margin of {pair.metric.size(pair.margin)}" if pair.equivalent else ""
+    return (
+        f"; the interval lies within the declared margin of {pair.metric.size(pair.margin)}" if pair.equivalent else ""
+    )
 
 
-def _many(metric: Metric, methods: Sequence[str], pairs: Sequence[Comparison]) -> Verdict:
-    wins = winners(methods, pairs)
+def _many(metric: Metric, methods: Sequence[str], comparisons: Sequence[Comparison]) -> Verdict:
+    wins = winners(methods, comparisons)
     if wins:
-        state: State = "worse" if list(wins) == [pairs[0].baseline] else "better"
-        return Verdict(state, _beats(wins), _margins(metric, wins, pairs))
-    if all(comparison_state(pair) == "equivalent" for pair in pairs):
-        return Verdict("equivalent", f"Equivalent within {metric.size(pairs[0].margin)}:", f"all {len(pairs)} pairs.")
-    widest = max(pairs, key=lambda pair: abs(pair.difference.value or 0.0))
-    numbers = f"{metric.difference(widest.difference.value)} {interval(metric, widest.difference, sign=True)}"
-    rest = f"none of {len(pairs)} pairs separates; the widest is {format_subtraction(widest)} = {numbers}"
-    return Verdict("inconclusive", "Inconclusive:", f"{rest}, {_seeds(widest)}", _detects(widest))
+        state: State = "worse" if list(wins) == [comparisons[0].baseline] else "better"
+        return Verdict(state, _beats(wins), _margins(metric, wins, comparisons))
+    if all(comparison_state(pair) == "equivalent" for pair in comparisons):
+        return Verdict(
+            "equivalent",
+            f"Equivalent within {metric.size(comparisons[0].margin)}:",
+            f"all {len(comparisons)} comparisons.",
+        )
+    largest = max(comparisons, key=lambda pair: abs(pair.difference.value or 0.0))
+    numbers = f"{metric.difference(largest.difference.value)} {format_interval(metric, largest.difference, sign=True)}"
+    rest = f"no interval of {len(comparisons)} comparisons excludes zero; the largest difference is "
+    numbers = f"{format_subtraction(largest)} = {numbers}, {_seeds(largest)}"
+    return Verdict("inconclusive", "Inconclusive:", f"{rest}{numbers}", _detects(largest))
 
 
-def winners(methods: Sequence[str], pairs: Sequence[Comparison]) -> dict[str, list[str]]:
-    """Who beats whom, the method with most wins first."""
+def winners(methods: Sequence[str], comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Methods that are better than others, with those others; the method with most wins first."""
     beaten: dict[str, list[str]] = {method: [] for method in methods}
-    for pair in pairs:
+    for pair in comparisons:
         state = comparison_state(pair)
         if state == "better":
             beaten[pair.treatment].append(pair.baseline)
@@ -175,21 +181,21 @@ def _beats(wins: dict[str, list[str]]) -> str:
     return f"{'; '.join(parts)}:"
 
 
-def _margins(metric: Metric, wins: dict[str, list[str]], pairs: Sequence[Comparison]) -> str:
+def _margins(metric: Metric, wins: dict[str, list[str]], comparisons: Sequence[Comparison]) -> str:
     best = next(iter(wins))
     against = {
         other: difference_from(best, pair)
-        for pair in pairs
+        for pair in comparisons
         for other in (pair.treatment, pair.baseline)
         if best in (pair.treatment, pair.baseline) and other != best
     }
     over = [
         f"{metric.difference(against[method].value)} over {method_label(method)} "
-        f"{interval(metric, against[method], name='', sign=True)}"
+        f"{format_interval(metric, against[method], name='', sign=True)}"
         for method in wins[best]
     ]
     text = f"{method_label(best)} is at {listed(over)}" if len(wins) > 1 else listed(over)
-    return f"{text}, {_seeds_each(pairs)}.{_open(metric, against, wins[best])}"
+    return f"{text}, {_seeds_each(comparisons)}.{_open(metric, against, wins[best])}"
 
 
 def _open(metric: Metric, against: dict[str, Estimate], beaten: list[str]) -> str:
@@ -199,19 +205,19 @@ def _open(metric: Metric, against: dict[str, Estimate], beaten: list[str]) -> st
         for method, estimate in against.items()
         if method not in beaten
     ]
-    return f" It cannot be told apart from {listed(rest, 'or')}." if rest else ""
+    return f" The comparison is inconclusive for {listed(rest, 'or')}." if rest else ""
 
 
 def difference_from(method: str, pair: Comparison) -> Estimate:
-    """The difference of a pair seen from one of its methods: method minus the other."""
-    given = pair.difference
-    if method == pair.treatment or given.value is None:
-        return given
-    low, high = (None if end is None else -end for end in (given.high, given.low))
-    return Estimate(value=-given.value, low=low, high=high, reason=given.reason)
+    """The difference of a comparison from the side of one method: method minus the other."""
+    difference = pair.difference
+    if method == pair.treatment or difference.value is None:
+        return difference
+    low, high = (None if end is None else -end for end in (difference.high, difference.low))
+    return Estimate(value=-difference.value, low=low, high=high, reason=difference.reason)
 
 
-def _seeds_each(pairs: Sequence[Comparison]) -> str:
-    numbers = {n for pair in pairs for n in pair.n}
+def _seeds_each(comparisons: Sequence[Comparison]) -> str:
+    numbers = {n for pair in comparisons for n in pair.n}
     few, most = min(numbers), max(numbers)
     return f"{counted(most, 'seed')} each" if few == most else f"{few} to {most} seeds each"

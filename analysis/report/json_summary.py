@@ -158,14 +158,14 @@ def _paired(pair: Comparison) -> dict[str, Any] | None:
 def _by_prompt(row: VarianceByPrompt) -> dict[str, Any]:
     budget = row.crossed.budget
     return {
-        "treatment": row.pair.treatment,
-        "baseline": row.pair.baseline,
+        "treatment": row.comparison.treatment,
+        "baseline": row.comparison.baseline,
         "prompts": row.prompts,
         "new_prompts": _estimate(row.crossed.new_prompts),
         "new_seeds_and_prompts": _estimate(row.crossed.new_both),
         "variance": None if budget is None else dict(zip(("seeds", "prompts", "rest"), budget.shares, strict=True)),
         "standard_error": None if budget is None else budget.error(),
-        "narrowed_more_by": None if budget is None else budget.wanted,
+        "narrowed_more_by": None if budget is None else budget.larger_source,
         "mcnemar": None if row.mcnemar is None else asdict(row.mcnemar),
     }
 

@@ -3,7 +3,7 @@
 from math import isfinite
 
 from ..comparison.compare import Comparison
-from ..comparison.verdict import interval
+from ..comparison.verdict import format_interval
 from ..findings import Findings
 from ..plots.chart_index import ChartIndex
 from ..statistics import Estimate
@@ -24,10 +24,12 @@ def effect_lede(findings: Findings) -> str:
             else ("Shown for completeness; these differences are no result.")
         )
     pair = findings.pairs[0]
-    wins, pairings = pair.seed_pairings_won
+    wins, pairings = pair.seed_wins
     if findings.verdict.state == "incomplete":
         return "Not given while a planned run has no result; 'What if?' above shows how far it could move the answer."
-    text = f"{pair.metric.difference(pair.difference.value)} {interval(pair.metric, pair.difference, sign=True)}. "
+    text = (
+        f"{pair.metric.difference(pair.difference.value)} {format_interval(pair.metric, pair.difference, sign=True)}. "
+    )
     text += (
         f"A random {method_label(pair.treatment)} seed beats a random {method_label(pair.baseline)} seed in {wins:g} "
     )
@@ -42,14 +44,12 @@ def seeds_lede(findings: Findings) -> str:
     ]
     if not pairs:
         return "Every seed of the study, those without a result included."
-    apart = [pair for pair in pairs if pair.seed_pairings_won[0] in (0, pair.seed_pairings_won[1])]
+    apart = [pair for pair in pairs if pair.seed_wins[0] in (0, pair.seed_wins[1])]
     if not apart:
         return "The methods overlap: no method has all its seeds on one side of another's."
     behind: dict[str, list[str]] = {}
     for pair in apart:
-        winner, loser = (
-            (pair.treatment, pair.baseline) if pair.seed_pairings_won[0] else (pair.baseline, pair.treatment)
-        )
+        winner, loser = (pair.treatment, pair.baseline) if pair.seed_wins[0] else (pair.baseline, pair.treatment)
         behind.setdefault(method_label(winner), []).append(method_label(loser))
     return " ".join(
         f"Every {winner} seed is ahead of every {listed(losers)} seed." for winner, losers in behind.items()

@@ -1,4 +1,4 @@
-"""Statistics over seeds and prompts: pure functions of numbers; what cannot be computed is None and says why."""
+"""Statistics over seeds and prompts: pure functions; an undefined estimate is None with a reason."""
 
 from .crossed import Crossed, VarianceBudget, clustered, crossed
 from .effect import cohens_d, glass_delta, hedges_g, pooled_sd, small_sample_factor

@@ -1,4 +1,4 @@
-"""Two things that are repeated at once, seeds and prompts: how far the result could move with either, and with both."""
+"""Crossed random factors, seeds and prompts: intervals, variance components and cluster-robust errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Table = np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceBudget:
-    """The variance of a mean over seeds and prompts, by where it comes from; parts below zero count as zero."""
+    """Variance components of a mean over seeds and prompts (negative estimates are zero), and standard deviations."""
 
     seeds: float
     prompts: float
@@ -25,24 +25,24 @@ class VarianceBudget:
     rest_sd: float
 
     def error(self, times_seeds: float = 1.0, times_prompts: float = 1.0) -> float:
-        """The standard error with this many times the seeds and the prompts."""
+        """Standard error with the number of seeds and prompts multiplied by these factors."""
         return sqrt(self.seeds / times_seeds + self.prompts / times_prompts + self.rest / (times_seeds * times_prompts))
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """The parts of the variance that seeds, prompts and the rest make up."""
+        """Shares of the variance due to seeds, prompts and the residual."""
         whole = self.seeds + self.prompts + self.rest
         return self.seeds / whole, self.prompts / whole, self.rest / whole
 
     @property
-    def wanted(self) -> str:
-        """What would narrow the interval more when doubled: `seeds` or `prompts`."""
+    def larger_source(self) -> str:
+        """The source whose doubling reduces the standard error more: `seeds` or `prompts`."""
         return "seeds" if self.seeds > self.prompts else "prompts"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
-    """The same number with two intervals: for new prompts and these seeds, and for new seeds and new prompts."""
+    """A mean with two intervals: for new prompts and these seeds, and for new seeds and new prompts."""
 
     new_prompts: Estimate
     new_both: Estimate
@@ -53,7 +53,7 @@ class Crossed:
 def crossed(first: Table, second: Table | None = None, confidence: float = 0.95) -> Crossed:
     """Mean of a table [seeds, prompts], or first minus second of two methods that answered the same prompts.
 
-    Seeds and prompts are both drawn at random; seeds belong to a method, prompts are shared. From the mean squares:
+    Seeds and prompts are random factors; seeds are nested in a method, prompts are shared. From the mean squares:
     W = sum over methods of var(seed means) / S, P = var(prompt means of the difference) / Q, R = sum over methods of
     MS_rest / (S Q); Var = max(W, P, W + P - R), with Satterthwaite's degrees of freedom. For one table W, P and R are
     MS_S, MS_Q and MS_R over S Q of the two-way layout without replication.
@@ -62,7 +62,7 @@ def crossed(first: Table, second: Table | None = None, confidence: float = 0.95)
     gaps = first.mean(0) if second is None else first.mean(0) - second.mean(0)  # [prompts]
     new_prompts = clustered(gaps, np.arange(len(gaps)), confidence)
     center = new_prompts.value
-    reason = _why_not(tables, gaps)
+    reason = _undefined_reason(tables, gaps)
     if reason or center is None:
         return Crossed(new_prompts=new_prompts, new_both=Estimate(value=center, reason=reason or new_prompts.reason))
     prompts = len(gaps)
@@ -85,7 +85,7 @@ def crossed(first: Table, second: Table | None = None, confidence: float = 0.95)
     )
 
 
-def _why_not(tables: Sequence[Table], gaps: np.ndarray) -> str | None:
+def _undefined_reason(tables: Sequence[Table], gaps: np.ndarray) -> str | None:
     if not all(np.isfinite(table).all() for table in tables):
         return "not_finite"
     if min(len(table) for table in tables) < 2:
@@ -95,7 +95,7 @@ def _why_not(tables: Sequence[Table], gaps: np.ndarray) -> str | None:
 
 
 def _rest(table: Table) -> float:
-    """MS_R: what is left of a table when the means of its rows and columns are taken out."""
+    """Residual mean square MS_R of the two-way layout, after the row and column means."""
     left = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
     seeds, prompts = table.shape
     return float((left**2).sum() / ((seeds - 1) * (prompts - 1)))
@@ -118,9 +118,9 @@ def _budget(tables: Sequence[Table], w: float, p: float, r: float) -> VarianceBu
 def clustered(
     values: Sequence[float] | np.ndarray, clusters: Sequence | np.ndarray, confidence: float = 0.95
 ) -> Estimate:
-    """Mean of values that come in clusters, with the t-interval of C - 1 degrees of freedom.
+    """Mean of clustered values [n] with a cluster-robust t-interval, C - 1 degrees of freedom.
 
-    SE^2 = C / (C - 1) (1 / n^2) sum over clusters of (sum of v - mean v)^2 (Miller 2024, appendix A; C clusters).
+    SE^2 = C / (C - 1) (1 / n^2) sum over clusters of (sum of v - mean v)^2 (Miller 2024, arXiv 2411.00640; C clusters).
     """
     x = np.asarray(values, float)
     if not len(x) or not np.isfinite(x).all():

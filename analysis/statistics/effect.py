@@ -1,4 +1,4 @@
-"""The difference in units of the spread between seeds: Cohen's d, Hedges' g, Glass's delta, with their intervals."""
+"""Standardized effect sizes: Cohen's d, Hedges' g and Glass's delta, with noncentral-t intervals."""
 
 from dataclasses import replace
 from math import exp, lgamma, sqrt
@@ -39,18 +39,18 @@ def small_sample_factor(df: float) -> float:
 def hedges_g(x: Numbers, y: Numbers, confidence: float = 0.95) -> Estimate:
     """g = J d: Cohen's d without its bias at few seeds (Hedges 1981).
 
-    Both estimate the same true effect, so both have the same interval. Scaled by J, as is often done, it would hold
-    a true effect of 3 in 88% of studies with 3 + 3 seeds instead of 95% (docs/honesty.md).
+    d and g estimate the same true effect, so both have the same interval. Scaled by J, as is often done, its coverage
+    would be 88% instead of 95% for a true effect of 3 with 3 + 3 seeds (docs/honesty.md).
     """
     d = cohens_d(x, y, confidence)
     return d if d.value is None else replace(d, value=small_sample_factor(len(x) + len(y) - 2) * d.value)
 
 
 def glass_delta(x: Numbers, y: Numbers, confidence: float = 0.95) -> Estimate:
-    """Delta = (mean x - mean y) / sd of y, for groups that spread too differently to pool (Glass 1976).
+    """Delta = (mean x - mean y) / sd of y, for groups with very different variances (Glass 1976).
 
     Interval: Welch's t inverted in the noncentral t with n2 - 1 degrees of freedom, times the estimated
-    sqrt(s1^2 / (s2^2 n1) + 1 / n2). Exact where x hardly varies, close to it otherwise (validation/simulations).
+    sqrt(s1^2 / (s2^2 n1) + 1 / n2). Exact if x is constant, approximate otherwise (validation/simulations).
     """
     test = welch(x, y)
     if test.t is None or test.difference.value is None:

@@ -1,4 +1,4 @@
-"""A number with its interval, or with the reason why there is none."""
+"""An estimate with its interval, or with the reason why it is undefined; means of seeds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Numbers = Sequence[float]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number with its interval; a number that does not exist is None and says why."""
+    """A value with its interval; an undefined value is None, with a `reason` such as `n<2` or `not_finite`."""
 
     value: float | None
     low: float | None = None
@@ -21,20 +21,20 @@ class Estimate:
 
 
 def is_constant(numbers: Numbers | np.ndarray) -> bool:
-    """All equal up to rounding; `sd == 0` would miss [0.1, 0.1, 0.1]."""
+    """Whether all numbers are equal up to floating-point error; `sd == 0` would miss [0.1, 0.1, 0.1]."""
     x = np.asarray(numbers, float)
     return bool(np.ptp(x) == 0 or x.std(ddof=1) <= 8 * np.finfo(float).eps * np.abs(x).max())
 
 
 def missing_reason(*groups: Numbers) -> str | None:
-    """Why nothing can be computed from these groups, or None: `not_finite` or `n<2`."""
+    """The reason why no interval can be computed, `not_finite` or `n<2`; None if it can."""
     if not all(isfinite(number) for group in groups for number in group):
         return "not_finite"
     return "n<2" if min(len(group) for group in groups) < 2 else None
 
 
 def undefined_reason(x: Numbers, y: Numbers) -> str | None:
-    """As `missing_reason`, and `zero_pooled_variance` when every seed of a group gave the same number."""
+    """As `missing_reason`, and `zero_pooled_variance` when all numbers of each group are equal."""
     return missing_reason(x, y) or ("zero_pooled_variance" if is_constant(x) and is_constant(y) else None)
 
 
@@ -46,7 +46,8 @@ def mean(numbers: Numbers) -> float | None:
 def interquartile_mean(numbers: Numbers, confidence: float = 0.95) -> Estimate:
     """The mean without the lowest and the highest quarter, and its interval (Tukey and McLaughlin 1963).
 
-    Below 4 numbers nothing would be left out; below 10 the interval holds too seldom (docs/honesty.md).
+    Undefined below 4 numbers, where nothing is trimmed; below 10 there is no interval, as it undercovers
+    (docs/honesty.md).
     """
     reason = "n<4" if len(numbers) < 4 else missing_reason(numbers)
     if reason:
@@ -71,6 +72,6 @@ def mean_interval(numbers: Numbers, confidence: float = 0.95) -> Estimate:
 
 
 def transformed(estimate: Estimate, change: Callable[[float], float]) -> Estimate:
-    """The same estimate on another scale; `change` must rise."""
+    """Transform an estimate and its interval; `change` must be increasing."""
     value, low, high = (None if n is None else change(n) for n in (estimate.value, estimate.low, estimate.high))
     return Estimate(value=value, low=low, high=high, reason=estimate.reason)

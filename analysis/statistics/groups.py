@@ -11,7 +11,7 @@ from scipy import stats
 
 from .estimate import Estimate, Numbers, mean, missing_reason, transformed, undefined_reason
 
-EXACT_LIMIT = 200_000  # relabelings that are still counted one by one
+EXACT_LIMIT = 200_000  # number of relabelings up to which the test is exact
 DRAWS = 19_999
 
 
@@ -26,13 +26,13 @@ class Welch:
 
     @property
     def probability_above_zero(self) -> float | None:
-        """P(true difference > 0 | data) with flat priors: T(df) at t."""
+        """Posterior P(true difference > 0) with flat priors: the t(df) distribution function at t."""
         return None if self.t is None else float(stats.t.cdf(self.t, self.df))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Permutation:
-    """Two-sided p of relabeling, and the smallest p that this number of seeds can reach."""
+    """Two-sided p-value of a permutation test, and the smallest p-value that this number of seeds allows."""
 
     p: float | None
     smallest: float | None
@@ -63,25 +63,25 @@ def welch(x: Numbers, y: Numbers, confidence: float = 0.95) -> Welch:
 
 
 def smallest_permutation_p(n_first: int, n_second: int) -> float:
-    """Two-sided floor of the exact permutation test: 2 / C(n1+n2, n1)."""
+    """Smallest two-sided p-value of the exact permutation test: 2 / C(n1+n2, n1)."""
     return min(1.0, 2 / comb(n_first + n_second, n_first))
 
 
 @lru_cache(maxsize=4)
 def _relabelings(whole: int, first: int) -> np.ndarray:
-    """Every way to call `first` of the numbers the first group [relabelings, first]."""
+    """Indices of the first group in every relabeling [relabelings, first]."""
     return np.array(list(combinations(range(whole), first)), dtype=np.int16)
 
 
 def two_sided(observed: float, shuffled: np.ndarray, counted: bool) -> float:
-    """Twice the smaller tail, at most 1; of what was drawn, the observed one is a part (Phipson and Smyth 2010)."""
+    """Twice the smaller tail, at most 1; sampled relabelings include the observed one (Phipson and Smyth 2010)."""
     near, extra = 1e-12 * max(abs(observed), np.abs(shuffled).max()), 0 if counted else 1
     tails = (np.sum(shuffled <= observed + near), np.sum(shuffled >= observed - near))
     return min(1.0, 2 * (min(map(int, tails)) + extra) / (len(shuffled) + extra))
 
 
 def permutation(x: Numbers, y: Numbers, rng: np.random.Generator) -> Permutation:
-    """Permutation test of the difference of means: exact while it can be counted, else 19,999 draws from `rng`."""
+    """Permutation test of the difference of means: exact up to 200,000 relabelings, else 19,999 samples."""
     reason = missing_reason(x, y)
     if reason:
         return Permutation(p=None, smallest=None, reason=reason)
@@ -120,7 +120,7 @@ def is_equivalent(x: Numbers, y: Numbers, margin: float, alpha: float = 0.05) ->
 
 
 def lies_within(interval: Estimate, margin: float) -> bool | None:
-    """All of an interval lies inside +-margin; None where there is no interval."""
+    """Whether an interval lies inside +-margin; None without an interval."""
     if interval.low is None or interval.high is None:
         return None
     return -margin < interval.low and interval.high < margin

@@ -1,4 +1,4 @@
-"""Runs compared seed by seed: for seeds that shared their randomness, declared before and shown by the manifests."""
+"""Paired comparison of two methods by seed: paired t-test, d_z, d_av and the sign-flip test."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -14,7 +14,7 @@ from .groups import DRAWS, EXACT_LIMIT, Permutation, two_sided
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """First minus second within each seed; `d_av` is on the scale of Cohen's d, `d_z` is not and decides nothing."""
+    """First minus second within seeds; `d_av` is on the scale of Cohen's d, `d_z` in sd of the differences."""
 
     difference: Estimate
     t: float | None = None
@@ -28,18 +28,18 @@ class Paired:
 
     @property
     def probability_above_zero(self) -> float | None:
-        """P(true difference > 0 | data) with flat priors: T(n - 1) at t."""
+        """Posterior P(true difference > 0) with flat priors: the t(n - 1) distribution function at t."""
         return None if self.t is None else float(stats.t.cdf(self.t, self.df))
 
 
 def paired(x: Numbers, y: Numbers, confidence: float = 0.95) -> Paired:
-    """Mean of x[i] - y[i] with its t-interval, and its size in two units.
+    """Mean of x[i] - y[i] with its t-interval, and two standardized effect sizes. `x`, `y`: [seeds], in the same order.
 
     d_z = mean / sd of the differences, with t = d_z sqrt(n) inverted in the noncentral t with n - 1 degrees of freedom.
     d_av = mean / sqrt((s1^2 + s2^2) / 2), whose limits are those of the noncentrality times
     sqrt(2 s_D^2 / (n (s1^2 + s2^2))) (Algina and Keselman 2003).
     """
-    assert len(x) == len(y), "pairs need two groups of the same length"
+    assert len(x) == len(y), "paired groups must have the same length"
     reason = undefined_reason(x, y)
     if reason:
         none = Estimate(value=None, reason=reason)
@@ -74,12 +74,12 @@ def _in_units(t: float, ends: tuple[float, float], unit: float) -> Estimate:
 
 
 def smallest_sign_flip_p(pairs: int) -> float:
-    """Two-sided floor of the exact sign-flip test: 2 / 2^n."""
+    """Smallest two-sided p-value of the exact sign-flip test: 2 / 2^n."""
     return min(1.0, 2 / 2**pairs)
 
 
 def sign_flip(x: Numbers, y: Numbers, rng: np.random.Generator) -> Permutation:
-    """Test of the mean difference by flipping signs: exact while it can be counted, else 19,999 draws from `rng`."""
+    """Test of the mean difference by flipping signs: exact up to 200,000 patterns, else 19,999 samples."""
     reason = missing_reason(x, y)
     if reason:
         return Permutation(p=None, smallest=None, reason=reason)

@@ -1,4 +1,4 @@
-"""Shares of prompts: Wilson's interval of one, McNemar's test of two on the same prompts."""
+"""Proportions: Wilson's interval, and McNemar's test of two models on the same prompts."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -10,7 +10,7 @@ from .estimate import Estimate
 
 @dataclass(frozen=True, kw_only=True)
 class McNemar:
-    """Prompts that only the first got right, only the second, and the exact two-sided p of that split."""
+    """Number of prompts correct with the first model only and with the second only, and the exact two-sided p-value."""
 
     only_first: int
     only_second: int
@@ -34,7 +34,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Estimate:
 
 
 def mcnemar(only_first: int, only_second: int) -> McNemar:
-    """Exact test that two models are right equally often on the same prompts: binomial of the discordant ones."""
+    """Exact McNemar test that two models are correct equally often: binomial test of the discordant prompts."""
     discordant = only_first + only_second
     if not discordant:
         return McNemar(only_first=0, only_second=0, p=None, reason="no_disagreement")

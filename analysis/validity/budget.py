@@ -1,11 +1,11 @@
-"""What each method spent, and whether the methods spent the same."""
+"""Budget of each method (prompts, responses, tokens, steps, time), and whether the budgets match."""
 
 from dataclasses import dataclass
 
 from ..study.load import Run, Study
 from ..study.metrics import significant
 
-TOKENS_MAY_DIFFER = 0.02
+TOKEN_TOLERANCE = 0.02
 LEDGER = {
     "prompts": "Prompts seen",
     "completions": "Responses generated",
@@ -17,12 +17,12 @@ LEDGER = {
     "dollars": "Price, $",
 }
 MEASURED = ("seconds", "flops", "peak_memory_bytes", "dollars")
-"""What a method takes for the budget it is given: a result, and no condition."""
+"""Quantities that are results of a method, not conditions that must match."""
 
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One quantity of the budget, of all seeds of a method together."""
+    """One quantity of the budget, summed over the seeds of each method. `ok`: matched; None if it need not match."""
 
     quantity: str
     totals: dict[str, str]
@@ -30,21 +30,21 @@ class LedgerRow:
     ok: bool | None
 
 
-def budget(study: Study, price_per_hour: float | None = None) -> tuple[LedgerRow, ...]:
-    """What each method spent over all its counted runs; the price where an hour of the machine has one."""
+def compute_budget(study: Study, price_per_hour: float | None = None) -> tuple[LedgerRow, ...]:
+    """Compute the budget of each method over its counted runs, with the price if a price per hour is set."""
     rows = []
     for quantity, label in LEDGER.items():
         if quantity == "dollars" and price_per_hour is None:
             continue
         sums = {method: _total(quantity, study.runs_of(method), price_per_hour) for method in study.methods}
         matched, ok = _matched(quantity, list(sums.values()))
-        shown = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
-        rows.append(LedgerRow(label, shown, matched, ok))
+        formatted = {method: "n/a" if total is None else _amount(quantity, total) for method, total in sums.items()}
+        rows.append(LedgerRow(label, formatted, matched, ok))
     return tuple(rows)
 
 
 def _total(quantity: str, runs: list[Run], price_per_hour: float | None) -> float | None:
-    """The sum over runs, the highest where it is memory; None where a run did not write it down."""
+    """Sum over runs (maximum for memory); None if a run did not record the quantity."""
     numbers = [run.ledger.get("seconds" if quantity == "dollars" else quantity) for run in runs]
     known = [number for number in numbers if number is not None]
     if len(known) < len(numbers):
@@ -61,14 +61,14 @@ def _amount(quantity: str, total: float) -> str:
 def _matched(quantity: str, sums: list[float | None]) -> tuple[str, bool | None]:
     known = [number for number in sums if number is not None]
     if len(known) < len(sums) or len(known) < 2:
-        return "n/a: not written by every run" if len(known) < len(sums) else "one method", None
+        return "n/a: not recorded by every run" if len(known) < len(sums) else "one method", None
     if quantity in MEASURED:
         return "measured, not matched", None
     if len(set(known)) == 1:
         return "yes, exactly", True
     spread = max(known) / min(known) - 1 if min(known) else float("inf")
-    if quantity == "tokens" and spread <= TOKENS_MAY_DIFFER:
-        return f"yes, within {TOKENS_MAY_DIFFER:.0%}", True
+    if quantity == "tokens" and spread <= TOKEN_TOLERANCE:
+        return f"yes, within {TOKEN_TOLERANCE:.0%}", True
     if quantity == "prompts":
-        return "no: the methods draw different numbers of answers per prompt", None
+        return "no: the methods sample different numbers of responses per prompt", None
     return f"no: {max(known) / min(known):.2f} times" if min(known) else "no", False

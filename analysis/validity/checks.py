@@ -1,4 +1,4 @@
-"""One question about the conditions of a study, and how runs are asked whether they agree."""
+"""A fairness check, and helpers that compare a value over runs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Outcome = Literal["ok", "warning", "failed", "unknown"]
 
 @dataclass(frozen=True)
 class Check:
-    """One question about the conditions; `allow` is the name that permits it to fail."""
+    """One check of the conditions; `evidence` has the observed values, `allow` is its name in analysis.allow."""
 
     name: str
     outcome: Outcome
@@ -20,16 +20,16 @@ class Check:
     allow: str = ""
 
 
-def at(run: Run, *path: str) -> Any:
-    """What the manifest says at a path; None where it says nothing."""
-    here: Any = run.manifest
+def manifest_value(run: Run, *path: str) -> Any:
+    """Value at a path in the manifest of a run; None if it is missing."""
+    value: Any = run.manifest
     for name in path:
-        here = (here or {}).get(name)
-    return here
+        value = (value or {}).get(name)
+    return value
 
 
-def short(value: object) -> str:
-    """A hash by its ends, other values as they are."""
+def shorten(value: object) -> str:
+    """Shorten a hash to its first and last characters; other values are unchanged."""
     text = str(value)
     return f"{text[:6]}\N{HORIZONTAL ELLIPSIS}{text[-4:]}" if len(text) > 24 else text
 
@@ -41,20 +41,20 @@ def _by_value(runs: Iterable[Run], value: Callable[[Run], Any]) -> dict[str, lis
     return groups
 
 
-def who(runs: list[Run]) -> str:
-    """Names few runs, counts many."""
+def format_runs(runs: list[Run]) -> str:
+    """Format a list of runs: names of up to three, else their number."""
     return listed([run.name for run in runs]) if len(runs) <= 3 else f"{len(runs)} runs"
 
 
-def same(
+def check_equal(
     runs: list[Run], name: str, value: Callable[[Run], Any], allow: str = "", otherwise: Outcome = "failed"
 ) -> Check:
-    """Every run has the same value; unknown when a run did not write it down."""
-    silent = [run for run in runs if value(run) in (None, {}, "")]
-    if silent or not runs:
-        why = f"not written down by {who(silent)}" if silent else "no finished run"
+    """Check that every run has the same value; unknown if a run did not record it."""
+    missing = [run for run in runs if value(run) in (None, {}, "")]
+    if missing or not runs:
+        why = f"not recorded by {format_runs(missing)}" if missing else "no finished run"
         return Check(name, "unknown", why, allow)
     groups = _by_value(runs, value)
     if len(groups) == 1:
         return Check(name, "ok", f"{next(iter(groups))} in all {counted(len(runs), 'run')}", allow)
-    return Check(name, otherwise, "; ".join(f"{text} in {who(group)}" for text, group in groups.items()), allow)
+    return Check(name, otherwise, "; ".join(f"{text} in {format_runs(group)}" for text, group in groups.items()), allow)

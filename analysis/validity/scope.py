@@ -1,32 +1,33 @@
-"""What the design itself leaves open: prompts that were not drawn anew, and pairs of seeds that were refused."""
+"""Scope of the conclusions: generalization to new prompts, and pairing by seed that was not possible."""
 
 from collections.abc import Sequence
 
 from ..comparison.compare import Comparison
 from ..comparison.paired_design import PairedDesign
 from ..comparison.variance import VarianceByPrompt
-from ..comparison.verdict import format_subtraction, interval
+from ..comparison.verdict import format_interval, format_subtraction
 from ..study.metrics import signed
 from .warnings import ReportWarning
 
 
 def prompt_warnings(rows: Sequence[VarianceByPrompt]) -> list[ReportWarning]:
-    """The interval that decides speaks of these prompts; this is how far it would be from one for all prompts."""
+    """Warn that the deciding interval holds for these prompts, with the interval for new seeds and new prompts."""
     known = [row for row in rows if row.crossed.new_both.low is not None]
     if not known:
         return []
-    lost = [row for row in known if not row.holds_for_new_prompts and _excludes_zero(row)]
-    row = lost[0] if lost else max(known, key=_width)
-    metric, both = row.pair.metric, row.crossed.new_both
-    shown = interval(metric, both, "", sign=True).strip("()")
-    which = f" for {format_subtraction(row.pair)}" if len(rows) > 1 else ""
-    text = f"The interval is about new seeds on these {row.prompts:,} prompts; for new prompts too it is {shown}{which}"
-    ending = ", which includes zero: the verdict holds for these prompts only." if lost else "."
-    return [ReportWarning("limits the verdict", text + ending, f"new prompts too: {shown}")]
+    includes_zero = [row for row in known if not row.holds_for_new_prompts and _excludes_zero(row)]
+    row = includes_zero[0] if includes_zero else max(known, key=_width)
+    metric, both = row.comparison.metric, row.crossed.new_both
+    interval = format_interval(metric, both, "", sign=True).strip("()")
+    which = f" for {format_subtraction(row.comparison)}" if len(rows) > 1 else ""
+    scope = f"The interval generalizes to new seeds on these {row.prompts:,} prompts"
+    text = f"{scope}; for new prompts as well it is {interval}{which}"
+    ending = ", which includes zero: the verdict holds for these prompts only." if includes_zero else "."
+    return [ReportWarning("limits the verdict", text + ending, f"with new prompts: {interval}")]
 
 
 def _excludes_zero(row: VarianceByPrompt) -> bool:
-    low, high = row.pair.difference.low, row.pair.difference.high
+    low, high = row.comparison.difference.low, row.comparison.difference.high
     return low is not None and high is not None and not low <= 0 <= high
 
 
@@ -35,22 +36,22 @@ def _width(row: VarianceByPrompt) -> float:
 
 
 def pairing_warnings(pairing: PairedDesign) -> list[ReportWarning]:
-    """Pairs that were declared and are refused, so that nobody takes the report for one of pairs."""
+    """Warn if pairing by seed was declared and is not possible."""
     if pairing.refusal is None:
         return []
-    text = f"analysis.pairing=seed was declared and is refused: {pairing.refusal}. The seeds are compared as groups."
-    return [ReportWarning("limits the verdict", text, "pairing by seed is refused")]
+    text = f"analysis.pairing=seed is not possible: {pairing.refusal}. The seeds are compared as independent groups."
+    return [ReportWarning("limits the verdict", text, "pairing by seed is not possible")]
 
 
 def format_pairing_note(pairing: PairedDesign, pairs: Sequence[Comparison]) -> str:
-    """How the seeds were compared and what the differences within seeds show, for the caption of the difference."""
+    """Caption of a paired comparison, with correlation and d_z; empty for independent groups."""
     if not pairing.by_seed or not pairs or pairs[0].paired is None:
         return ""
-    told = "Seeds are compared one by one, as declared: same start and same prompt order for each seed."
+    note = "Seeds are paired, as declared: each seed has the same SFT model and prompt order in every method."
     first, d_z = pairs[0].paired, pairs[0].paired.d_z
     if len(pairs) > 1 or first.correlation is None or d_z.low is None or d_z.high is None or d_z.value is None:
-        return told
+        return note
     return (
-        f"{told} Their scores correlate by {first.correlation:+.2f}; in units of the spread of the differences the "
-        f"mean is d_z = {signed(d_z.value, 2)} ({signed(d_z.low, 2)} to {signed(d_z.high, 2)})."
+        f"{note} The scores correlate with r = {first.correlation:+.2f}; in standard deviations of the "
+        f"differences the mean is d_z = {signed(d_z.value, 2)} ({signed(d_z.low, 2)} to {signed(d_z.high, 2)})."
     )

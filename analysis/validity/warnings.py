@@ -1,4 +1,4 @@
-"""What limits the result: warnings computed from the runs, the most serious first."""
+"""Collects the warnings of a report: few seeds, variance, prompts, side effects and fairness checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ UNEQUAL_SPREAD = 5.0
 
 @dataclass(frozen=True)
 class ReportWarning:
-    """One warning; `brief` is what a narrow screen has room for."""
+    """One warning; `brief` is a short form for the terminal."""
 
     level: Level
     text: str
@@ -34,22 +34,22 @@ def collect_warnings(
     fairness: Fairness,
     unfinished: Sequence[str],
     prompts: int | None,
-    gamed: Sequence[ReportWarning] = (),
+    more: Sequence[ReportWarning] = (),
 ) -> list[ReportWarning]:
-    """All warnings of a study, worst first; `gamed` are the signs that the reward was gamed."""
+    """Collect all warnings of a study, most serious first; `more` are those computed elsewhere."""
     found = [
         *(ReportWarning("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
-        *gamed,
+        *more,
         *_few_seeds(pairs),
         *_no_spread(methods),
         *_unequal_spread(pairs),
-        *_fresh_prompts(metric, methods, prompts),
+        *_new_prompts(metric, methods, prompts),
         *_below_start(metric, methods),
         *_side_effects(exploratory),
         *(
             ReportWarning(
                 "limits the verdict",
-                f"Not met: {check.name.lower()} ({check.evidence}).",
+                f"Fairness check not met: {check.name.lower()} ({check.evidence}).",
                 f"not met: {check.name.lower()}",
             )
             for check in fairness.checks
@@ -71,27 +71,27 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:
         return [
             ReportWarning(
                 "limits the verdict",
-                f"{counted(n, 'usable seed')} for a method: no interval can be given.",
+                f"{counted(n, 'usable seed')} for a method: no interval can be computed.",
                 f"{counted(n, 'usable seed')}: no interval",
             )
         ]
     if test.smallest is not None and test.smallest >= 0.05:
-        ours = f" (ours: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
+        observed = f" (observed: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
         return [
             ReportWarning(
                 "limits the verdict",
-                f"{n} seeds per method. The smallest p-value an exact test can give here "
-                f"is {test.smallest:.2f}{ours}, so that test can call no result of this design significant.",
-                f"{n} seeds: exact p cannot go below {test.smallest:.2f}",
+                f"{n} seeds per method. The smallest possible p-value of an exact test "
+                f"is {test.smallest:.2f}{observed}, so no result of this design can be significant in that test.",
+                f"{n} seeds: exact p is at least {test.smallest:.2f}",
             )
         ]
     if n < 10 and pair.detectable is not None:
         return [
             ReportWarning(
                 "limits the verdict",
-                f"{n} seeds per method: a true difference under about "
+                f"{n} seeds per method: a true difference below about "
                 f"{pair.metric.size(pair.detectable)} would usually be missed.",
-                f"{n} seeds: under {pair.metric.size(pair.detectable)} is missed",
+                f"{n} seeds: detects from {pair.metric.size(pair.detectable)}",
             )
         ]
     return []
@@ -103,8 +103,8 @@ def _no_spread(methods: Sequence[Method]) -> list[ReportWarning]:
         [
             ReportWarning(
                 "limits the verdict",
-                f"All seeds of {listed(same)} ended with the same number: check that seeds "
-                "are really applied, or that the task is not at its floor or ceiling.",
+                f"All seeds of {listed(same)} have the same result: check that seeds "
+                "are applied, and that the task is not at its floor or ceiling.",
                 f"identical across seeds: {listed(same)}",
             )
         ]
@@ -122,20 +122,21 @@ def _unequal_spread(pairs: Sequence[Comparison]) -> list[ReportWarning]:
                 ReportWarning(
                     "limits the verdict",
                     f"The seeds of {method_label(pair.treatment)} and "
-                    f"{method_label(pair.baseline)} spread very differently ({max(x, y) / min(x, y):.0f} "
-                    f"times); d and g, which pool the two, say little.{_in_spreads_of_baseline(pair)}",
-                    "seeds spread unequally",
+                    f"{method_label(pair.baseline)} have very different standard deviations "
+                    f"(ratio {max(x, y) / min(x, y):.0f}); d and g, which pool them, are not meaningful."
+                    f"{_format_glass_delta(pair)}",
+                    "unequal variance of seeds",
                 )
             )
     return found
 
 
-def _in_spreads_of_baseline(pair: Comparison) -> str:
+def _format_glass_delta(pair: Comparison) -> str:
     delta = pair.glass_delta
     if delta.value is None or delta.low is None or delta.high is None:
         return ""
     interval = f"{signed(delta.value, 2)} ({signed(delta.low, 2)} to {signed(delta.high, 2)})"
-    return f" In units of the spread of {method_label(pair.baseline)} alone the difference is {interval}."
+    return f" In standard deviations of {method_label(pair.baseline)} (Glass's delta) the difference is {interval}."
 
 
 def _spread(scores: Sequence[float]) -> float:
@@ -143,7 +144,7 @@ def _spread(scores: Sequence[float]) -> float:
     return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
 
 
-def _fresh_prompts(metric: Metric, methods: Sequence[Method], prompts: int | None) -> list[ReportWarning]:
+def _new_prompts(metric: Metric, methods: Sequence[Method], prompts: int | None) -> list[ReportWarning]:
     levels = [method.level.value for method in methods if method.level.value is not None]
     if not prompts or not levels or not is_share(metric.name):
         return []
@@ -152,8 +153,8 @@ def _fresh_prompts(metric: Metric, methods: Sequence[Method], prompts: int | Non
     return [
         ReportWarning(
             "limits the verdict",
-            f"The interval is about new seeds on these {prompts:,} prompts, not about "
-            f"new prompts: on fresh prompts each single {metric.label.removeprefix('held-out ')} could move by "
+            f"The interval generalizes to new seeds on these {prompts:,} prompts, not to "
+            f"new prompts: on new prompts each {metric.label.removeprefix('held-out ')} could change by "
             f"about \N{PLUS-MINUS SIGN}{metric.size(error)}.",
             f"new prompts: \N{PLUS-MINUS SIGN}{metric.size(error)} for each",
         )
@@ -172,7 +173,7 @@ def _below_start(metric: Metric, methods: Sequence[Method]) -> list[ReportWarnin
     return [
         ReportWarning(
             "limits the verdict",
-            f"{method.label} ended below the SFT model it started from "
+            f"{method.label} ended below its SFT model "
             f"({metric.level(method.level.value)} after, {metric.level(method.start)} before).",
             f"{method.label} ended below its SFT start",
         )
@@ -183,24 +184,24 @@ def _below_start(metric: Metric, methods: Sequence[Method]) -> list[ReportWarnin
 SIDE_EFFECTS: dict[str, tuple[Level, str, str]] = {
     "final/kl": (
         "limits the verdict",
-        "End KL differs ({}): compare the methods along the frontier, not only at the end.",
+        "End KL differs ({}): compare the methods along the frontier of reward and KL, not only at the end.",
         "end KL differs",
     ),
     "final/avg_response_length": (
         "note",
-        "Answer length differs ({}). Judges tend to like length.",
+        "Answer length differs ({}). LLM judges tend to prefer longer answers.",
         "answer length differs",
     ),
     "final/truncated_fraction": (
         "note",
-        "Answers are cut at the length limit unequally often ({}).",
-        "cut answers differ",
+        "The share of answers truncated at the length limit differs ({}).",
+        "truncated answers differ",
     ),
 }
 
 
 def _side_effects(exploratory: Sequence[Comparison]) -> list[ReportWarning]:
-    """KL and length that differ beyond chance: the methods then bought their score at different prices."""
+    """Warn of KL, answer length and truncation that differ significantly between methods."""
     found = []
     for name, (level, text, brief) in SIDE_EFFECTS.items():
         pairs = [pair for pair in exploratory if pair.metric.name == name and _excludes_zero(pair)]
@@ -208,8 +209,10 @@ def _side_effects(exploratory: Sequence[Comparison]) -> list[ReportWarning]:
             metric = pairs[0].metric
             unit = "" if metric.level_suffix else f" {metric.unit}"
             levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
-            shown = [f"{method_label(method)} {metric.level(sum(row) / len(row))}" for method, row in levels.items()]
-            found.append(ReportWarning(level, text.format(", ".join(shown) + unit), brief))
+            levels_text = [
+                f"{method_label(method)} {metric.level(sum(row) / len(row))}" for method, row in levels.items()
+            ]
+            found.append(ReportWarning(level, text.format(", ".join(levels_text) + unit), brief))
     return found
 
 
@@ -224,11 +227,11 @@ def _unknown_checks(fairness: Fairness) -> list[ReportWarning]:
         [
             ReportWarning(
                 "note",
-                f"{counted(len(unknown), 'fairness check')} could not be made: {listed(unknown)}.",
-                f"{counted(len(unknown), 'check')} not made",
+                f"{counted(len(unknown), 'fairness check')} could not be evaluated: {listed(unknown)}.",
+                f"{counted(len(unknown), 'check')} not evaluated",
             )
         ]
-        if (unknown)
+        if unknown
         else []
     )
 
@@ -236,7 +239,7 @@ def _unknown_checks(fairness: Fairness) -> list[ReportWarning]:
 def _odd_runs(study: Study) -> list[str]:
     notes = [f"{run.name} was resumed {counted(run.resumed, 'time')}." for run in study.runs if run.resumed]
     if study.planned:
-        notes += [f"{run.name} ({run.folder}) was not part of the plan." for run in study.runs if not run.planned]
+        notes += [f"{run.name} ({run.folder}) is not part of the plan." for run in study.runs if not run.planned]
     return notes
 
 
@@ -246,7 +249,7 @@ def _no_margin(pairs: Sequence[Comparison]) -> list[ReportWarning]:
     return [
         ReportWarning(
             "note",
-            "No margin was declared (analysis.margin), so this report can never conclude that methods are equivalent.",
+            "No margin was declared (analysis.margin), so this report cannot conclude that methods are equivalent.",
             "no margin declared",
         )
     ]

@@ -1,4 +1,4 @@
-"""Seeds and prompts at once: mean squares worked out by hand, and clustered errors against another library."""
+"""Crossed seeds and prompts: mean squares computed by hand, and clustered errors against statsmodels."""
 
 from math import nan, sqrt
 
@@ -32,17 +32,17 @@ def test_the_budget_by_hand():
     assert budget.error(times_seeds=2) ** 2 == pytest.approx(13 / 12 + 0.5 + 1 / 24)
     assert budget.error(times_prompts=2) ** 2 == pytest.approx(13 / 6 + 0.25 + 1 / 24)
     assert sum(budget.shares) == pytest.approx(1)
-    assert budget.wanted == "seeds"
-    assert statistics.crossed(TABLE.T).budget.wanted == "prompts"
+    assert budget.larger_source == "seeds"
+    assert statistics.crossed(TABLE.T).budget.larger_source == "prompts"
 
 
-def test_for_new_prompts_only_the_seeds_stay():
+def test_interval_for_new_prompts_uses_prompt_means():
     """Prompt means 2, 4, 4.5: an ordinary t-interval of three numbers."""
     known, plain = statistics.crossed(TABLE).new_prompts, statistics.mean_interval([2.0, 4.0, 4.5])
     assert (known.low, known.high) == pytest.approx((plain.low, plain.high))
 
 
-def test_a_method_that_never_varies_adds_nothing():
+def test_a_constant_method_adds_no_variance():
     alone, against = statistics.crossed(TABLE), statistics.crossed(TABLE, np.ones((3, 3)))
     assert against.new_both.value == alone.new_both.value - 1
     assert against.df == pytest.approx(alone.df)
@@ -57,7 +57,7 @@ def test_two_methods_by_hand():
     w, p, r = 9 / 2 / 2 + 4 / 2 / 2, gaps.var(ddof=1) / 3, (0.5 + 0.5) / 6
     assert both.new_both.value == pytest.approx(1.5)
     assert p < r
-    assert both.df == pytest.approx(w**2 / (2.25**2 + 1.0**2)), "a part below zero leaves the seeds alone: Welch"
+    assert both.df == pytest.approx(w**2 / (2.25**2 + 1.0**2)), "a negative prompt component leaves Welch's interval"
     assert both.new_both.high - 1.5 == pytest.approx(stats.t.ppf(0.975, both.df) * sqrt(w))
 
 
@@ -71,13 +71,13 @@ def test_two_methods_by_hand():
         ((np.full((3, 4), 0.1), np.full((2, 4), 0.3)), "zero_pooled_variance"),
     ],
 )
-def test_what_cannot_be_computed_is_none_with_a_reason(tables, reason):
+def test_undefined_estimates_are_none_with_a_reason(tables, reason):
     both = statistics.crossed(*tables)
     assert (both.new_both.low, both.new_both.high, both.budget) == (None, None, None)
     assert both.new_both.reason == reason
 
 
-def test_one_seed_can_still_speak_of_new_prompts():
+def test_one_seed_has_an_interval_for_new_prompts():
     both = statistics.crossed(TABLE[:1], TABLE[1:])
     assert both.new_prompts.value == -3
     assert both.new_prompts.low < -3 < both.new_prompts.high
@@ -85,7 +85,7 @@ def test_one_seed_can_still_speak_of_new_prompts():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.permutations(range(6)), st.floats(-9, 9), st.floats(0.1, 9))
-def test_neither_order_nor_unit_nor_origin_matters(seed, order, shift, factor):
+def test_invariance_to_order_unit_and_origin(seed, order, shift, factor):
     x, y = np.random.default_rng(seed).normal(size=(2, 3, 6))
     one, other = statistics.crossed(x, y), statistics.crossed(x[::-1][:, order] * factor + shift, y[:, order] * factor)
     assert other.new_both.low - shift == pytest.approx(factor * one.new_both.low, rel=1e-6, abs=1e-9)
@@ -121,6 +121,6 @@ def test_clustered_error_agrees_with_another_library():
         ([], [], "n<2"),
     ],
 )
-def test_clusters_without_an_interval_say_why(values, clusters, reason):
+def test_clusters_without_an_interval_have_a_reason(values, clusters, reason):
     interval = statistics.clustered(values, clusters)
     assert (interval.low, interval.high, interval.reason) == (None, None, reason)

@@ -1,4 +1,4 @@
-"""Seeds in pairs and prompts as a second source of chance: what the report says of the design."""
+"""Paired seeds and crossed prompts: what the report shows of the design."""
 
 import json
 
@@ -37,7 +37,7 @@ def plain(studies):
     return findings_of(studies, "by-prompt", two_by_three())
 
 
-def test_declared_pairs_decide_by_their_own_interval(paired):
+def test_declared_pairing_decides_by_the_paired_interval(paired):
     """Seeds in order 42, 123, 777: differences 0.021, -0.026, 0.017 have mean 0.004."""
     assert paired.pairing.by_seed
     pair = paired.pairs[0]
@@ -52,10 +52,10 @@ def test_declared_pairs_decide_by_their_own_interval(paired):
     assert all(other.paired for other in paired.exploratory)
 
 
-def test_the_report_says_that_seeds_were_paired(paired):
+def test_report_of_paired_seeds(paired):
     page = write_report(paired)
     html, report = page.read_text(), json.loads(page.with_name("report.json").read_text())
-    assert "Seeds are compared one by one, as declared" in html
+    assert "Seeds are paired, as declared" in html
     assert "Paired t = " in html
     assert report["pairing"] == {"by_seed": True, "refused": None}
     assert report["comparisons"][0]["paired"]["d_z"]["ci95"][0] < 0
@@ -66,29 +66,29 @@ def test_the_report_says_that_seeds_were_paired(paired):
     ("change", "why"),
     [
         ({"artifacts": {"sft": "sft-other"}}, "seed 123 started from different SFT models"),
-        ({"artifacts": {}}, "do not show what the runs of seed 123 started from"),
-        ({"prompt_order": "x"}, "met the prompts of seed 123 in different orders"),
-        ({"prompt_order": None}, "do not show the prompt order of seed 123"),
+        ({"artifacts": {}}, "do not record the SFT model of the runs of seed 123"),
+        ({"prompt_order": "x"}, "used the prompts of seed 123 in different orders"),
+        ({"prompt_order": None}, "do not record the prompt order of seed 123"),
     ],
 )
-def test_pairs_that_the_manifests_do_not_support_are_refused(studies, change, why):
+def test_pairing_requires_matching_manifests(studies, change, why):
     runs = two_by_three(config={"analysis": DECLARED})
     runs[4].manifest = change
     name = f"refused-{abs(hash(why))}"
-    refused = resolve_pairing(load_study(studies.write(name, runs), studies.output_dir), "seed")
-    assert not refused.by_seed
-    assert why in refused.refusal
+    pairing = resolve_pairing(load_study(studies.write(name, runs), studies.output_dir), "seed")
+    assert not pairing.by_seed
+    assert why in pairing.refusal
 
 
-def test_a_refusal_is_in_the_report_and_groups_decide(studies):
+def test_impossible_pairing_is_reported_and_groups_are_compared(studies):
     runs = [*two_by_three(config={"analysis": DECLARED}), Fake("ppo", 1001, 0.63, config={"analysis": DECLARED})]
     findings = findings_of(studies, "partnerless", runs)
-    assert findings.pairing.refusal == "not every seed has a partner in every method (ppo 1001)"
+    assert findings.pairing.refusal == "not every seed exists in every method (ppo 1001)"
     assert findings.pairs[0].paired is None
-    assert any("analysis.pairing=seed was declared and is refused" in c.text for c in findings.warnings)
+    assert any("analysis.pairing=seed is not possible" in c.text for c in findings.warnings)
 
 
-def test_pairs_are_never_the_reports_own_idea(plain):
+def test_seeds_are_not_paired_without_a_declaration(plain):
     assert not plain.pairing.declared
     assert plain.pairs[0].paired is None
     assert plain.pairs[0].difference == plain.pairs[0].welch.difference
@@ -103,17 +103,17 @@ def test_prompts_are_crossed_with_seeds(plain):
     assert row.crossed.new_prompts.value == pytest.approx(x.mean() - y.mean())
 
 
-def test_the_advice_names_what_narrows_the_interval_more(plain):
+def test_the_advice_names_the_larger_source_of_variance(plain):
     row = plain.by_prompt[0]
     budget = row.crossed.budget
     text = format_advice(plain.by_prompt)
-    assert text.startswith("More seeds:" if budget.wanted == "seeds" else "More prompts:")
+    assert text.startswith("More seeds:" if budget.larger_source == "seeds" else "More prompts:")
     assert f"{100 * budget.error():.1f} points" in text
-    assert f"twice the seeds would make it {100 * budget.error(times_seeds=2):.1f}" in text
-    assert f"{100 * budget.rest_sd:.1f} from answer to answer" in format_spreads(row)
+    assert f"with twice the seeds it would be {100 * budget.error(times_seeds=2):.1f}" in text
+    assert f"{100 * budget.rest_sd:.1f} residual" in format_spreads(row)
 
 
-def test_the_report_shows_whom_each_interval_speaks_for(plain):
+def test_report_of_variance_components(plain):
     page = write_report(plain)
     html, row = page.read_text(), json.loads(page.with_name("report.json").read_text())["by_prompt"][0]
     assert "More seeds or more prompts?" in html
@@ -121,10 +121,10 @@ def test_the_report_shows_whom_each_interval_speaks_for(plain):
     assert "## More seeds or more prompts?" in page.with_name("report.md").read_text()
     assert sum(row["variance"].values()) == pytest.approx(1)
     assert row["new_seeds_and_prompts"]["ci95"][0] < row["new_prompts"]["estimate"]
-    assert any(warning.brief.startswith("new prompts too: ") for warning in plain.warnings)
+    assert any(warning.brief.startswith("with new prompts: ") for warning in plain.warnings)
 
 
-def test_a_verdict_that_fresh_prompts_would_take_away_says_so(studies):
+def test_a_verdict_that_does_not_generalize_to_new_prompts_is_warned_of(studies):
     """Three seeds that agree to a tenth of a point, on 200 prompts that alone are good for seven."""
     runs = two_by_three()
     for run, score in zip(runs, (0.60, 0.601, 0.602, 0.65, 0.651, 0.652), strict=True):
@@ -141,11 +141,11 @@ def test_two_models_on_the_same_prompts(studies):
     x, y = table_of(findings.study, "grpo"), table_of(findings.study, "ppo")
     assert (row.mcnemar.only_first, row.mcnemar.only_second) == ((x > y).sum(), (x < y).sum())
     html = write_report(findings).read_text()
-    assert f"Of 200 prompts {row.mcnemar.only_first} were right with GRPO only" in html
+    assert f"Of 200 prompts {row.mcnemar.only_first} are correct with GRPO only" in html
     assert "not the methods" in html
 
 
-def test_every_pair_of_many_methods_has_its_row(studies):
+def test_every_comparison_of_many_methods_has_a_row(studies):
     findings = findings_of(studies, "four-by-prompt", four_by_five())
     assert len(findings.by_prompt) == 6
     assert write_report(findings).read_text().count("new seeds and new prompts</th>") == 1
@@ -156,11 +156,11 @@ def test_every_pair_of_many_methods_has_its_row(studies):
     ("metric", "drop", "why"),
     [
         ("final/kl", False, "KL from the SFT model is not a mean over prompts"),
-        ("final/gold", False, "eval.jsonl does not have the gold reward of every answer"),
-        ("final/accuracy", True, "not every finished run answered the same prompts"),
+        ("final/gold", False, "eval.jsonl lacks the gold reward of some answers"),
+        ("final/accuracy", True, "the finished runs were evaluated on different prompts"),
     ],
 )
-def test_without_the_numbers_there_is_a_reason(studies, plain, metric, drop, why):
+def test_missing_values_have_a_reason(studies, plain, metric, drop, why):
     study = plain.study
     if drop:
         object.__setattr__(study.runs[0], "answers", study.runs[0].answers[1:])
@@ -168,7 +168,7 @@ def test_without_the_numbers_there_is_a_reason(studies, plain, metric, drop, why
     assert (rows, reason) == ((), why)
 
 
-def test_seeds_in_another_order_are_paired_all_the_same(studies, paired):
+def test_pairing_does_not_depend_on_the_order_of_runs(studies, paired):
     runs = two_by_three(config={"analysis": DECLARED})
     findings = findings_of(studies, "shuffled", [runs[i] for i in (2, 0, 1, 4, 5, 3)])
     assert findings.study.seeds == [SEEDS[2], SEEDS[0], SEEDS[1]]

@@ -1,4 +1,4 @@
-"""Edges of the statistics that small changes made at random showed to be untested (see docs/mutation.md)."""
+"""Edge cases of the statistics that mutation testing found untested (see docs/mutation.md)."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_the_interquartile_mean_has_an_interval_from_ten_numbers_on():
     assert interquartile_mean([1.0] * 10).reason == "zero_pooled_variance"
 
 
-def test_drawn_sign_flips_cannot_be_surer_than_their_number():
+def test_smallest_p_of_sampled_sign_flips():
     many = [float(number) for number in range(40)]
     found = sign_flip(many, [number - 1 for number in many], np.random.default_rng(0))
     assert found.smallest == pytest.approx(2 / 20_000)

@@ -1,4 +1,4 @@
-"""Fairness: each check finds what it looks for, and analysis.allow permits it."""
+"""Fairness checks: each check fails on unequal conditions, and analysis.allow permits the difference."""
 
 import pytest
 from synthetic import Fake, config_of, two_by_three
@@ -76,16 +76,16 @@ def test_seed_and_paths_may_differ(studies):
     assert checks_of(studies, "paths", runs)[0].ok
 
 
-def test_identical_seeds_raise_the_alarm(studies):
+def test_identical_seeds_fail(studies):
     runs = two_by_three()
-    runs[4] = Twin("grpo", 123, 0.645)
-    _, checks = checks_of(studies, "twins", runs)
+    runs[4] = SameSeed("grpo", 123, 0.645)
+    _, checks = checks_of(studies, "same-seeds", runs)
     assert checks["Seeds make a difference"].outcome == "failed"
     assert "seed is probably not applied" in checks["Seeds make a difference"].evidence
 
 
-def test_final_numbers_of_another_run_raise_the_alarm_though_the_curves_differ(studies):
-    """As when the wrong weights are measured at the end."""
+def test_identical_final_metrics_fail_even_if_the_curves_differ(studies):
+    """As when the wrong weights are evaluated at the end."""
     study = load_study(studies.write("measured-twice", two_by_three()), studies.output_dir)
     finals = {name: value for name, value in study.runs[0].metrics.items() if name.startswith("final/")}
     study.runs[4].metrics.update(finals)
@@ -95,21 +95,21 @@ def test_final_numbers_of_another_run_raise_the_alarm_though_the_curves_differ(s
     assert checks["Seeds make a difference"].outcome == "ok"
 
 
-class Twin(Fake):
-    """A run that gives the very numbers of seed 42."""
+class SameSeed(Fake):
+    """A run with the results of seed 42."""
 
     def rng(self, name):
         return Fake("grpo", 42, 0.645).rng(name)
 
 
-class Copy(Fake):
-    """A run that gives the very numbers of PPO."""
+class SameMethod(Fake):
+    """A run with the results of PPO."""
 
     def rng(self, name):
         return Fake("ppo", self.seed, self.accuracy).rng(name)
 
 
-def test_identical_methods_raise_the_alarm(studies, monkeypatch):
+def test_identical_methods_fail(studies, monkeypatch):
     import synthetic
 
     runs = two_by_three()
@@ -117,7 +117,7 @@ def test_identical_methods_raise_the_alarm(studies, monkeypatch):
     monkeypatch.setattr(
         synthetic, "curves", lambda fake: original(Fake("ppo", fake.seed, fake.accuracy) if "c" in fake.model else fake)
     )
-    copies = [Copy("grpo", run.seed, run.accuracy, model="copy") for run in runs[:3]]
+    copies = [SameMethod("grpo", run.seed, run.accuracy, model="copy") for run in runs[:3]]
     _, checks = checks_of(studies, "copies", [*runs[:3], *copies])
     assert checks["Methods make a difference"].outcome == "failed"
 
@@ -136,7 +136,7 @@ def test_unequal_tokens_devices_and_dirty_trees_are_warnings(studies):
     assert "22.0%" in checks["Same number of generated tokens"].evidence
 
 
-def test_software_that_follows_the_method_fails_and_a_mixture_warns(studies):
+def test_software_confounded_with_the_method_fails_and_mixed_software_warns(studies):
     versions = {"versions": {"torch": "9.9"}}
     runs = two_by_three()
     for run in runs[3:]:
@@ -147,13 +147,13 @@ def test_software_that_follows_the_method_fails_and_a_mixture_warns(studies):
     assert checks_of(studies, "mixture", runs)[1]["Same software"].outcome == "warning"
 
 
-def test_what_was_not_written_down_is_unknown_and_not_fine(studies):
+def test_unrecorded_conditions_are_unknown(studies):
     runs = two_by_three()
     runs[0].manifest = {"artifacts": {}, "data": {}, "prompt_order": None, "reward": None, "ledger": None, "git": None}
     fairness, checks = checks_of(studies, "silent", runs)
     assert fairness.ok
     assert fairness.count("unknown") == 8
-    assert "not written down by ppo seed 42" in checks["Same SFT start"].evidence
+    assert "not recorded by ppo seed 42" in checks["Same SFT start"].evidence
 
 
 def test_budget_of_the_methods(studies):
@@ -167,7 +167,9 @@ def test_budget_of_the_methods(studies):
     assert "Price, $" not in rows
     priced = {row.quantity: row for row in check_fairness(load_study("budget", studies.output_dir), (), 36.0).ledger}
     seconds = float(rows["Wall-clock time, s"].totals["ppo"].replace(",", ""))
-    assert float(priced["Price, $"].totals["ppo"]) == pytest.approx(seconds / 100, abs=0.05), "a cent a second"
+    assert float(priced["Price, $"].totals["ppo"]) == pytest.approx(seconds / 100, abs=0.05), (
+        "36 dollars per hour are a cent per second"
+    )
 
 
 def test_missing_seeds_are_named(studies):

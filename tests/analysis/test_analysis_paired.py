@@ -1,4 +1,4 @@
-"""Runs compared seed by seed: numbers worked out by hand, and what cannot be computed."""
+"""Paired comparison by seed: values computed by hand, and undefined estimates."""
 
 from math import nan, sqrt
 
@@ -62,7 +62,7 @@ def test_a_constant_difference_has_no_d_z():
         ([1.0, nan], [1.0, 2.0], "not_finite"),
     ],
 )
-def test_what_cannot_be_computed_is_none_with_a_reason(x, y, reason):
+def test_undefined_estimates_are_none_with_a_reason(x, y, reason):
     test = statistics.paired(x, y)
     for estimate in (test.d_z, test.d_av, test.g_av):
         assert (estimate.value, estimate.low, estimate.reason) == (None, None, reason)
@@ -79,15 +79,15 @@ def test_sign_flips_by_hand():
     assert statistics.smallest_sign_flip_p(5) == 1 / 16
 
 
-def test_many_pairs_are_drawn_from_the_given_generator():
-    """2^18 sign patterns are too many to count, so they are drawn; one seed gives one p."""
+def test_many_sign_patterns_are_sampled_from_the_generator():
+    """2^18 sign patterns exceed the exact limit, so they are sampled; one seed gives one p."""
     gaps = np.random.default_rng(1).normal(0.6, 1, 18).tolist()
     ps = [statistics.sign_flip(gaps, [0.0] * 18, np.random.default_rng(seed)).p for seed in (3, 3, 4)]
     assert ps[0] == ps[1] != ps[2]
     assert ps[0] == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue, abs=0.01)
 
 
-def test_what_pairs_of_seeds_can_find():
+def test_power_of_the_paired_test():
     assert statistics.minimum_detectable_d_z(3) == pytest.approx(3.26, abs=5e-3)
     assert statistics.minimum_detectable_d_z(1) is None
     assert statistics.pairs_needed(0.8) == 15
@@ -100,7 +100,7 @@ numbers = st.lists(st.floats(-50, 50).map(lambda x: round(x, 3)), min_size=3, ma
 
 @settings(max_examples=60, deadline=None)
 @given(x=numbers, y=numbers, shift=st.floats(-9, 9), factor=st.floats(0.1, 9))
-def test_neither_unit_nor_origin_nor_order_matters(x, y, shift, factor):
+def test_invariance_to_unit_origin_and_order(x, y, shift, factor):
     one, other = statistics.paired(x, y), statistics.paired(y, x)
     if one.d_z.low is None or abs(one.t) > 400:
         return

@@ -42,7 +42,7 @@ def test_the_report_says_who_over_optimized(far):
         assert one.state == "over-optimized"
     sentence = (
         "GRPO over-optimized the reward: gold peaked at 0.90 (step 10, KL 8.00) and ended at \u22121.06, while the "
-        "proxy rose from 2.90 to 4.80. The fall, 1.96 (95% CI 1.18 to 2.74), shows on 3 of 3 seeds."
+        "proxy rose from 2.90 to 4.80. The fall of 1.96 (95% CI 1.18 to 2.74) occurs on 3 of 3 seeds."
     )
     assert sentence in html.split('id="proxy"')[1].split("</section>")[0]
     assert sentence in html.split('id="warnings"')[1].split("</section>")[0]
@@ -110,9 +110,7 @@ def test_repetition_that_was_there_before_is_only_a_note(studies):
 def test_more_reward_without_quality_is_inflation(far, fine):
     texts = [warning.text for warning in far[0].warnings]
     inflated = [
-        text
-        for text in texts
-        if text.startswith("Reward inflation: GRPO raised the reward it was trained on by +3.800")
+        text for text in texts if text.startswith("Reward inflation: GRPO increased its training reward by +3.800")
     ]
     assert len(inflated) == 1
     assert "while gold reward changed by \u22120.06 (95% CI" in inflated[0]
@@ -131,13 +129,15 @@ def test_twice_the_length_at_equal_quality_is_verbosity(studies):
     texts = [c.text for c in built(studies, "preferences-verbose", longer(flat, 30.0))[0].warnings]
     verbose = [text for text in texts if text.startswith("Verbosity: ")]
     assert len(verbose) == 2
-    assert "PPO's answers are 2.5 times as long as before RL (12 to 30 tokens) and not clearly better" in verbose[0]
+    assert (
+        "PPO's answers are 2.5 times as long as before RL (12 to 30 tokens) and not significantly better" in verbose[0]
+    )
     better = built(studies, "preferences-longer", longer(as_it_should_be(), 30.0))[0]
     assert not [c for c in better.warnings if "times as long" in c.text]
     blind = built(studies, "preferences-blind", longer(as_it_should_be(), 30.0, drop=("gold",)))[0]
     notes = [c for c in blind.warnings if "times as long" in c.text]
     assert [c.level for c in notes] == ["note", "note"]
-    assert "nothing but the reward says whether they are better" in notes[0].text
+    assert "no measure other than the reward shows whether they are better" in notes[0].text
 
 
 def test_the_reward_model_is_shown_with_intervals(far):
@@ -151,7 +151,7 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert "off by 1.8 points on average (expected calibration error, after dividing the scores by 1.08)" in html
     assert [row.label for row in model.by_margin] == ["0 to 0.5", "0.5 to 1", "1 to 2", "2 or more"]
     assert [row.label for row in model.by_length] == ["shorter", "as long", "longer"]
-    gates = "at least 70.0% ranked right, reached 87.2%; at most 0.100 calibration error, reached 0.021."
+    gates = "at least 70.0% accuracy, reached 87.2%; at most 0.100 expected calibration error, reached 0.021."
     assert f"Gates, on validation pairs: {gates}" in html
     assert gates in text
     # margin 1 or more: (0.916 * 700 + 0.989 * 400) / 1100
@@ -182,7 +182,7 @@ def test_two_reward_models_are_both_shown(studies):
     findings, html, _, _ = built(studies, "preferences-two-models", runs)
     assert [model.key for model in findings.reward_models] == ["reward_model-other", "reward_model-77aa00bb11cc"]
     assert "<code>reward_model-other</code> (ppo seed 42): It ranks 65.0%" in html
-    assert "at least 70.0% ranked right, missed with 66.0%." in html
+    assert "at least 70.0% accuracy, missed with 66.0%." in html
     assert findings.verdict.state == "not_comparable"
     assert any(
         text.startswith("Same frozen reward model: reward_model-other in ppo seed 42")

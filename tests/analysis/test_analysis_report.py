@@ -207,7 +207,7 @@ def test_identical_seeds_have_no_effect_size(studies):
     effect = json.loads(page.with_name("report.json").read_text())["comparisons"][0]["cohens_d"]
     assert effect == {"estimate": None, "ci95": None, "reason": "zero_pooled_variance"}
     assert "identical across seeds" in html
-    assert "All seeds of PPO and GRPO ended with the same number" in html
+    assert "All seeds of PPO and GRPO have the same result" in html
 
 
 def test_a_failed_seed_stays_visible_and_removes_the_number(studies):

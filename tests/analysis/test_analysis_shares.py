@@ -1,4 +1,4 @@
-"""Shares of prompts, Glass's delta and the trimmed mean: by hand, and against other libraries."""
+"""Proportions, Glass's delta and the trimmed mean: by hand, and against other libraries."""
 
 from math import sqrt
 
@@ -57,7 +57,7 @@ def test_glass_delta_by_hand():
         ([1.0], [1.0, 2.0], "n<2"),
     ],
 )
-def test_glass_delta_needs_a_spread_of_the_baseline(x, y, reason):
+def test_glass_delta_needs_variance_of_the_baseline(x, y, reason):
     delta = statistics.glass_delta(x, y)
     assert (delta.value, delta.low, delta.reason) == (None, None, reason)
 
@@ -70,8 +70,8 @@ def test_probability_that_the_difference_is_above_zero():
     assert statistics.welch([0.1] * 3, [0.2] * 3).probability_above_zero is None
 
 
-def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
-    """Of 12 numbers the middle six; their winsorized sd over the half that is left gives the interval."""
+def test_interquartile_mean_trims_a_quarter_at_each_end():
+    """Of 12 numbers the middle six; their winsorized sd over the remaining half gives the interval."""
     numbers = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 99.0]
     known = statistics.interquartile_mean(numbers)
     assert known.value == 5.5

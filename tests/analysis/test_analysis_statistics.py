@@ -1,4 +1,4 @@
-"""Effect sizes, intervals and sample sizes against numbers known from tables or worked out by hand."""
+"""Effect sizes, intervals and sample sizes against values from tables and values computed by hand."""
 
 from math import isnan, nan, pi, sqrt
 
@@ -77,7 +77,7 @@ def test_interval_of_a_mean():
         ([0.1, float("inf")], PPO, "not_finite"),
     ],
 )
-def test_what_cannot_be_computed_is_none_with_a_reason(x, y, reason):
+def test_undefined_estimates_are_none_with_a_reason(x, y, reason):
     for estimate in (statistics.cohens_d(x, y), statistics.hedges_g(x, y)):
         assert (estimate.value, estimate.low, estimate.high, estimate.reason) == (None, None, None, reason)
     difference = statistics.welch(x, y).difference
@@ -98,7 +98,7 @@ def test_one_constant_group_still_has_an_effect():
     assert statistics.cohens_d([3.0, 3.0, 3.0], [1.0, 2.0, 3.0]).value == pytest.approx(1 / sqrt(0.5))
 
 
-def test_permutation_is_exact_and_knows_its_floor():
+def test_permutation_is_exact_with_its_smallest_p():
     test = statistics.permutation(GRPO, PPO, RNG)
     assert test.p == pytest.approx(0.7)
     assert test.smallest == pytest.approx(0.10)
@@ -115,8 +115,8 @@ def test_permutation_agrees_with_another_library(n_first, n_second):
     assert statistics.permutation(list(x), list(y), RNG).p == pytest.approx(library.pvalue)
 
 
-def test_what_is_too_much_to_count_is_drawn():
-    """C(24, 12) is 2.7 million; for normal data the p of the t-test is close."""
+def test_many_relabelings_are_sampled():
+    """C(24, 12) is 2.7 million; for normal data p is close to that of the t-test."""
     data = np.random.default_rng(5)
     x, y = list(data.normal(0.8, 1, 12)), list(data.normal(0, 1, 12))
     ps = [statistics.permutation(x, y, np.random.default_rng(seed)).p for seed in (1, 1, 2)]
@@ -144,7 +144,7 @@ def test_seeds_needed(d, seeds):
     assert statistics.seeds_needed(-d) == seeds
 
 
-def test_seeds_needed_for_nothing_is_unknown():
+def test_seeds_needed_for_zero_effect_is_none():
     assert statistics.seeds_needed(0.0) is None
 
 
@@ -159,7 +159,7 @@ def test_power_of_welch_against_simulation(d, n, m, simulated):
     assert statistics.welch_power(d, n, m) == pytest.approx(simulated, abs=5e-3)
 
 
-def test_power_of_welch_comes_up_to_that_of_the_t_test_with_seeds():
+def test_power_of_welch_approaches_that_of_the_t_test():
     gaps = [statistics.power(1.0, n, n) - statistics.welch_power(1.0, n, n) for n in (3, 5, 10, 40)]
     assert gaps == sorted(gaps, reverse=True)
     assert 0 < gaps[-1] < 1e-3
@@ -193,7 +193,7 @@ def test_ratio_of_costs():
     assert statistics.ratio([0.0, 1.0], [1.0, 1.0]).reason == "not_positive"
 
 
-def test_mean_of_nothing_or_of_nan_is_none():
+def test_mean_of_empty_or_nan_is_none():
     assert statistics.mean([]) is None
     assert statistics.mean([1.0, nan]) is None
     assert not isnan(statistics.mean([1.0, 2.0]))

@@ -1,4 +1,4 @@
-"""The verdict: state and sentence from numbers alone."""
+"""Verdict: state and sentence for every kind of result."""
 
 from math import nan
 
@@ -15,11 +15,11 @@ PPO, GRPO = (0.624, 0.641, 0.610), (0.645, 0.615, 0.627)
 
 def verdict_of(scores, metric=ACCURACY, margin=None, unfinished=(), violations=(), planned=None):
     methods = list(scores)
-    pairs = compare_methods(metric, scores, methods, margin)
+    comparisons = compare_methods(metric, scores, methods, margin)
     return decide(
         metric=metric,
         methods=methods,
-        pairs=pairs,
+        comparisons=comparisons,
         level=Estimate(value=0.625, low=0.586, high=0.664),
         planned=planned or sum(map(len, scores.values())),
         unfinished=unfinished,
@@ -44,7 +44,7 @@ def test_better_and_worse_are_about_the_treatment(shift, state):
     assert verdict.sentence.startswith(f"GRPO is {state} than PPO:")
 
 
-def test_less_is_better_turns_the_verdict():
+def test_lower_is_better_reverses_the_verdict():
     assert verdict_of({"ppo": (5.0, 5.1, 4.9), "grpo": (3.0, 3.1, 2.9)}, metric=KL).state == "better"
     assert verdict_of({"ppo": (3.0, 3.1, 2.9), "grpo": (5.0, 5.1, 4.9)}, metric=KL).state == "worse"
 
@@ -52,19 +52,19 @@ def test_less_is_better_turns_the_verdict():
 def test_equivalent_only_within_a_declared_margin():
     close = {"ppo": (0.600, 0.601, 0.599), "grpo": (0.6005, 0.6012, 0.5990)}
     assert verdict_of(close).state == "inconclusive"
-    told = verdict_of(close, margin=0.02)
-    assert told.state == "equivalent"
-    assert "within 2.0 points" in told.sentence
+    verdict = verdict_of(close, margin=0.02)
+    assert verdict.state == "equivalent"
+    assert "within 2.0 points" in verdict.sentence
     assert verdict_of(close, margin=0.0005).state == "inconclusive"
 
 
-def test_a_difference_within_the_margin_is_better_but_said_to_be_small():
-    told = verdict_of({"ppo": (0.600, 0.601, 0.599), "grpo": (0.606, 0.607, 0.605)}, margin=0.02)
-    assert told.state == "better"
-    assert "within the declared margin" in told.sentence
+def test_a_significant_difference_within_the_margin_is_better_and_marked_as_small():
+    verdict = verdict_of({"ppo": (0.600, 0.601, 0.599), "grpo": (0.606, 0.607, 0.605)}, margin=0.02)
+    assert verdict.state == "better"
+    assert "within the declared margin" in verdict.sentence
 
 
-def test_inconclusive_never_sounds_like_equal():
+def test_inconclusive_does_not_claim_equality():
     sentence = verdict_of({"ppo": PPO, "grpo": GRPO}).sentence.lower()
     assert not any(word in sentence for word in ("equal", "same", "similar", "no difference"))
 
@@ -72,20 +72,20 @@ def test_inconclusive_never_sounds_like_equal():
 @pytest.mark.parametrize(
     ("grpo", "words"), [((0.7, 0.7, 0.7), "identical across seeds"), ((0.7,), "fewer than 2 seeds")]
 )
-def test_without_an_interval_there_is_a_reason(grpo, words):
+def test_a_missing_interval_has_a_reason(grpo, words):
     verdict = verdict_of({"ppo": (0.7, 0.7, 0.7), "grpo": grpo})
     assert verdict.state == "inconclusive"
     assert words in verdict.sentence
 
 
-def test_nan_is_never_a_number():
+def test_nan_gives_no_estimate():
     verdict = verdict_of({"ppo": PPO, "grpo": (0.6, nan, 0.7)})
     assert verdict.state == "inconclusive"
     assert "n/a" in verdict.sentence
     assert "nan" not in verdict.sentence
 
 
-def test_a_missing_run_takes_the_number_away():
+def test_a_missing_run_makes_the_study_incomplete():
     verdict = verdict_of({"ppo": PPO, "grpo": GRPO[:2]}, unfinished=["GRPO seed 777 failed: loss."], planned=6)
     assert verdict.state == "incomplete"
     assert verdict.exit_code == 3
@@ -99,7 +99,7 @@ def test_a_failed_fairness_check_comes_first():
     assert verdict.sentence == "Not comparable: Same data: differs; 1 failed fairness checks more below."
 
 
-def test_one_method_has_nothing_to_be_compared_with():
+def test_a_single_method_is_not_compared():
     verdict = verdict_of({"ppo": PPO})
     assert (verdict.state, verdict.exit_code) == ("single", 0)
     assert "62.5% (95% CI 58.6 to 66.4)" in verdict.sentence
@@ -113,12 +113,12 @@ FOUR = {
 }
 
 
-def test_many_methods_name_who_beats_whom():
+def test_many_methods_name_winners_and_losers():
     verdict = verdict_of(FOUR)
     assert verdict.state == "better"
     assert verdict.sentence == (
         "RLOO beats PPO and GRPO: +3.8 points over PPO (+1.5 to +6.1) and +3.5 points over GRPO (+1.1 to +5.9), "
-        "5 seeds each. It cannot be told apart from Dr. GRPO (+2.1, \u22120.5 to +4.7)."
+        "5 seeds each. The comparison is inconclusive for Dr. GRPO (+2.1, \u22120.5 to +4.7)."
     )
 
 
@@ -140,11 +140,11 @@ def test_many_methods_get_simultaneous_intervals():
     assert among.p_holm > among.welch.p
 
 
-def test_many_methods_that_do_not_separate():
+def test_many_methods_without_a_significant_difference():
     near = {name: tuple(score + 0.001 * place for score in PPO) for place, name in enumerate("abc")}
     verdict = verdict_of(near)
     assert verdict.state == "inconclusive"
-    assert "none of 3 pairs separates" in verdict.sentence
+    assert "no interval of 3 comparisons excludes zero" in verdict.sentence
 
 
 def test_baseline_that_beats_all_is_worse_for_the_treatments():

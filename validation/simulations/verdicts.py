@@ -26,7 +26,7 @@ def verdict(scores: Sequence[Sequence[float]], margin: float | None = None) -> S
     return decide(
         metric=metric,
         methods=methods,
-        pairs=pairs,
+        comparisons=pairs,
         level=Estimate(value=None),
         planned=planned,
         unfinished=(),
