@@ -252,17 +252,17 @@ def coverage(estimates, truth: float) -> float:
 
 def test_both_orders_remove_position_bias_and_one_order_does_not():
     contest, taste = Contest(gap=0.3), Taste(position=0.4)
-    games = contests(contest, taste, 600)
+    trials = contests(contest, taste, 600)
     truth = taste.true_share(contest.gap, contest.spread)
     assert truth == pytest.approx(stats.norm.cdf(0.3 / np.sqrt(1 + 2 * 0.49)))
-    both = [winrate.clustered_share((combine_orders(g.results) + 1) / 2, g.prompts) for g in games]
+    both = [winrate.clustered_share((combine_orders(t.results) + 1) / 2, t.prompts) for t in trials]
     assert coverage(both, truth) >= 0.94
     assert np.mean([e.value for e in both]) == pytest.approx(truth, abs=0.01)
     for order in (0, 1):
-        single = [winrate.clustered_share((g.results[:, order] + 1) / 2, g.prompts) for g in games]
+        single = [winrate.clustered_share((t.results[:, order] + 1) / 2, t.prompts) for t in trials]
         assert coverage(single, truth) < 0.05
 
 
 def test_coverage_with_few_prompts():
-    games = contests(Contest(prompts=12, seeds=1), Taste(position=0.4), 400)
-    assert coverage([compute_tally(g).score for g in games], 0.5) >= 0.94
+    trials = contests(Contest(prompts=12, seeds=1), Taste(position=0.4), 400)
+    assert coverage([compute_tally(t).score for t in trials], 0.5) >= 0.94
