@@ -8,12 +8,12 @@ import atexit
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Thread
 from typing import IO
 
@@ -29,28 +29,23 @@ POLL_SECONDS = 5.0
 RETRY_SECONDS = 30.0
 """How long to wait after an error, while the run continues, before MLflow is tried again."""
 FINISH_SECONDS = 120.0
-"""How long the end of a run waits for MLflow; `alignbench sync` logs what is missing then."""
-WATCHDOG_SECONDS = FINISH_SECONDS + 10.0
-"""How long the process may outlive its run."""
+"""How long the end of a run waits for MLflow; the process ends soon after that in any case."""
 
 
 class Follower:
     """The follower of this process, started with the first run and ended by `finish`."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._listener: Thread | None = None
+        self._process: Popen[str] | None = None
         self._run_dirs: dict[Path, None] = {}
 
     def follow(self, run_dir: Path) -> None:
         """Log a run folder, or look at it now when it is followed already; returns at once."""
         self._run_dirs[run_dir] = None
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             self._start()
-        elif (code := self._process.poll()) is not None:
-            self._restart(code)
         else:
-            self._write([run_dir])
+            self._write(self._process, [run_dir])
 
     def finish(self) -> None:
         """Wait until MLflow has all records of the runs that have ended, at most `FINISH_SECONDS`; warn if it fails."""
@@ -58,54 +53,44 @@ class Follower:
             return
         code = self._wait(self._process)
         if code:
-            code = self._wait(self._restart(code))
+            code = self._wait(self._start())
         if code != 0:
             logger.warning("MLflow does not have all records: run `alignbench sync` to log the rest")
         self._process = None
         self._run_dirs.clear()
 
-    def _start(self) -> "subprocess.Popen[str]":
+    def _start(self) -> "Popen[str]":
+        if self._process is not None:
+            code = self._process.returncode
+            logger.warning("the process that logs to MLflow ended with exit code %d: it is started again", code)
+        command = [sys.executable, "-m", __spec__.name]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C in the terminal must not interrupt it
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        assert self._process.stdout is not None
+        environment = {**os.environ, "PYTHONPATH": path}  # a new session: Ctrl-C must not interrupt it
+        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, start_new_session=True, env=environment)
         self._listener = Thread(target=_relay_warnings, args=(self._process.stdout,), daemon=True)
         self._listener.start()
-        self._write(list(self._run_dirs))
+        self._write(self._process, list(self._run_dirs))
         return self._process
 
-    def _restart(self, code: int) -> "subprocess.Popen[str]":
-        logger.warning("the process that logs to MLflow ended with exit code %d: it is started again", code)
-        return self._start()
-
-    def _write(self, run_dirs: list[Path]) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
+    def _write(self, process: "Popen[str]", run_dirs: list[Path]) -> None:
+        assert process.stdin is not None
         with suppress(OSError):  # it was killed: `finish` starts another one
-            self._process.stdin.write("".join(f"{run_dir}\n" for run_dir in run_dirs))
-            self._process.stdin.flush()
+            process.stdin.write("".join(f"{run_dir}\n" for run_dir in run_dirs))
+            process.stdin.flush()
 
-    def _wait(self, process: "subprocess.Popen[str]") -> int | None:
+    def _wait(self, process: "Popen[str]") -> int | None:
         """The exit code; None when it had to be killed."""
         assert process.stdin is not None
         with suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(FINISH_SECONDS)
-        except subprocess.TimeoutExpired:
+            code = process.wait(FINISH_SECONDS)
+        except TimeoutExpired:
             process.kill()
             process.wait()
             return None
-        assert self._listener is not None
         self._listener.join(1.0)
-        return process.returncode
+        return code
 
 
 FOLLOWER = Follower()
@@ -117,91 +102,62 @@ def _relay_warnings(lines: IO[str]) -> None:
         logger.warning("%s", line.rstrip("\n"))
 
 
-class FollowedRuns:
-    """The runs that the follower process logs."""
+def advance(run: RunFollower, closing: bool, failed: set[str]) -> bool:
+    """Log what is new, and the final status if there is one. Returns whether nothing is left to do.
 
-    def __init__(self) -> None:
-        self._runs: dict[Path, RunFollower] = {}
-        self._retry_at: dict[Path, float] = {}
-        self._failed: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def add(self, run_dir: Path) -> None:
-        """Follow a run folder from now on."""
-        if run_dir not in self._runs:
-            self._runs[run_dir] = RunFollower(run_dir, MLflowRun)
-
-    def update(self, closing: bool) -> None:
-        """Log what is new and drop the runs that have ended; with `closing`, drop the others as well."""
-        for run_dir, run in list(self._runs.items()):
-            if self._advance(run, closing):
-                run.close()
-                del self._runs[run_dir]
-
-    def _advance(self, run: RunFollower, closing: bool) -> bool:
-        """Whether nothing is left to do for a run."""
-        try:
-            info = read_info(run.run_dir)  # before its records: with a status, all of them are on disk
-        except (OSError, ValueError):  # the folder was removed
-            return True
-        if info.logged or (closing and info.status is None):  # its process was killed
-            return True
-        if info.status is None and time.monotonic() < self._retry_at.get(run.run_dir, 0.0):
-            return False
-        try:
-            run.update() if info.status is None else run.end(info.status)
-        except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
-            self._retry_at[run.run_dir] = time.monotonic() + RETRY_SECONDS
-            if info.uri not in self._failed:
-                self._failed.add(info.uri)
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-                logger.warning("MLflow at %s fails: %s. The run continues; its records are on disk", info.uri, reason)
-        return info.status is not None
-
-
-class WarningRelay(logging.Handler):
-    """Writes each warning as one line."""
-
-    def __init__(self, to: IO[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._to = to
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write it at once."""
-        with suppress(OSError):  # the run is gone
-            self._to.write(" ".join(record.getMessage().split()) + "\n")
-            self._to.flush()
+    With `closing`, a run without a status is left alone: its process was killed. `failed` has the URIs that a warning
+    was given for.
+    """
+    try:
+        info = read_info(run.run_dir)  # before its records: with a status, all of them are on disk
+    except (OSError, ValueError):  # the folder was removed
+        return True
+    if info.logged or (closing and info.status is None):
+        return True
+    if info.status is None and time.monotonic() < run.retry_at:
+        return False
+    try:
+        run.update() if info.status is None else run.end(info.status)
+    except Exception as error:  # noqa: BLE001  a server, its database and its network raise errors of any kind
+        run.close()
+        run.retry_at = time.monotonic() + RETRY_SECONDS
+        if info.uri not in failed:
+            failed.add(info.uri)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            logger.warning("MLflow at %s fails: %s. The run continues; its records are on disk", info.uri, reason)
+    return info.status is not None
 
 
 def main() -> None:
     """Follow runs until stdin ends and nothing is left to do."""
-    warnings = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no warning of ours
+    warnings = logging.StreamHandler(os.fdopen(os.dup(sys.stdout.fileno()), "w"))
+    warnings.setLevel(logging.WARNING)
+    logging.getLogger("alignbench").addHandler(warnings)
+    logging.raiseExceptions = False  # the run that reads them may be killed
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for what libraries print
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all processes of a job: the run ends it
         signal.signal(number, signal.SIG_IGN)
-    logging.getLogger("alignbench").addHandler(WarningRelay(warnings))
-    run_dirs, runs, closing = SimpleQueue[Path | None](), FollowedRuns(), False
-    Thread(target=_listen, args=(run_dirs,), daemon=True).start()
+    queue, runs, failed, closing = SimpleQueue[Path | None](), dict[Path, RunFollower](), set[str](), False
+    Thread(target=_listen, args=(queue,), daemon=True).start()
     gc_pause.rest()
     while not closing:
         with suppress(Empty):
-            run_dir = run_dirs.get(timeout=POLL_SECONDS)
-            if run_dir is None:
-                closing = True
-            else:
-                runs.add(run_dir)
-        runs.update(closing)
+            run_dir = queue.get(timeout=POLL_SECONDS)
+            closing = run_dir is None
+            if run_dir is not None and run_dir not in runs:
+                runs[run_dir] = RunFollower(run_dir, MLflowRun)
+        for done in [run for run in runs.values() if advance(run, closing, failed)]:
+            done.close()
+            del runs[done.run_dir]
         gc_pause.wake()  # MLflow is imported by now
     os._exit(0)
 
 
-def _listen(run_dirs: "SimpleQueue[Path | None]") -> None:
+def _listen(queue: "SimpleQueue[Path | None]") -> None:
     for line in sys.stdin:
-        run_dirs.put(Path(line.rstrip("\n")))
-    run_dirs.put(None)
-    time.sleep(WATCHDOG_SECONDS)
+        queue.put(Path(line.rstrip("\n")))
+    queue.put(None)
+    time.sleep(FINISH_SECONDS + 10)
     os._exit(1)
 
 

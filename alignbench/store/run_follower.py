@@ -1,7 +1,6 @@
 """Logs to a tracker the records of one run folder that the tracker does not have yet, each point once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,41 +31,15 @@ class TrackerBackend(Protocol):
 
 
 class RunFollower:
-    """Follows the record files of a run folder. An error closes the connection; the next call makes a new one."""
+    """Follows the record files of a run folder. After an error, `close` it; it may be used again."""
 
     def __init__(self, run_dir: Path, backend: Callable[[], TrackerBackend]) -> None:
-        self.run_dir = run_dir
-        self._make_backend = backend
+        self.run_dir, self.retry_at = run_dir, 0.0
+        self._make_backend, self._lock = backend, FileLock(run_dir / FOLLOWER_LOCK)
         self._backend: TrackerBackend | None = None
-        self._tails: list[Tail] = []
-        self._lock = FileLock(run_dir / FOLLOWER_LOCK)
 
-    def update(self) -> None:
+    def update(self) -> TrackerBackend:
         """Log what was written since the last call. Raises what the backend raises, and filelock.Timeout."""
-        with self._closed_on_error():
-            self._log_new_records()
-
-    def end(self, status: str) -> None:
-        """Log what is left and the final status, and note in tracking.json that the tracker has everything."""
-        with self._closed_on_error():
-            self._log_new_records().end(status)
-            write_info(self.run_dir, replace(read_info(self.run_dir), status=status, logged=True))
-        self.close()
-
-    def close(self) -> None:
-        """Forget the connection, and let another process log this folder."""
-        self._backend = None
-        self._lock.release()
-
-    @contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
-
-    def _log_new_records(self) -> TrackerBackend:
         backend = self._backend or self._open()
         try:
             records = self._read()
@@ -76,6 +49,16 @@ class RunFollower:
         if records:
             backend.log(records)
         return backend
+
+    def end(self, status: str) -> None:
+        """Log what is left and the final status, and note in tracking.json that the tracker has everything."""
+        self.update().end(status)
+        write_info(self.run_dir, replace(read_info(self.run_dir), status=status, logged=True))
+
+    def close(self) -> None:
+        """Forget the connection, and let another process log this folder."""
+        self._backend = None
+        self._lock.release()
 
     def _open(self) -> TrackerBackend:
         if not self._lock.is_locked:

@@ -36,7 +36,11 @@ class RunStatus:
 
     def __enter__(self) -> Self:
         self._acquire_lock()
-        self._handlers = (_log_file(self.folder / LOG), _screen())
+        file, screen = logging.FileHandler(self.folder / LOG, encoding="utf-8"), logging.StreamHandler()
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        screen.setFormatter(logging.Formatter("warning: %(message)s"))
+        screen.addFilter(lambda record: record.levelno == logging.WARNING)  # errors are reported by the command
+        self._handlers = (file, screen)
         package = logging.getLogger("alignbench")
         for handler in self._handlers:
             package.addHandler(handler)
@@ -71,20 +75,6 @@ class RunStatus:
 
     def _write(self) -> None:
         write_atomically(self.folder / STATUS, json.dumps(self._status, indent=2))
-
-
-def _log_file(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    return handler
-
-
-def _screen() -> logging.Handler:
-    handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.addFilter(lambda record: record.exc_info is None)  # the command reports the error that stops a run
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    return handler
 
 
 def is_finished(folder: Path, key: str) -> bool:

@@ -33,7 +33,11 @@ def complete_run(run: Path) -> str | None:
 
 def log_run(run: Path) -> None:
     """Log what MLflow lacks of a run that has ended, each point once. Raises what the MLflow client raises."""
-    RunFollower(run, MLflowRun).end(read_info(run).status or "KILLED")
+    follower = RunFollower(run, MLflowRun)
+    try:
+        follower.end(read_info(run).status or "KILLED")
+    finally:
+        follower.close()
 
 
 def log_missing_records(run: Path) -> None:

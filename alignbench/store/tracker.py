@@ -47,16 +47,11 @@ class Tracker(RunLogger):
     ) -> Self:
         """Start to record a run, or continue one. The MLflow run of this `run_dir` is continued in both cases.
 
-        Args:
-            uri: of the MLflow store; None is SQLite under `output_dir`.
-            enabled: False writes the files only.
-            resume_after: the step of the checkpoint that the run resumes from: later records of the stage in `tags`
-                are removed. None starts over: the metrics of an earlier attempt move to `metrics.previous.jsonl`.
-            wait: whether `close` waits until MLflow has all records, for a bounded time. Otherwise that happens when
-                a tracker that waits is closed, or at the end of the process.
-
-        Raises:
-            UserError: a folder cannot be written.
+        `uri` None is SQLite under `output_dir`. With `enabled` False only the files are written. `resume_after` is the
+        step of the checkpoint that the run resumes from: later records of the stage in `tags` are removed. None starts
+        over: earlier metrics move to `metrics.previous.jsonl`. With `wait`, `close` waits until MLflow
+        has all records, for a bounded time; otherwise a later tracker or the end of the process waits. Raises UserError
+        when a folder cannot be written.
         """
         run_dir, output_dir = make_folder(Path(run_dir)).resolve(), make_folder(Path(output_dir)).resolve()
         info = TrackingInfo(

@@ -1,8 +1,7 @@
 """The follower of run folders with a tracker in memory: new records only, reopening after errors and cuts, warnings."""
 
 import json
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import filelock
 import pytest
 
-from alignbench.store import follower, run_follower
-from alignbench.store.follower import FollowedRuns
+from alignbench.store import run_follower
+from alignbench.store.follower import advance
 from alignbench.store.jsonl import JsonLines
 from alignbench.store.run_follower import RunFollower
 from alignbench.store.tracking_info import TRACKING, TrackingInfo, is_behind, read_info, write_info
@@ -82,6 +81,7 @@ def test_an_error_reopens_the_run_and_logs_the_rest(run_dir: Path, memory: Memor
     memory.errors = [ValueError("away")]
     with pytest.raises(ValueError, match="away"):
         run.update()
+    run.close()
     assert is_behind(run_dir)
     run.end("FINISHED")
     assert (memory.steps, memory.opened) == ([0, 1, 2, 3, 4], 2)
@@ -120,63 +120,44 @@ def test_the_files_of_earlier_versions_are_read(run_dir: Path, memory: Memory) -
     assert not is_behind(run_dir)
 
 
-@pytest.fixture
-def follow(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FollowedRuns]:
-    """What the follower process does, with the tracker in memory."""
-
-    def start(*run_dirs: Path) -> FollowedRuns:
-        monkeypatch.setattr(follower, "MLflowRun", lambda: memory)
-        runs = FollowedRuns()
-        for run_dir in run_dirs:
-            runs.add(run_dir)
-        return runs
-
-    return start
-
-
-def test_a_run_is_followed_until_it_has_a_status(
-    run_dir: Path, memory: Memory, follow: Callable[..., FollowedRuns]
-) -> None:
-    runs = follow(run_dir, run_dir)
-    runs.update(closing=False)
-    assert (len(runs), memory.status) == (1, None)
+def test_a_run_is_followed_until_it_has_a_status(run_dir: Path, memory: Memory) -> None:
+    run = RunFollower(run_dir, lambda: memory)
+    assert not advance(run, closing=False, failed=set())
+    assert memory.status is None
     write_info(run_dir, replace(INFO, status="KILLED"))
-    runs.update(closing=False)
-    assert (len(runs), memory.status) == (0, "KILLED")
+    assert advance(run, closing=False, failed=set())
+    assert memory.status == "KILLED"
     assert not is_behind(run_dir)
 
 
-def test_a_run_whose_process_was_killed_gets_no_status(
-    run_dir: Path, memory: Memory, follow: Callable[..., FollowedRuns]
-) -> None:
-    runs = follow(run_dir)
-    runs.update(closing=True)
-    assert (len(runs), memory.status) == (0, None)
+def test_a_run_whose_process_was_killed_gets_no_status(run_dir: Path, memory: Memory) -> None:
+    assert advance(RunFollower(run_dir, lambda: memory), closing=True, failed=set())
+    assert (memory.opened, memory.status) == (0, None)
     assert is_behind(run_dir)
 
 
 def test_a_failing_tracker_gives_one_warning_and_is_tried_again(
-    run_dir: Path,
-    memory: Memory,
-    follow: Callable[..., FollowedRuns],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    run_dir: Path, memory: Memory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(follower, "RETRY_SECONDS", 0.0)
-    runs, memory.errors = follow(run_dir), [ValueError("away"), ValueError("away")]
-    with caplog.at_level(logging.WARNING):
-        runs.update(closing=False)
-        runs.update(closing=False)
+    run, failed = RunFollower(run_dir, lambda: memory), set[str]()
+    memory.errors = [ValueError("away"), ValueError("away")]
+    for _ in range(2):
+        run.retry_at = 0.0
+        assert not advance(run, closing=False, failed=failed)
     assert caplog.text.count("MLflow at memory:// fails: away. The run continues") == 1
-    runs.update(closing=False)
+    assert not advance(run, closing=False, failed=failed)
+    assert memory.steps == []
+    run.retry_at = 0.0
+    assert not advance(run, closing=False, failed=failed)
     assert memory.steps == [0, 1, 2]
 
 
-def test_a_tracker_that_fails_at_the_end_is_left_to_sync(
-    run_dir: Path, memory: Memory, follow: Callable[..., FollowedRuns]
-) -> None:
+def test_a_tracker_that_fails_at_the_end_is_left_to_sync(run_dir: Path, memory: Memory) -> None:
     write_info(run_dir, replace(INFO, status="FINISHED"))
-    runs, memory.errors = follow(run_dir), [ValueError("away")]
-    runs.update(closing=True)
-    assert len(runs) == 0
+    memory.errors = [ValueError("away")]
+    assert advance(RunFollower(run_dir, lambda: memory), closing=True, failed=set())
     assert is_behind(run_dir)
+
+
+def test_a_removed_run_folder_is_not_followed(tmp_path: Path, memory: Memory) -> None:
+    assert advance(RunFollower(tmp_path / "removed", lambda: memory), closing=False, failed=set())

@@ -170,7 +170,7 @@ def test_a_name_that_mlflow_refuses_is_replaced(outputs, run_dir):
 
 
 def test_a_killed_run_continues_in_the_same_mlflow_run_without_duplicate_steps(outputs, run_dir):
-    trainer = start_trainer(run_dir, outputs, steps=10, wait=60)
+    trainer = start_trainer(run_dir, outputs, steps=10, wait=600)
     assert trainer.stdout.readline() == "recorded\n"
     deadline = time.monotonic() + 60
     while count_points(run_dir, outputs) < 20 and time.monotonic() < deadline:

@@ -21,10 +21,8 @@ from validation.faults.trials import NOTHING, Trials
 
 ROOT = Path(__file__).parents[2]
 KILLED_AT = (
-    "SFT artifact being renamed",
-    "MLflow run being created",
-    "checkpoint being renamed",
-    "final model being written",
+    ("SFT artifact being renamed", "checkpoint being renamed", "final model being written"),
+    ("MLflow run being created",),
 )
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
 EXPLODING = (
@@ -57,9 +55,10 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     return Trials(tmp_path_factory.mktemp("faults"), methods=("grpo",), changes=small)
 
 
-def test_a_run_killed_four_times_ends_as_if_uninterrupted(trials: Trials) -> None:
+@pytest.mark.parametrize("names", KILLED_AT, ids=["training", "tracking"])
+def test_a_run_killed_repeatedly_ends_as_if_uninterrupted(trials: Trials, names: tuple[str, ...]) -> None:
     output_dir, history = trials.new_output_dir(), trials.histories()["grpo"]
-    for section in (section for name in KILLED_AT for section in SECTIONS if section.name == name):
+    for section in (section for name in names for section in SECTIONS if section.name == name):
         switch = history.kill_point(section, trials.rng).switch(signal.SIGKILL)
         done = trials.run(trials.words("grpo", output_dir), switch)
         assert done.returncode == -signal.SIGKILL, f"{section.name} was not reached: {done.stdout + done.stderr}"
