@@ -1,6 +1,7 @@
 """The command line: Hydra's words train; a verb in front of them does everything else."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 from alignbench.commands.environment import prepare_environment
@@ -25,9 +26,20 @@ def main() -> None:
     if verb in VERBS:
         command = import_module(f"alignbench.commands.{verb.replace('-', '_')}")
         sys.exit(command.main(sys.argv[2:]))
+    refuse_unknown_verb(verb)
     from alignbench.commands import train
 
     train.main(VERBS)
+
+
+def refuse_unknown_verb(word: str) -> None:
+    """Exit with code 2 where the first word is neither a verb, an override nor a flag."""
+    if not word or "=" in word or word.startswith(("-", "~")):
+        return
+    near = get_close_matches(word, VERBS, n=1)
+    hint = f"did you mean {near[0]}?" if near else "give overrides such as algo=grpo, or a verb"
+    sys.stderr.write(f"error: there is no verb {word!r}; {hint} (see --help)\n")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

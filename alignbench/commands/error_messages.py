@@ -19,26 +19,23 @@ def reported() -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - the last stop of every error
         if os.environ.get("ALIGNBENCH_TRACEBACK") == "1":
             traceback.print_exc()
+        from alignbench.runs.config_errors import is_config_error
+
         mistake = isinstance(error, UserError | OSError) or is_config_error(error)
         leave(f"error: {describe(error)}", 4 if isinstance(error, NotComparable) else 2 if mistake else 1)
 
 
-def is_config_error(error: Exception) -> bool:
-    """Whether Hydra or OmegaConf raised it."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    return isinstance(error, HydraException | OmegaConfBaseException)
-
-
 def describe(error: Exception) -> str:
     """One message for a person: what was wrong, where, what to do."""
-    if is_config_error(error):
-        from alignbench.runs.compose import describe_config_error
+    from alignbench.runs.config_errors import is_config_error
 
-        return describe_config_error(error)
-    if "Config group override must be" in str(error):  # what Hydra raises for algo=null or model=3
-        return f"{error}: choose one of the options that --help lists, as in algo=ppo"
+    if is_config_error(error):
+        from hydra.core.global_hydra import GlobalHydra
+
+        from alignbench.runs import compose
+
+        GlobalHydra.instance().clear()  # the keys that exist are composed once more, for the message
+        return compose.describe(error, [word for word in sys.argv[1:] if not word.startswith("-")])
     if isinstance(error, UserError | InvariantBroken):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:

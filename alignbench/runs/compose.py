@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignbench.core.errors import UserError
 from alignbench.runs import analysis_process
+from alignbench.runs.config_errors import describe_config_error, is_config_error
 
 
 def home() -> Path:
@@ -48,11 +49,22 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
             raise UserError(f"config_dir={config_dir}: no such folder")
         words.append(override("hydra.searchpath", [f"file://{folder}"]))
     try:
-        with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
-            composed = hydra_compose("config", overrides=words, return_hydra_config=True)
-        return without_hydra(composed)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(describe_config_error(error)) from error
+        return _compose(*words)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not is_config_error(error):
+            raise
+        raise UserError(describe(error, words)) from error
+
+
+def describe(error: BaseException, overrides: Sequence[str]) -> str:
+    """The message for an error of Hydra or OmegaConf that these overrides caused."""
+    return describe_config_error(error, overrides, _compose, home() / "conf")
+
+
+def _compose(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
+        composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    return without_hydra(composed)
 
 
 def override(key: str, value: Any) -> str:
@@ -79,17 +91,6 @@ def _literal(value: Any, key: str) -> str:
         f"{key}={value!r}: {type(value).__name__} is not a value of a config: use None, a bool, a number, text, "
         "or lists and dicts of these"
     )
-
-
-def describe_config_error(error: BaseException) -> str:
-    """Hydra's message and its cause, without the search path, Python types and advice that does not help here."""
-    lines = "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
-    useless = ("To append to your", "object_type=", "reference_type=")
-    kept = lines.split("Config search path:")[0].splitlines()
-    message = "\n".join(line for line in kept if line.strip() and not line.strip().startswith(useless))
-    if "is not in struct" not in message:
-        return message
-    return f"{message}\n--cfg job shows all keys; a section that is null is set whole, as in 'model.lora={{rank:16}}'"
 
 
 def compose_groups(options: dict[str, str], overrides: Sequence[str] = ()) -> dict[str, Any]:

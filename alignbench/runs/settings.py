@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import NonNegative, Positive, Size
 from alignbench.engine.checks import Invariants
+from alignbench.runs.config_errors import RENAMED, require_text
 from alignbench.stages.evaluate import Evaluate
 from alignbench.stages.online import RL
 from alignbench.stages.reward_model import RewardModelTraining
@@ -182,11 +183,9 @@ def build_what_can_be(config: Mapping[str, Any]) -> tuple[RunSettings, dict[str,
 def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
     """The name, key and folder of the run that a config describes."""
     config = resolve(cfg) if isinstance(cfg, DictConfig) else cfg
+    check_names(config)
     names, study = config["names"], config["study"] or "single"
     key = hashlib.sha256(_canonical({k: v for k, v in config.items() if k not in NOT_PART_OF_A_RUN})).hexdigest()
-    for what, value in (("study", study), ("names.method", names["method"]), ("names.model", names["model"])):
-        if not value.strip(".") or set(value) - set(SAFE):
-            raise UserError(f"{what}={value!r} names a folder: use letters, digits, dot, dash and underscore")
     folder = f"{names['method']}-{names['model']}-s{config['seed']}-{key[:8]}"
     return Identity(
         study=study,
@@ -196,6 +195,16 @@ def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
         key=key,
         run_dir=Path(config["output_dir"]) / "runs" / study / folder,
     )
+
+
+def check_names(config: Mapping[str, Any]) -> None:
+    """Raise UserError where a name that becomes part of a path is not text or not a safe folder name."""
+    named = {"study": config["study"] or "single", "output_dir": config["output_dir"]}
+    named |= {f"names.{what}": value for what, value in config["names"].items()}
+    for key, value in named.items():
+        require_text(key, value)
+        if key != "output_dir" and (not value.strip(".") or set(value) - set(SAFE)):
+            raise UserError(f"{key}={value!r} names a folder: use letters, digits, dot, dash and underscore")
 
 
 def section(config: Mapping[str, Any], path: str) -> Any:
@@ -265,6 +274,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         adapter = TypeAdapter(hint, config=_options(hint))
         return adapter.validate_python(value, strict=not isinstance(value, list))  # YAML's lists fill our tuples
     except ValidationError as error:
+        if error.errors()[0]["type"] == "string_type" and value is not None:
+            require_text(path, value)
         raise UserError(f"{path}={value!r}: {error.errors()[0]['msg']}") from error
 
 
@@ -297,6 +308,8 @@ def _locate(target: str, path: str) -> type:
 def _refuse_unknown(given: Mapping[str, Any], knobs: Mapping[str, Any], path: str) -> None:
     for name in given:
         if name not in knobs:
+            if new := RENAMED.get(_join(path, name)):
+                raise UserError(f"there is no key {_join(path, name)}: it was renamed to {new}")
             near = difflib.get_close_matches(name, knobs, n=1)
             hint = f"did you mean {_join(path, near[0])}?" if near else f"known keys: {', '.join(knobs)}"
             raise UserError(f"there is no key {_join(path, name)}; {hint}")

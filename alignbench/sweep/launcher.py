@@ -25,6 +25,7 @@ from alignbench.core.comparability import differences, label_methods
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.runs import analysis_process
 from alignbench.runs.compose import without_hydra
+from alignbench.runs.config_errors import require_text
 from alignbench.store.disk import make_folder, write_atomically
 from alignbench.sweep.jobs import Job, JobRunner, say, settle, summarise
 
@@ -68,9 +69,9 @@ class IsolatedLauncher(Launcher):
         self._clear()
         self._refuse_what_it_cannot_do()
         job_overrides, configs = self._chosen([(words, self._compose(words)) for words in job_overrides])
-        study = agreed(configs, "study") or study_name(job_overrides)
+        study = require_text("study", agreed(configs, "study") or study_name(job_overrides))
         output_dir, planned = str(agreed(configs, "output_dir")), is_planned(configs)
-        jobs = make_jobs(configs, job_overrides, str(study), self._arguments(), checked=not planned)
+        jobs = make_jobs(configs, job_overrides, study, self._arguments(), checked=not planned)
         conditions = refuse_unequal_conditions(jobs, configs)
         if planned:
             self._plan(jobs, configs, conditions)
