@@ -44,9 +44,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None, **values: Any
     from alignbench.runs.compose import compose as compose_run
     from alignbench.runs.compose import override
     from alignbench.runs.settings import check
-    from alignbench.sweep import launcher
 
-    launcher.register()  # conf/config.yaml names it
     given = [override(key, value) for key, value in values.items()]
     cfg = compose_run(*overrides, *given, config_dir=config_dir)
     check(cfg)

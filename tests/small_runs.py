@@ -11,7 +11,6 @@ from alignbench.commands.environment import ENVIRONMENT
 from alignbench.runs.compose import compose as config
 from alignbench.runs.pipeline import run
 from alignbench.runs.settings import identify
-from alignbench.sweep import launcher
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -33,8 +32,6 @@ SMALL = (
     "model.intermediate=48",
 )
 """A house of a second or two, all phases in it."""
-
-launcher.register()
 
 
 def run_small(output_dir: Path, *overrides: str) -> Path:

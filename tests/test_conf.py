@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra.errors import HydraException
 from small_runs import ROOT, config
 
 from alignbench.core.errors import UserError
@@ -195,7 +194,7 @@ def test_no_two_options_of_a_group_are_the_same() -> None:
     [("rl.stepz=1", "stepz"), ("stepz=1", "stepz"), ("algo.kl.koef=1", "koef"), ("modle=tiny", "modle")],
 )
 def test_an_unknown_key_without_a_plus_does_not_compose(override: str, key: str) -> None:
-    with pytest.raises(HydraException, match=key):
+    with pytest.raises(UserError, match=key):
         config(override)
 
 

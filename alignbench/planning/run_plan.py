@@ -19,6 +19,7 @@ from alignbench.planning.expected import Expected, Need
 from alignbench.planning.readiness import Readiness, require_room
 from alignbench.planning.text import Told, duration, gib, judges, listed, page, typed
 from alignbench.runs import analysis_process
+from alignbench.runs.compose import chosen_options
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import Identity, build_what_can_be, flatten, identify, resolve
 from alignbench.runs.shared_models import SharedModels
@@ -258,25 +259,16 @@ def refuse(problems: Sequence[str]) -> None:
 
 def settings(config: Mapping[str, Any]) -> list[str]:
     """The options that were chosen, and the keys whose values are not those options' own; none outside of Hydra."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-
-    if not (HydraConfig.initialized() and GlobalHydra.instance().is_initialized()):
+    found = chosen_options()
+    if found is None:
         return []
-    choices = HydraConfig.get().runtime.choices.items()
-    chosen = [f"{group}={option}" for group, option in sorted(choices) if option and not group.startswith(BESIDE)]
-    usual = flatten(resolve(compose(HydraConfig.get().job.config_name, overrides=chosen)))
+    chosen, usual = found[0], flatten(resolve(found[1]))
     changed = [
         f"{key}={typed(value)} (usually {typed(usual.get(key))})"
         for key, value in flatten(config).items()
         if value != usual.get(key) and not key.startswith(("plan", "output_dir", "names"))
     ]
     return [" ".join(chosen), *(changed or ["all as usual"])]
-
-
-BESIDE = ("hydra/", "preset", "sweeps")
-"""Groups whose options only set other keys."""
 
 
 def forecast(plans: Sequence[RunPlan], seeds: Mapping[str, Sequence[int]], problems: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Config groups and overrides -> one config: the only place where Hydra composes outside a sweep."""
+"""Composes Hydra configs: of a run, of a job of a sweep, and of some config groups alone."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,12 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -63,8 +66,31 @@ def describe(error: BaseException, overrides: Sequence[str]) -> str:
 
 def _compose(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
-        composed = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+        words = ["hydra/launcher=basic", *overrides]  # ours is registered by the command that launches
+        composed = hydra_compose("config", overrides=words, return_hydra_config=True)
     return without_hydra(composed)
+
+
+def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config that the process of a sweep's job will compose, resolved with the options of this job."""
+    setup_globals()
+    return without_hydra(loader.load_sweep_config(master, list(overrides)))
+
+
+def chosen_options() -> tuple[list[str], DictConfig] | None:
+    """The options that this process was started with, as overrides, and their config; None outside of `hydra.main`.
+
+    Presets, sweeps and Hydra's own groups are left out: they only set other keys.
+    """
+    if not (HydraConfig.initialized() and GlobalHydra.instance().is_initialized()):
+        return None
+    choices = HydraConfig.get().runtime.choices.items()
+    chosen = [f"{group}={option}" for group, option in sorted(choices) if option and not group.startswith(BESIDE)]
+    return chosen, hydra_compose(HydraConfig.get().job.config_name, overrides=chosen)
+
+
+BESIDE = ("hydra/", "preset", "sweeps")
+"""Groups whose options only set other keys."""
 
 
 def override(key: str, value: Any) -> str:
@@ -94,7 +120,21 @@ def _literal(value: Any, key: str) -> str:
 
 
 def compose_groups(options: dict[str, str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The sections of these options alone, such as `{"reward": "exact_match"}`, changed by overrides."""
+    """The sections of these options alone, such as `{"reward": "exact_match"}`, changed by overrides.
+
+    Raises:
+        UserError: an option or a key does not exist.
+    """
+    try:
+        return _compose_groups(options, overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not is_config_error(error):
+            raise
+        folder = home() / "conf"
+        raise UserError(describe_config_error(error, [], lambda: _compose_groups(options), folder)) from error
+
+
+def _compose_groups(options: dict[str, str], overrides: Sequence[str] = ()) -> dict[str, Any]:
     defaults = ["_self_", *({group: option} for group, option in options.items())]
     ConfigStore.instance().store(name="groups", node={"defaults": defaults})
     with initialize_config_dir(str(home() / "conf"), version_base="1.3"):

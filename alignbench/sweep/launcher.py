@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from alignbench.core.comparability import differences, label_methods
 from alignbench.core.errors import NotComparable, UserError
 from alignbench.runs import analysis_process
-from alignbench.runs.compose import without_hydra
+from alignbench.runs.compose import compose_job
 from alignbench.runs.config_errors import require_text
 from alignbench.store.disk import make_folder, write_atomically
 from alignbench.sweep.jobs import Job, JobRunner, say, settle, summarise
@@ -68,7 +68,9 @@ class IsolatedLauncher(Launcher):
         """
         self._clear()
         self._refuse_what_it_cannot_do()
-        job_overrides, configs = self._chosen([(words, self._compose(words)) for words in job_overrides])
+        job_overrides, configs = self._chosen(
+            [(words, compose_job(self.loader, self.master, words)) for words in job_overrides]
+        )
         study = require_text("study", agreed(configs, "study") or study_name(job_overrides))
         output_dir, planned = str(agreed(configs, "output_dir")), is_planned(configs)
         jobs = make_jobs(configs, job_overrides, study, self._arguments(), checked=not planned)
@@ -124,12 +126,6 @@ class IsolatedLauncher(Launcher):
         if not chosen:
             raise UserError("hydra.launcher.seeds: the sweep runs none of these seeds")
         return [words for words, _ in chosen], [config for _, config in chosen]
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The config that the job's own process will compose, resolved while Hydra knows this job's choices."""
-        setup_globals()
-        composed = self.loader.load_sweep_config(self.master, list(overrides))
-        return without_hydra(composed)
 
     def _arguments(self) -> list[str]:
         """What was typed for Hydra itself and holds for every job: where configs are found, and hydra.* keys."""

@@ -60,20 +60,11 @@ def compose_judge(option: str, overrides: Sequence[str] = ()) -> Judge | None:
 
     Raises UserError for an unknown option or key, and for an invalid value.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
     if option not in list_options():
         raise UserError(f"judge={option}: unknown option; choose one of {', '.join(list_options())}.")
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            node = hydra_compose(config_name=f"judge/{option}", overrides=list(overrides)).judge
-    except HydraException as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise UserError(f"judge={option}: {reason}. The keys are listed in conf/judge/{option}.yaml.") from error
-    return judge_from_config(OmegaConf.to_container(node, resolve=True))
+    from alignbench.runs.compose import compose_groups  # imports Hydra: not needed without a judge
+
+    return judge_from_config(compose_groups({"judge": option}, overrides)["judge"])
 
 
 def judge_from_config(section: Any) -> Judge | None:
