@@ -4,6 +4,8 @@ import difflib
 import hashlib
 import importlib
 import json
+import os
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -296,6 +298,8 @@ def _dataclass_of_each(hint: Any) -> type | None:
 
 def _locate(target: str, path: str) -> type:
     module, _, name = target.rpartition(".")
+    if os.getcwd() not in sys.path:  # `python -m` adds it, the installed command does not
+        sys.path.append(os.getcwd())
     try:
         cls = vars(importlib.import_module(module))[name]
     except (ImportError, KeyError, ValueError) as error:
