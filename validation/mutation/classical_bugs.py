@@ -161,8 +161,8 @@ BUGS = (
     Bug(
         "sampler keeps stale weights",
         "alignbench/stages/online.py",
-        "sampler = Sampler(policy=policy,",
-        'sampler = Sampler(policy=__import__("copy").deepcopy(policy),',
+        "sampler = Sampler(\n            policy=policy,",
+        'sampler = Sampler(\n            policy=__import__("copy").deepcopy(policy),',
         ("tests/test_house.py::test_a_custom_reward_is_what_is_maximised",),
     ),
     Bug(
