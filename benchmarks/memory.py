@@ -133,7 +133,7 @@ def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> d
     policy = CausalPolicy(model, text, critic=critic)
     policy.freeze_reference()
     rl = RL(steps=2, rollouts_per_step=size.completions, max_new_tokens=size.new_tokens, minibatches=2)
-    engine = rl.engine(
+    engine = rl.build_loop(
         policy,
         Sums(),
         algorithm,

@@ -92,7 +92,7 @@ def steps(setting: Setting) -> Iterator[StepReport]:
         text.pad,
         1024,
     )
-    engine = rl.engine(
+    engine = rl.build_loop(
         policy,
         ExactMatch(),
         setting.algorithm,

@@ -37,7 +37,7 @@ def main() -> None:
         optimizer=optimizer,
         old_logprobs="rescored" if rescored else "auto",
     )
-    engine = rl.engine(
+    engine = rl.build_loop(
         policy,
         ExactMatch(),
         algorithm,

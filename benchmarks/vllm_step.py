@@ -31,9 +31,9 @@ def start(sampler: str, model: Tiny, data: Arithmetic) -> Iterator[StepReport]:
     texts = [row["prompt"] + row["completion"] for row in data.demonstrations()]
     policy = CausalPolicy(*model.load(texts=texts, start=None, device="cpu", seed=0))
     policy.freeze_reference()
-    engine = RULES.engine(policy, ExactMatch(), GRPO(), 0, 32, Invariants(no_signal="off"))
+    engine = RULES.build_loop(policy, ExactMatch(), GRPO(), 0, 32, Invariants(no_signal="off"))
     if sampler == "vllm":
-        engine = replace(engine, sampler=RULES.vllm(policy, CACHE_GIB))
+        engine = replace(engine, sampler=RULES.build_vllm_sampler(policy, CACHE_GIB))
     text = policy.text
     stream = PromptStream(data.prompts("train"), text.encode_prompt, RULES.prompts_per_step(GRPO()), 0, text.pad, 64)
     return engine.run(stream, RunState.at_start(GRPO()))

@@ -221,7 +221,7 @@ def loop(policy: CausalPolicy, algorithm: Any, load: Load, invariants: Invariant
         minibatches=load.minibatches,
         optimizer=AdamW(learning_rate=1e-9),
     )
-    engine = rl.engine(policy, Sums(), algorithm, 0, load.microbatch, invariants)
+    engine = rl.build_loop(policy, Sums(), algorithm, 0, load.microbatch, invariants)
     watched = Watched(**{f.name: getattr(engine.update, f.name) for f in fields(Update)})
     state = replace(RunState.at_start(algorithm), step=1)
     return Loop(replace(engine, update=watched), load.stream(policy.text), state)

@@ -193,10 +193,15 @@ class Learner(Protocol):
 class Policy(Learner, Protocol):
     """A causal language model with its frozen reference, and a critic where the algorithm needs one."""
 
-    critic_flops_per_token: int
-    """The same for a separate critic trunk; 0 without one."""
-    shares_prompts: bool
-    """Whether rollouts of one prompt are cheaper in one call, because the prompt is computed once."""
+    @property
+    def critic_flops_per_token(self) -> int:
+        """The same for a separate critic trunk; 0 without one."""
+        ...
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rollouts of one prompt are cheaper in one call, because the prompt is computed once."""
+        ...
 
     def __call__(self, batch: Sequences) -> Forward:
         """Log-probabilities, entropies and values of the response tokens [n, t] of a batch, on its device."""

@@ -1,7 +1,7 @@
 """AdamW with a learning rate that is a function of the step count, so that nothing has to be remembered."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +50,12 @@ class Optimizer:
     """One AdamW over several groups of parameters, each with its own learning rate."""
 
     def __init__(
-        self, groups: list[tuple[Iterable[Parameter], float]], settings: AdamW, total_steps: int, *, apart: bool = False
+        self,
+        groups: Sequence[tuple[Iterable[Parameter], float]],
+        settings: AdamW,
+        total_steps: int,
+        *,
+        apart: bool = False,
     ) -> None:
         """`apart` clips the gradient of each group by itself, so that no group's step depends on another's loss."""
         self.settings, self.total_steps, self.apart = settings, total_steps, apart

@@ -125,7 +125,7 @@ class Expected:
 
     def _rl(self) -> Phase:
         rl, algo = self.job.rl, self.job.algo
-        answers = rl.most_rollouts(algo)
+        answers = rl.max_rollouts(algo)
         return Phase(
             name="rl",
             prompts=answers // algo.group_size,
@@ -135,7 +135,7 @@ class Expected:
         )
 
     def _evaluation(self) -> Phase:
-        answers = self.job.eval.answers(self.job.rl.steps, *(len(self.material.prompts[s]) for s in MEASURED))
+        answers = self.job.eval.count_generations(self.job.rl.steps, *(len(self.material.prompts[s]) for s in MEASURED))
         return Phase(
             name="evaluation",
             prompts=answers,

@@ -243,7 +243,7 @@ def show(config: dict[str, Any]) -> None:
         )
     ahead = forecast([plan], {plan.name: [config["seed"]]}, plan.ready.problems) if plan.is_judged else {}
     title = f"plan of {plan.name} in study {config['study'] or 'single'}; nothing is trained"
-    Display().say("\n".join([title, *page(told | judges(ahead))]))
+    Display().print("\n".join([title, *page(told | judges(ahead))]))
     refuse(plan.ready.problems)
 
 

@@ -55,7 +55,7 @@ class StudyPlan:
         ]
         study = next(iter(self.plans.values())).identity.study
         title = f"plan of study {study}: {counted(sum(map(len, seeds.values())), 'run')}; nothing is trained"
-        Display().say(
+        Display().print(
             "\n".join([title, *page({"conditions": list(conditions)} | shared), *arms, "together", *page(together)])
         )
         refuse(problems)

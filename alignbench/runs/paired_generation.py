@@ -81,7 +81,7 @@ class PairedGeneration:
             tokens_per_microbatch=job.hardware.microbatch_tokens,
             max_prompt_tokens=job.rl.max_prompt_tokens,
         )
-        found = examiner.answer(self.rows, self.samples)
+        found = examiner.generate(self.rows, self.samples)
         return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
 
 

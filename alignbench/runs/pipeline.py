@@ -25,10 +25,10 @@ from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import Identity, RunSettings, build, conditions, identify, own_code, resolve
 from alignbench.runs.shared_models import SharedModels, card, cost
 from alignbench.stages.evaluate import Evaluator
-from alignbench.stages.failure_dump import Witness, watched
+from alignbench.stages.failure_dump import FailureRecorder, record_failures
 from alignbench.stages.online import CONDITIONS, RECORDS, is_recorded, restore, snapshot
-from alignbench.stages.progress import Display, keep_samples, ledger, write_down
-from alignbench.stages.weight_selection import Best
+from alignbench.stages.progress import Display, budget_spent, log_samples, log_steps
+from alignbench.stages.weight_selection import BestWeights
 from alignbench.store.artifacts import Artifact
 from alignbench.store.checkpoints import Checkpoints
 from alignbench.store.disk import atomic_folder, write_atomically
@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> None:
     pipeline.check()
     folder = pipeline.identity.run_dir
     if is_finished(folder, pipeline.identity.key):
-        Display().say(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
+        Display().print(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
         log_missing_records(folder)
         return
     who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
@@ -111,10 +111,10 @@ class Pipeline:
         made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
         for function in own_code(self.config["reward"]):
-            display.say(f"reward: {function} is code of your own, run as it is (sha256 {scorer.content_hash()[:12]})")
+            display.print(f"reward: {function} is code of your own, run as it is (sha256 {scorer.content_hash()[:12]})")
         under = conditions(self.config, {name: about[name] for name in MADE_OF})
         write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
-        checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.say(f"warning: {text}"))
+        checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.print(f"warning: {text}"))
         saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, diary.folder, under))
         if saved:
             diary.resumed()
@@ -123,9 +123,9 @@ class Pipeline:
             for split, rows in self.material.prompts.items():
                 tracker.dataset(self.job.names.data, rows_hash(rows), split)
             state, best = self.train(examiner, stream, checkpoints, saved, tracker, display, under)
-            best.put_back(policy)
+            best.restore(policy)
             numbers = self.evaluate(examiner, diary, tracker, state)
-        spent = {name.split("/")[1]: value for name, value in ledger(state).items()}
+        spent = {name.split("/")[1]: value for name, value in budget_spent(state).items()}
         about |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
         write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
         with atomic_folder(diary.folder / "final") as final:
@@ -166,13 +166,13 @@ class Pipeline:
         tracker: Tracker,
         display: Display,
         under: dict[str, Any],
-    ) -> tuple[RunState, Best]:
+    ) -> tuple[RunState, BestWeights]:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
-        job, policy, best = self.job, examiner.policy, Best(self.job.eval)
-        invariants, witness = self._invariants(), Witness(examiner.scorer)
-        engine = job.rl.engine(
+        job, policy, best = self.job, examiner.policy, BestWeights(self.job.eval)
+        invariants, recorder = self._invariants(), FailureRecorder(examiner.scorer)
+        engine = job.rl.build_loop(
             policy,
-            witness,
+            recorder,
             job.algo,
             job.seed,
             job.hardware.microbatch_rows,
@@ -181,18 +181,18 @@ class Pipeline:
             job.hardware.rollouts_at_once,
         )
         if job.hardware.sampler == "vllm":
-            engine = replace(engine, sampler=job.rl.vllm(policy, job.hardware.sampler_cache_gib))
+            engine = replace(engine, sampler=job.rl.build_vllm_sampler(policy, job.hardware.sampler_cache_gib))
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
         if saved:
             state = restore(saved[1], policy, adamw, best)
-            display.say(f"rl: going on after step {state.step}")
+            display.print(f"rl: going on after step {state.step}")
         else:
-            tracker.record("rl", 0, {**self.validate(examiner), **ledger(state)})
-        steps = watched(job.rl.run(engine, stream, state), state.step, witness)
+            tracker.record("rl", 0, {**self.validate(examiner), **budget_spent(state)})
+        steps = record_failures(job.rl.run(engine, stream, state), state.step, recorder)
         reports = self._measured(steps, examiner, tracker)
-        for report in write_down(display.watch(reports, "rl", job.rl.steps, SHOWN), tracker, "rl"):
+        for report in log_steps(display.show_progress(reports, "rl", job.rl.steps, SHOWN), tracker, "rl"):
             state = report.state
-            best.offer(state.step, report.metrics, policy)
+            best.update(state.step, report.metrics, policy)
             if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or job.rl.is_over(state)):
                 about = {CONDITIONS: under, RECORDS: tracker.records_prefix()}
                 checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
@@ -204,7 +204,7 @@ class Pipeline:
             if not self.job.eval.is_due(report.state.step, self.job.rl.is_over(report.state)):
                 yield report
                 continue
-            keep_samples(report, tracker, self.job.tracking.samples)
+            log_samples(report, tracker, self.job.tracking.samples)
             yield replace(report, metrics={**report.metrics, **self.validate(examiner)})
 
     def _invariants(self) -> Invariants:
@@ -237,15 +237,15 @@ class Pipeline:
     def validate(self, examiner: Evaluator) -> dict[str, float]:
         """The marks on validation prompts, while training."""
         rows = self.material.prompts["validation"]
-        return examiner.measure(rows, "eval/")[1] | examiner.distance(rows, "eval/")
+        return examiner.evaluate(rows, "eval/")[1] | examiner.measure_drift(rows, "eval/")
 
     def evaluate(self, examiner: Evaluator, diary: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
         rows, began = self.material.prompts["test"], perf_counter()
-        answers, numbers = examiner.measure(rows, "final/")
-        numbers |= examiner.distance(rows, "final/")
+        answers, numbers = examiner.evaluate(rows, "final/")
+        numbers |= examiner.measure_drift(rows, "final/")
         with examiner.policy.reference():
-            started, marks = examiner.measure(rows, "final/start_")
+            started, marks = examiner.evaluate(rows, "final/start_")
         numbers |= marks
         if self.job.eval.samples:
             numbers |= examiner.pass_at(rows, "final/")
@@ -278,12 +278,14 @@ class Pipeline:
             "ledger": None,
         }
 
-    def _say_what_became_of_it(self, best: Best, numbers: dict[str, float], diary: RunStatus, display: Display) -> None:
+    def _say_what_became_of_it(
+        self, best: BestWeights, numbers: dict[str, float], diary: RunStatus, display: Display
+    ) -> None:
         if best.step is not None:
-            bound = "" if best.within_bound else f"; none had a KL within eval.max_kl={self.job.eval.max_kl:g}"
-            display.say(f"{self.name} ends with the weights of step {best.step}{bound}")
+            bound = "" if best.within_kl_bound else f"; none had a KL within eval.max_kl={self.job.eval.max_kl:g}"
+            display.print(f"{self.name} ends with the weights of step {best.step}{bound}")
         mark = next(m for m in ("gold", "accuracy", "avg_reward") if f"final/{m}" in numbers)
-        display.say(
+        display.print(
             f"{self.name} is done: test {mark.replace('avg_', '')} {numbers[f'final/{mark}']:.3f} "
             f"(start {numbers[f'final/start_{mark}']:.3f}); everything is in {diary.folder}"
         )

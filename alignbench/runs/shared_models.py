@@ -24,7 +24,7 @@ from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import Identity, RunSettings, flatten
 from alignbench.stages import reward_model as preferring
 from alignbench.stages import sft
-from alignbench.stages.progress import Display, ledger, write_down
+from alignbench.stages.progress import Display, budget_spent, log_steps
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
 from alignbench.store.disk import make_folder, write_atomically
 from alignbench.store.tracker import Tracker
@@ -91,7 +91,7 @@ class SharedModels:
         )
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
             tracker.dataset(f"{job.names.data} demonstrations", rows_hash(self.material.demonstrations), "train")
-            for report in write_down(display.watch(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
+            for report in log_steps(display.show_progress(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
                 state = report.state
         loading.save(policy.model, policy.text, folder / MODEL)
         return state
@@ -170,17 +170,17 @@ class SharedModels:
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
             for split, rows in pairs.items():
                 tracker.dataset(f"{job.names.data} comparisons", rows_hash(rows), split)
-            shown = display.watch(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
-            for report in write_down(shown, tracker, "reward_model"):
+            shown = display.show_progress(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
+            for report in log_steps(shown, tracker, "reward_model"):
                 state = report.state
-            told = settings.examine(model, pairs["validation"], pairs["test"], size)
-            tracker.record("reward_model", state.step, preferring.numbers(told))
-        display.say(
+            told = settings.evaluate(model, pairs["validation"], pairs["test"], size)
+            tracker.record("reward_model", state.step, preferring.card_metrics(told))
+        display.print(
             f"reward model: {told['accuracy']:.1%} of {told['pairs']} held-out pairs ranked right, calibration "
             f"error {told['ece']:.3f} at temperature {told['temperature']:.3g}"
         )
-        for complaint in settings.check(told):
-            display.say(f"warning: {complaint}")
+        for complaint in settings.check_gate(told):
+            display.print(f"warning: {complaint}")
         model.save(folder / MODEL, told)
         return state
 
@@ -235,13 +235,13 @@ class SharedModels:
         name = key(phase, ingredients)
 
         def build(folder: Path) -> None:
-            spent = ledger(train(name, folder, display))
+            spent = budget_spent(train(name, folder, display))
             wanted = (metric_names.SECONDS, metric_names.TOKENS, metric_names.PEAK_MEMORY)
             write_atomically(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in wanted}, indent=2))
 
         artifact, made = self.store.make(name, ingredients, build)
         if not made:
-            display.say(f"{phase}: {name} is there already")
+            display.print(f"{phase}: {name} is there already")
         return artifact
 
     def _artifact_tracker(self, name: str, phase: str, seed: int) -> Tracker:

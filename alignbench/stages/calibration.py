@@ -1,6 +1,6 @@
-"""How often the better answer gets the higher score, and whether the scores are as sure as they are right.
+"""Accuracy and calibration of a reward model: expected calibration error and temperature scaling.
 
-All are functions of the leads of some pairs, score of the chosen answer minus score of the rejected one, [m].
+All are functions of leads [m]: the score of the chosen answer minus the score of the rejected one, for each pair.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from torch.nn.functional import softplus
 
 BINS = 10
 COLDEST, HOTTEST = 0.01, 100.0
-"""Temperatures are looked for between these; a model that makes no mistake has no best one and gets the coldest."""
+"""Bounds of the temperature; a model without errors has no optimum and gets the lower bound."""
 Bin = tuple[float | None, float | None, float, int]
-"""From, up to but not including, accuracy and number of pairs; None is open."""
+"""Lower edge (included), upper edge (excluded), accuracy and number of pairs; an edge of None is open."""
 
 
 def accuracy(leads: Tensor) -> float:
-    """The share of pairs whose chosen answer is ahead; a tie counts half."""
-    return float(right(leads).mean())
+    """Share of pairs whose chosen answer has the higher score; a tie counts half."""
+    return float(correct(leads).mean())
 
 
 def mean_loss(leads: Tensor, temperature: float = 1.0) -> float:
@@ -32,17 +32,17 @@ def calibration_error(leads: Tensor, temperature: float = 1.0) -> float:
 
         sum over bins of (share of the pairs in the bin) x |accuracy - mean confidence|
 
-    The confidence in the answer that is ahead, sigmoid(|lead| / temperature), is from 1/2 to 1; ten bins of equal width
-    share that range. Guo et al. 2017, https://arxiv.org/abs/1706.04599
+    The confidence in the answer with the higher score, sigmoid(|lead| / temperature), is from 1/2 to 1; that range is
+    divided into ten bins of equal width. Guo et al. 2017, https://arxiv.org/abs/1706.04599
     """
-    sure = (leads.double().abs() / temperature).sigmoid()
-    bins = ((sure - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, right(leads) - sure)
+    confidence = (leads.double().abs() / temperature).sigmoid()
+    bins = ((confidence - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, correct(leads) - confidence)
     return float(gaps.abs().sum() / len(leads))
 
 
 def best_temperature(leads: Tensor) -> float:
-    """The temperature that makes the pairs most likely: the least `mean_loss`. The same source as the error's."""
+    """The maximum-likelihood temperature, which minimizes `mean_loss`: temperature scaling, Guo et al. 2017."""
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
@@ -51,8 +51,8 @@ def best_temperature(leads: Tensor) -> float:
     return exp(float(found.x))
 
 
-def by(values: Tensor, leads: Tensor, edges: Sequence[float | None]) -> list[Bin]:
-    """The accuracy on the pairs whose value lies between two edges that follow each other; empty bins are left out."""
+def accuracy_by_bin(values: Tensor, leads: Tensor, edges: Sequence[float | None]) -> list[Bin]:
+    """The accuracy in each bin of `values` [m] between consecutive edges; empty bins are omitted."""
     found: list[Bin] = []
     for low, high in zip(edges, edges[1:], strict=False):
         inside = torch.ones_like(values, dtype=torch.bool)
@@ -63,6 +63,6 @@ def by(values: Tensor, leads: Tensor, edges: Sequence[float | None]) -> list[Bin
     return found
 
 
-def right(leads: Tensor) -> Tensor:
-    """1 where the chosen answer is ahead, 0.5 for a tie, 0 elsewhere, [m]."""
+def correct(leads: Tensor) -> Tensor:
+    """1 where the chosen answer has the higher score, 0.5 for a tie, else 0, [m]."""
     return (leads > 0).double() + 0.5 * (leads == 0).double()

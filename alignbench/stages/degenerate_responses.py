@@ -1,18 +1,18 @@
-"""Answers that say nothing: empty ones, and ones that say the same again and again."""
+"""Degenerate responses: empty ones and repetitive ones."""
 
 NGRAM = 4
-"""Words in a row that count as one thing said."""
+"""Length in words of the n-grams that are compared."""
 REPEATED = 0.5
-"""The share of things said before from which an answer counts as repeated."""
+"""Minimum share of repeated n-grams for a response to count as repetitive."""
 
 
 def is_empty(answer: str) -> bool:
-    """Whether nothing is written that can be read."""
+    """Whether the answer is empty or only white space."""
     return not answer.strip()
 
 
 def is_repeated(answer: str) -> bool:
-    """Whether half or more of its runs of four words stand earlier in the same answer; case does not matter."""
+    """Whether at least half of the answer's 4-grams of words occur earlier in it, ignoring case."""
     words = answer.casefold().split()
-    said = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
-    return bool(said) and 1 - len(set(said)) / len(said) >= REPEATED
+    ngrams = [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
+    return bool(ngrams) and 1 - len(set(ngrams)) / len(ngrams) >= REPEATED

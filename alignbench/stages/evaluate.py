@@ -1,4 +1,4 @@
-"""Policy -> one row per prompt, and the numbers: accuracy, reward, length, KL to the reference, perplexity."""
+"""The evaluation stage: accuracy, reward, length, KL to the reference, perplexity and pass@k of a policy."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,69 +23,72 @@ from alignbench.stages.sft import Demonstrations
 Numbers = dict[str, float]
 Answers = list[dict[str, Any]]
 Quality = Callable[[Row, str], float | None]
-"""The true quality of an answer to a row's prompt, where it is known."""
-TOLD_BY_STRATUM = ("avg_reward", "gold", "accuracy", "avg_response_length")
+"""Gives the true quality of an answer to a row's prompt; None where it is unknown."""
+STRATUM_METRICS = ("avg_reward", "gold", "accuracy", "avg_response_length")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """When and how a policy is measured; the same policy always gets the same marks."""
+    """When and how a policy is evaluated; equal weights always give equal metrics."""
 
     every: Count = 20
-    """Steps between measurements on validation prompts; the first and the last step are always measured."""
+    """Steps between evaluations on validation prompts; the first and the last step are always evaluated."""
     decoding: Literal["greedy", "sampled"] = "greedy"
-    """Whether marks are of the most likely answer to each prompt, or of one drawn at the temperature below."""
+    """How the evaluated answer to each prompt is generated: greedily, or sampled at `temperature`."""
     max_new_tokens: Count | None = None
-    """Where an answer is cut; null takes rl.max_new_tokens."""
+    """Maximum answer length in tokens; null uses rl.max_new_tokens."""
     perplexity_rows: Size = 256
-    """Demonstrations for perplexity; 0 leaves it out."""
+    """Number of demonstrations for perplexity; 0 skips it."""
     samples: Size = 0
-    """Answers drawn for each test prompt to estimate pass@k; 0 leaves it out."""
+    """Answers sampled for each test prompt to estimate pass@k; 0 skips it."""
     pass_at: tuple[Count, ...] = (1, 4)
-    """The k of pass@k, each at most `samples`."""
+    """The values of k, each at most `samples`."""
     temperature: Positive = 1.0
-    """Temperature of the answers that are drawn."""
+    """Temperature of sampled answers."""
     logits_filter: LogitsFilter | None = None
-    """Which tokens may be drawn, such as {top_p: 0.95}; null lets all. The distance to the reference is of all."""
+    """Filters the tokens that can be sampled, such as {top_p: 0.95}; null allows all. The KL is measured without it."""
     seed: Size = 0
-    """Seed of what is drawn, the same for all runs."""
+    """Sampling seed, the same for all runs."""
     select: Literal["last", "perplexity", "avg_reward", "accuracy"] = "last"
-    """Which weights a run ends with: the last ones, or those with the best of this mark on validation prompts."""
+    """Which weights a run ends with: the last ones, or those with the best validation value of this metric."""
     max_kl: Positive | None = None
-    """Weights whose KL to the reference, in nats a token, was above this are not selected; null lets all be."""
+    """Maximum KL to the reference, in nats per token, of the weights that can be selected; null sets no bound."""
 
     def __post_init__(self) -> None:
         if self.samples and not self.pass_at:
-            raise UserError(f"samples={self.samples} are drawn for pass@k: say for which k with pass_at=[1]")
+            raise UserError(f"samples={self.samples} is for pass@k: set the values of k, such as pass_at=[1]")
         if self.samples and max(self.pass_at) > self.samples:
             raise UserError(f"pass_at={list(self.pass_at)} needs samples={max(self.pass_at)} or more")
         if self.select == "last" and self.max_kl is not None:
             raise UserError(
-                f"max_kl={self.max_kl:g} would not be read by select=last: choose a mark to select "
+                f"max_kl={self.max_kl:g} has no effect with select=last: choose a metric to select "
                 "by, such as select=perplexity, or set max_kl=null"
             )
         if self.select == "perplexity" and not self.perplexity_rows:
             raise UserError("select=perplexity needs perplexity_rows=1 or more")
         if self.logits_filter is not None and self.decoding == "greedy" and not self.samples:
             raise UserError(
-                "eval.logits_filter would not be read, since no answer is drawn: set eval.decoding=sampled or "
+                "eval.logits_filter has no effect, since no answer is sampled: set eval.decoding=sampled or "
                 "eval.samples=8, or eval.logits_filter=null"
             )
 
-    def is_due(self, step: int, over: bool) -> bool:
-        """Whether the policy is measured on validation prompts after that step, which may be the last."""
-        return over or step % self.every == 0
+    def is_due(self, step: int, is_last: bool) -> bool:
+        """Whether the policy is evaluated on validation prompts after that step."""
+        return is_last or step % self.every == 0
 
-    def answers(self, steps: int, validation: int, test: int) -> int:
-        """How many are drawn for that many prompts: each time one for the marks and one for the distance to the
-        reference, and on test prompts one more for the marks of the start, and those for pass@k."""
+    def count_generations(self, steps: int, validation: int, test: int) -> int:
+        """Number of answers generated in a run of that many steps, validation and test prompts.
+
+        Each evaluation generates one answer for the metrics and one for the KL; the final one on test prompts also
+        generates one with the initial policy, and those for pass@k.
+        """
         times = sum(self.is_due(step, step == steps) for step in range(steps + 1))
         return 2 * times * validation + (3 + self.samples) * test
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Everything needed to measure one policy again and again."""
+    """Evaluates one policy."""
 
     policy: CausalPolicy
     scorer: Scorer
@@ -95,41 +98,42 @@ class Evaluator:
     batch_size: int
     microbatch_size: int
     tokens_per_microbatch: int | None
-    """How many tokens are read at once, in place of rows; None goes by rows."""
+    """Tokens per microbatch, instead of rows; None counts rows."""
     max_prompt_tokens: int
     held_out: Demonstrations | None
-    """What perplexity is measured on; None leaves it out."""
+    """Demonstrations for perplexity; None skips it."""
 
-    def measure(self, rows: Sequence[Row], prefix: str) -> tuple[Answers, Numbers]:
-        """One answer to each prompt, a row each, and the means over them, each named after `prefix`.
+    def evaluate(self, rows: Sequence[Row], prefix: str) -> tuple[Answers, Numbers]:
+        """Generate and score one answer to each prompt: the answers, and their metrics with `prefix` before each name.
 
-        Where rows have a `stratum`, rewards are told for each of these too.
+        Where rows have a `stratum`, the main metrics are computed for each stratum too. Raises UserError if
+        `eval.samples` asks for pass@k and the reward does not mark answers as correct.
         """
-        answers = self.answer(rows)
+        answers = self.generate(rows)
         numbers = means(answers)
         if "accuracy" not in numbers and self.settings.samples:
             raise UserError(
-                "eval.samples is for pass@k, and this reward does not say which answers are correct: set "
+                "eval.samples is for pass@k, but this reward does not mark answers as correct: set "
                 "eval.samples=0, or use reward=exact_match"
             )
         for stratum in sorted({a["stratum"] for a in answers if a["stratum"] is not None}):
             inside = means([a for a in answers if a["stratum"] == stratum])
-            numbers |= {f"stratum/{stratum}/{mark}": inside[mark] for mark in TOLD_BY_STRATUM if mark in inside}
+            numbers |= {f"stratum/{stratum}/{mark}": inside[mark] for mark in STRATUM_METRICS if mark in inside}
         return answers, {f"{prefix}{name}": value for name, value in numbers.items()}
 
-    def answer(self, rows: Sequence[Row], samples: int = 1) -> Answers:
-        """`samples` answers to each prompt, a row each: a single one by `decoding`, several drawn at `temperature`."""
+    def generate(self, rows: Sequence[Row], samples: int = 1) -> Answers:
+        """`samples` scored answers to each prompt: a single one by `decoding`, several sampled at `temperature`."""
         greedy = samples == 1 and self.settings.decoding == "greedy"
         temperature = 0.0 if greedy else self.settings.temperature
-        drawn = self._answers(rows, samples, temperature, self.settings.logits_filter)
-        return [row for rollouts in drawn for row in self._rows(rollouts)]
+        batches = self._answers(rows, samples, temperature, self.settings.logits_filter)
+        return [row for rollouts in batches for row in self._rows(rollouts)]
 
     @torch.no_grad()
-    def distance(self, rows: Sequence[Row], prefix: str) -> Numbers:
-        """How far the policy is from its reference, and from the held-out demonstrations.
+    def measure_drift(self, rows: Sequence[Row], prefix: str) -> Numbers:
+        """KL of the policy to its reference, and perplexity of the held-out demonstrations.
 
-        `kl` is KL(pi || ref) of a whole answer in nats: the mean of log(pi / ref) over one answer drawn for each prompt
-        at the temperature of training, and `kl_token` that of a token. Greedy answers would not estimate it.
+        `kl` estimates KL(pi || ref) in nats per answer: the mean of log(pi / ref) over one answer per prompt,
+        sampled at the temperature of training; `kl_token` is the same per token. Greedy answers would bias it.
         """
         numbers, gaps, tokens = dict[str, float](), list[float](), 0
         for rollouts in self._answers(rows, 1, temperature=self.policy.temperature):
@@ -143,17 +147,18 @@ class Evaluator:
         return numbers
 
     def pass_at(self, rows: Sequence[Row], prefix: str) -> Numbers:
-        """pass@k from `samples` draws for each prompt: 1 - C(n - c, k) / C(n, k), mean over prompts.
+        """Mean pass@k over prompts, 1 - C(n - c, k) / C(n, k) from n = `samples` answers, c of them correct.
 
         Chen et al. 2021, eq. 1, https://arxiv.org/abs/2107.03374
         """
-        right: list[int] = []
+        correct: list[int] = []
         n = self.settings.samples
         for rollouts in self._answers(rows, n, self.settings.temperature, self.settings.logits_filter):
             marks = self.scorer(rollouts).components["correct_strict"].view(-1, n)
-            right += [int(c) for c in marks.sum(1).tolist()]
+            correct += [int(c) for c in marks.sum(1).tolist()]
         return {
-            f"{prefix}pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in right) for k in self.settings.pass_at
+            f"{prefix}pass_at_{k}": mean(1 - comb(n - c, k) / comb(n, k) for c in correct)
+            for k in self.settings.pass_at
         }
 
     def _answers(
@@ -189,15 +194,15 @@ class Evaluator:
         ]
 
     def _gold(self, row: Row, answer: str) -> dict[str, float]:
-        known = self.quality(row, answer)
-        return {} if known is None else {"gold": known}
+        quality = self.quality(row, answer)
+        return {} if quality is None else {"gold": quality}
 
     def _read(self, batch: Sequences) -> Forward:
         return compute_forward(self.policy, batch, self.microbatch_size, self.tokens_per_microbatch)
 
     @torch.no_grad()
     def _perplexity(self, examples: Demonstrations) -> float:
-        """exp of the mean negative log-likelihood of a token of the held-out demonstrations."""
+        """exp of the mean negative log-likelihood per token of the held-out demonstrations."""
         total, count = 0.0, 0
         for start in range(0, len(examples.tokens), self.batch_size):
             rows = range(start, min(start + self.batch_size, len(examples.tokens)))
@@ -208,7 +213,7 @@ class Evaluator:
 
 
 def means(answers: Answers) -> Numbers:
-    """What these answers are like on average."""
+    """The mean of each metric over these answers."""
     numbers = {
         "avg_reward": mean(a["scores"]["total"] for a in answers),
         "avg_response_length": mean(a["tokens"] for a in answers),
@@ -225,6 +230,6 @@ def means(answers: Answers) -> Numbers:
 
 
 def mean(values: Any) -> float:
-    """The mean of some numbers."""
-    kept = [float(v) for v in values]
-    return sum(kept) / len(kept)
+    """The arithmetic mean."""
+    numbers = [float(v) for v in values]
+    return sum(numbers) / len(numbers)

@@ -1,4 +1,4 @@
-"""When a run must not go on: which step it was, and the batch it worked on, for whoever has to find out why."""
+"""Saves the batch of the step that broke an invariant, with the stage and the step, so that the cause can be found."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,34 +15,34 @@ from alignbench.store.run_logger import RunLogger
 Rows = list[dict[str, Any]]
 
 
-class Witness:
-    """A scorer that remembers what it scored since it was last told to forget."""
+class FailureRecorder:
+    """A scorer that keeps the rollouts it has scored until they are cleared, at the end of each step."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self._seen: list[tuple[Rollouts, Scores | None]] = []
+        self._scored: list[tuple[Rollouts, Scores | None]] = []
 
     def __call__(self, rollouts: Rollouts) -> Scores:
-        """What the scorer says."""
-        self._seen.append((rollouts, None))
+        """The scores of the wrapped scorer."""
+        self._scored.append((rollouts, None))
         scores = self._scorer(rollouts)
-        self._seen[-1] = (rollouts, scores)
+        self._scored[-1] = (rollouts, scores)
         return scores
 
     def check(self, rows: Sequence[Row]) -> None:
-        """As the scorer does."""
+        """The check of the wrapped scorer."""
         self._scorer.check(rows)
 
     def content_hash(self) -> str:
-        """That of the scorer."""
+        """The hash of the wrapped scorer."""
         return self._scorer.content_hash()
 
-    def forget(self) -> None:
-        """A step is over."""
-        self._seen.clear()
+    def clear(self) -> None:
+        """Drop the rollouts of a finished step."""
+        self._scored.clear()
 
-    def rows(self, done: int) -> Rows:
-        """Each rollout of the step after `done`: prompt, response, tokens with their log-probabilities, score."""
+    def rows(self, steps_done: int) -> Rows:
+        """Each rollout of the current step: prompt, response, tokens with their log-probabilities, and score."""
         return [
             {
                 "prompt": row["prompt"],
@@ -52,27 +52,29 @@ class Witness:
                 **_tokens(rollouts, i),
                 "logprobs": rollouts.logprobs[i][rollouts.mask[i]].tolist(),
             }
-            for rollouts, scores in self._seen
+            for rollouts, scores in self._scored
             for i, row in enumerate(rollouts.rows)
         ]
 
 
-def watched(reports: Iterator[StepReport], done: int, batch: "Witness | Callable[[int], Rows]") -> Iterator[StepReport]:
-    """The reports that follow `done` steps; what breaks one is told its number, and the rows of its batch."""
-    rows = batch.rows if isinstance(batch, Witness) else batch
+def record_failures(
+    reports: Iterator[StepReport], steps_done: int, batch: FailureRecorder | Callable[[int], Rows]
+) -> Iterator[StepReport]:
+    """Yield the reports after `steps_done` steps; an InvariantBroken gets its step and the rows of its batch."""
+    rows = batch.rows if isinstance(batch, FailureRecorder) else batch
     try:
         for report in reports:
-            done = report.state.step
+            steps_done = report.state.step
             yield report
-            if isinstance(batch, Witness):
-                batch.forget()
+            if isinstance(batch, FailureRecorder):
+                batch.clear()
     except InvariantBroken as broken:
-        broken.step, broken.rows = done + 1, rows(done)
+        broken.step, broken.rows = steps_done + 1, rows(steps_done)
         raise
 
 
-def given(batch: Sequences | Pairs, text: Text) -> Rows:
-    """The rows of a batch that was given, as text and as tokens; of pairs the chosen ones, then the rejected."""
+def describe_batch(batch: Sequences | Pairs, text: Text) -> Rows:
+    """The rows of a training batch as text and as tokens; of preference pairs all chosen rows, then all rejected."""
     sequences = batch.both if isinstance(batch, Pairs) else batch
     return [
         {"prompt": text.decode(tokens["prompt_tokens"]), "completion": text.decode(tokens["tokens"]), **tokens}
@@ -80,13 +82,13 @@ def given(batch: Sequences | Pairs, text: Text) -> Rows:
     ]
 
 
-def placed(broken: InvariantBroken, logbook: RunLogger, phase: str) -> InvariantBroken:
-    """The same with its place: the phase, the step, and the file that its batch is now in."""
+def save_failed_batch(broken: InvariantBroken, run_logger: RunLogger, stage: str) -> InvariantBroken:
+    """Save the batch in the run folder; returns the exception with stage, step and file name in its message."""
     if broken.step is None:
         return broken
-    path = logbook.run_dir / f"broken-{phase}-{broken.step:06d}.jsonl"
+    path = run_logger.run_dir / f"broken-{stage}-{broken.step:06d}.jsonl"
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in broken.rows))
-    return InvariantBroken(f"{phase} step {broken.step}: {broken} The batch of that step is in {path}")
+    return InvariantBroken(f"{stage} step {broken.step}: {broken} The batch of that step is in {path}")
 
 
 def _tokens(batch: Sequences, row: int) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Policy + scorer + algorithm -> a better policy: the reinforcement learning phase of a run."""
+"""The reinforcement learning (RL) stage: its settings, its loop, and the snapshots that checkpoints hold."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,81 +17,81 @@ from alignbench.generation.logits_filters import LogitsFilter
 from alignbench.generation.sampler import Sampler
 from alignbench.generation.vllm_sampler import VLLMSampler
 from alignbench.models.policy import CausalPolicy
-from alignbench.stages.weight_selection import Best
+from alignbench.stages.weight_selection import BestWeights
 from alignbench.store.run_logger import has_records
 
 CONDITIONS, RECORDS = "conditions", "records"
-"""Where a checkpoint says under which conditions it was made, and what was written down until then."""
+"""Keys of a checkpoint: the conditions it was made under, and the log records that exist up to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RL:
-    """The budget and the update, the same for every method of a study."""
+    """The budget, sampling and update of RL: the same for every method of a study."""
 
     steps: Size = 40
-    """Rollout, score, update: this many times; 0 measures what the policy starts from, and nothing else."""
+    """Number of steps (rollout, score, update); 0 only evaluates the initial policy."""
     rollouts_per_step: Count = 128
-    """Answers drawn in a step; prompts = rollouts / group size, so that methods spend the same."""
+    """Completions sampled in each step; prompts per step = rollouts_per_step / group_size, so that budgets match."""
     max_prompt_tokens: Count = 1024
-    """Prompts may not be longer; they are never cut."""
+    """Maximum prompt length in tokens; prompts are never truncated."""
     too_long: Literal["error", "drop"] = "error"
-    """Whether a longer prompt ends the run, or is left out and counted."""
+    """A longer prompt is an error, or is dropped and counted."""
     max_new_tokens: Count = 32
-    """Where an answer is cut."""
+    """Maximum completion length in tokens."""
     temperature: Positive = 1.0
-    """Of the sampling, and of the log-probabilities that are trained on."""
+    """Temperature of sampling and of the log-probabilities in the loss."""
     logits_filter: LogitsFilter | None = None
-    """Which tokens may be sampled, such as {top_p: 0.95}; needs importance_cap, since all tokens are trained on."""
+    """Filters the tokens that can be sampled, such as {top_p: 0.95}; needs importance_cap."""
     epochs: Count = 1
-    """Passes over the rollouts of a step."""
+    """Passes over the rollouts of each step."""
     minibatches: Count = 2
-    """Optimizer steps in a pass; groups are never split."""
+    """Optimizer steps in each pass; groups are never split."""
     missing_eos_penalty: NonNegative = 0.0
-    """Taken off the score of an answer that was cut at the limit; on the scale that is trained on."""
+    """Subtracted from the score of a truncated completion, after score normalization."""
     importance_cap: Positive | None = None
-    """Weigh each token by its probability to the update over that to the sampler, at most this: for samplers with
-    other arithmetic. Pairs are compared whoever wrote them. Null: sampler and update must agree."""
+    """Upper bound on the importance weight pi_old / pi_sampler of each token, for samplers whose probabilities differ
+    from the update's; the loss of preference pairs is not weighted. Null: sampler and update must agree."""
     old_logprobs: Literal["auto", "sampled", "rescored"] = "auto"
-    """What the ratio starts from: log-probabilities as sampled, or read again as the update reads them, which is always
-    done at step 0, with a critic and with importance_cap. auto: as sampled where the two must agree to 0.001 anyway."""
+    """Source of log pi_old: the sampler, or a forward pass of the policy, which always runs at step 0, with a critic,
+    and with importance_cap. auto: the sampler's where invariants require the two to agree within 0.001."""
     optimizer: AdamW = field(default_factory=AdamW)
-    """How weights are changed."""
+    """Optimizer of policy and critic."""
     checkpoint_every: Size = 20
-    """Steps between checkpoints; 0 keeps none."""
+    """Steps between checkpoints; 0 saves none."""
 
     def __post_init__(self) -> None:
         if self.logits_filter is not None and self.importance_cap is None:
             raise UserError(
-                "rl.logits_filter samples from fewer tokens than are trained on, so each has to be weighed by "
-                "the chance that was left: set rl.importance_cap=1.0, or rl.logits_filter=null"
+                "rl.logits_filter changes the distribution that tokens are sampled from, so the loss needs importance "
+                "weights: set rl.importance_cap=1.0, or rl.logits_filter=null"
             )
 
     def prompts_per_step(self, algorithm: Algorithm) -> int:
-        """Raises UserError where groups do not fit into a step or a minibatch."""
+        """Number of prompts (groups) in a step. Raises UserError unless groups divide a step and a minibatch evenly."""
         groups, rest = divmod(self.rollouts_per_step, algorithm.group_size)
         if rest:
             raise UserError(
                 f"rl.rollouts_per_step={self.rollouts_per_step} is not a multiple of "
-                f"algo.group_size={algorithm.group_size}: groups must be whole"
+                f"algo.group_size={algorithm.group_size}: groups cannot be split"
             )
         if groups % self.minibatches:
             raise UserError(
-                f"{groups} groups (rl.rollouts_per_step / algo.group_size) cannot be shared among "
+                f"{groups} groups (rl.rollouts_per_step / algo.group_size) cannot be divided evenly into "
                 f"rl.minibatches={self.minibatches}: choose a divisor of {groups}"
             )
         return groups
 
     @property
     def optimizer_steps(self) -> int:
-        """How often the weights are changed, at most."""
+        """Maximum number of optimizer steps of a run."""
         return self.steps * self.epochs * self.minibatches
 
-    def most_rollouts(self, algorithm: Algorithm) -> int:
-        """Answers that all steps may draw: dynamic sampling may draw those of a step several times."""
-        again = algorithm.dynamic_sampling.draws if algorithm.dynamic_sampling else 1
-        return self.steps * self.rollouts_per_step * again
+    def max_rollouts(self, algorithm: Algorithm) -> int:
+        """Maximum number of completions of a run; dynamic sampling may sample several batches in a step."""
+        draws = algorithm.dynamic_sampling.draws if algorithm.dynamic_sampling else 1
+        return self.steps * self.rollouts_per_step * draws
 
-    def engine(
+    def build_loop(
         self,
         policy: CausalPolicy,
         scorer: Scorer,
@@ -102,7 +102,7 @@ class RL:
         tokens_per_microbatch: int | None = None,
         rollouts_at_once: int | None = None,
     ) -> RLLoop:
-        """The engine of this run, its optimizer new."""
+        """The RL loop of a run, with a new optimizer."""
         groups = [([p for _, p in policy.policy_parameters()], self.optimizer.learning_rate)]
         if algorithm.critic is not None:
             groups.append(([p for _, p in policy.critic_parameters()], algorithm.critic.learning_rate))
@@ -137,8 +137,8 @@ class RL:
             rescored=self._rescored(algorithm, invariants),
         )
 
-    def vllm(self, policy: CausalPolicy, cache_gib: float) -> VLLMSampler:
-        """What may take the place of our own sampler in the engine."""
+    def build_vllm_sampler(self, policy: CausalPolicy, cache_gib: float) -> VLLMSampler:
+        """A vLLM sampler, which can replace the built-in sampler of the loop."""
         return VLLMSampler(
             policy=policy,
             max_prompt_tokens=self.max_prompt_tokens,
@@ -150,51 +150,52 @@ class RL:
         )
 
     def _rescored(self, algorithm: Algorithm, invariants: Invariants) -> bool:
-        """Whether rollouts are read once more before the update."""
+        """Whether a forward pass of the policy computes the old log-probabilities."""
         if algorithm.critic is not None or self.importance_cap is not None or self.old_logprobs == "rescored":
             return True
         return self.old_logprobs == "auto" and not invariants.is_strict
 
-    def run(self, engine: RLLoop, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
-        """The steps that are left after `state`; fewer when the KL controller ends the run."""
+    def run(self, loop: RLLoop, prompts: PromptStream, state: RunState) -> Iterator[StepReport]:
+        """The remaining steps after `state`; fewer if the KL controller stops the run."""
         if self.is_over(state):
             return
-        for report in engine.run(prompts, state):
+        for report in loop.run(prompts, state):
             yield report
             if self.is_over(report.state):
                 return
 
     def is_over(self, state: RunState) -> bool:
-        """Whether the last step was done, or the run was ended before it."""
+        """Whether all steps are done, or the KL controller stopped the run."""
         return state.step >= self.steps or state.kl_control.stop
 
 
-def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: Best) -> dict[str, Any]:
-    """All that a run needs to go on exactly."""
+def snapshot(state: RunState, policy: CausalPolicy, adamw: Any, best: BestWeights) -> dict[str, Any]:
+    """Everything that a resumed run needs to give the same numbers as an uninterrupted one."""
     return {"state": state.as_dict(), "policy": policy.state(), "optimizer": adamw.state_dict(), "best": best.state()}
 
 
 def is_recorded(saved: Mapping[str, Any], run_dir: Path, now: Mapping[str, Any]) -> bool:
-    """Whether all is there that was written down until a snapshot. Raises UserError when it is of other conditions."""
-    refuse_other_conditions(saved, now, run_dir / "checkpoints")
+    """Whether the run folder holds all records of a snapshot. Raises UserError if its conditions differ from `now`."""
+    check_conditions(saved, now, run_dir / "checkpoints")
     return has_records(run_dir, saved.get(RECORDS))
 
 
-def refuse_other_conditions(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raise UserError when a snapshot was taken under other conditions than those of now, naming what differs."""
+def check_conditions(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError, naming the differing keys, if a snapshot was made under other conditions than `now`."""
     before = saved.get(CONDITIONS, {})
     differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if differ:
-        told = ", ".join(f"{name} (was {before.get(name)!r:.40}, now {now.get(name)!r:.40})" for name in differ[:8])
+        listed = ", ".join(f"{name} (was {before.get(name)!r:.40}, now {now.get(name)!r:.40})" for name in differ[:8])
         raise UserError(
-            f"the checkpoint in {folder} was made under other conditions: {told}. Undo the change, or "
-            "remove that folder to begin this run again"
+            f"the checkpoint in {folder} was made under other conditions: {listed}. Undo the change, or "
+            "remove that folder to start this run again"
         )
 
 
-def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any, best: Best) -> RunState:
-    """Put a snapshot back."""
+def restore(saved: dict[str, Any], policy: CausalPolicy, adamw: Any, best: BestWeights) -> RunState:
+    """Load a snapshot. Raises UserError if another version of alignbench wrote it."""
+    state = RunState.from_dict(saved["state"])
     policy.load(saved["policy"])
     adamw.load_state_dict(saved["optimizer"])
     best.load(saved["best"])
-    return RunState.from_dict(saved["state"])
+    return state

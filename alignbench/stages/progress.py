@@ -1,4 +1,4 @@
-"""With each report: write it down, show it, save it."""
+"""Logs the metrics of each step, shows progress on the terminal, and saves samples of rollouts."""
 
 import logging
 import sys
@@ -12,16 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from alignbench.core.errors import InvariantBroken
 from alignbench.core.metric_names import BUDGET, PEAK_MEMORY, SECONDS, TRACKING_SECONDS
 from alignbench.engine.run_state import RunState, StepReport
-from alignbench.stages.failure_dump import placed
+from alignbench.stages.failure_dump import save_failed_batch
 from alignbench.store.run_logger import RunLogger
 
 logger = logging.getLogger(__name__)
-LINES_PER_PHASE = 10
-"""How many lines a phase prints where there is no terminal."""
+LINES_PER_STAGE = 10
+"""Lines that a stage prints where the output is not a terminal."""
 
 
 class Display:
-    """One progress display on a terminal, a few plain lines elsewhere; used in a `with` statement."""
+    """A progress bar on a terminal, a few plain lines elsewhere; a context manager."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=False, highlight=False, soft_wrap=True)
@@ -32,7 +32,7 @@ class Display:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[shown]}"),
+                TextColumn("{task.fields[metrics]}"),
                 console=self.console,
             )
             if sys.stdout.isatty()
@@ -48,48 +48,48 @@ class Display:
         if self._bars:
             self._bars.stop()
 
-    def say(self, text: str) -> None:
-        """One line that stays."""
+    def print(self, text: str) -> None:
+        """Print a line above the progress bar, and log it."""
         self.console.print(text, markup=False)
         logger.info(text)
 
-    def watch(
-        self, reports: Iterable[StepReport], phase: str, total: int, shown: dict[str, str]
+    def show_progress(
+        self, reports: Iterable[StepReport], stage: str, total: int, displayed: dict[str, str]
     ) -> Iterator[StepReport]:
-        """Pass the reports of a phase on, showing its progress and the metrics named in `shown` under those labels."""
-        task = self._bars.add_task(phase, total=total, shown="") if self._bars else None
-        every = max(total // LINES_PER_PHASE, 1)
+        """Yield the reports of a stage, displaying its progress; `displayed` maps metric names to their labels."""
+        task = self._bars.add_task(stage, total=total, metrics="") if self._bars else None
+        every = max(total // LINES_PER_STAGE, 1)
         for report in reports:
-            known = {label: report.metrics[name] for name, label in shown.items() if name in report.metrics}
-            text = "  ".join(f"{label} {value:.4g}" for label, value in known.items())
-            line = f"{phase} {report.state.step}/{total}  {text}"
+            values = {label: report.metrics[name] for name, label in displayed.items() if name in report.metrics}
+            text = "  ".join(f"{label} {value:.4g}" for label, value in values.items())
+            line = f"{stage} {report.state.step}/{total}  {text}"
             logger.info(line)
             if self._bars and task is not None:
-                self._bars.update(task, completed=report.state.step, shown=text)
+                self._bars.update(task, completed=report.state.step, metrics=text)
             elif report.state.step % every == 0 or report.state.step == total:
                 self.console.print(line, markup=False)
             for warning in report.warnings:
-                self.say(f"warning at {phase} step {report.state.step}: {warning}")
+                self.print(f"warning at {stage} step {report.state.step}: {warning}")
             yield report
 
 
-def write_down(reports: Iterable[StepReport], logbook: RunLogger, phase: str) -> Iterator[StepReport]:
-    """Record the metrics of each report, with the budget spent so far and what it cost; or what broke it, and where."""
+def log_steps(reports: Iterable[StepReport], run_logger: RunLogger, stage: str) -> Iterator[StepReport]:
+    """Log the metrics of each step with the budget spent so far; on a broken invariant, save its batch and re-raise."""
     try:
         for report in reports:
-            spent = {**ledger(report.state), TRACKING_SECONDS: logbook.seconds}
-            logbook.record(phase, report.state.step, {**report.metrics, **spent})
+            spent = {**budget_spent(report.state), TRACKING_SECONDS: run_logger.seconds}
+            run_logger.record(stage, report.state.step, {**report.metrics, **spent})
             yield report
     except InvariantBroken as broken:
-        raise placed(broken, logbook, phase) from broken
+        raise save_failed_batch(broken, run_logger, stage) from broken
 
 
-def keep_samples(report: StepReport, logbook: RunLogger, count: int) -> None:
-    """Keep the distribution of a step's rewards, and its first rollouts as a table."""
+def log_samples(report: StepReport, run_logger: RunLogger, count: int) -> None:
+    """Log the histogram of a step's rewards, and its first `count` rollouts as a table."""
     scored, step = report.scored, report.state.step
-    assert scored is not None, "only a step of reinforcement learning has samples"
-    logbook.histogram("rewards", step, scored.scores.tolist())
-    logbook.table(
+    assert scored is not None, "only an RL step has samples"
+    run_logger.histogram("rewards", step, scored.scores.tolist())
+    run_logger.table(
         f"samples-{step:06d}",
         [
             {
@@ -103,14 +103,14 @@ def keep_samples(report: StepReport, logbook: RunLogger, count: int) -> None:
     )
 
 
-def ledger(state: RunState) -> dict[str, float]:
-    """What a run has spent so far, by the names of the record."""
+def budget_spent(state: RunState) -> dict[str, float]:
+    """The budget that a run has spent so far, by metric name."""
     spent = (state.prompts_seen, state.completions, state.tokens_written, state.optimizer_steps, state.flops)
     return {**dict(zip(BUDGET, map(float, spent), strict=True)), SECONDS: state.seconds, PEAK_MEMORY: peak_memory()}
 
 
 def peak_memory() -> float:
-    """The most memory this process has held, in bytes: of the GPU where one is used, else of the process."""
+    """Peak memory in bytes: allocated on the GPU where one is used, else resident memory of the process."""
     import torch
 
     from alignbench.kernels.hardware import resident_memory

@@ -1,4 +1,4 @@
-"""Comparisons -> Artifact: learn which answer is preferred, then measure how well, once for all runs that share it."""
+"""The reward model stage: trains on preference pairs, calibrates and evaluates the model that a study shares."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,48 +22,48 @@ from alignbench.models.loading import Lora
 from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
 from alignbench.stages import calibration
-from alignbench.stages.failure_dump import given, watched
+from alignbench.stages.failure_dump import describe_batch, record_failures
 
 VERSION = 1
-"""Raised when this phase computes something else from the same settings, so that old artifacts are not reused."""
+"""Incremented when the same settings give other results, so that artifacts of older code are not reused."""
 LENGTH_EDGES = (None, 0, 1, None)
-"""Of tokens of the chosen answer minus tokens of the rejected one: shorter, as long, longer."""
+"""Bins of (tokens of the chosen answer - tokens of the rejected one): shorter, equal, longer."""
 RewardModelCard = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelTraining:
-    """The reward model of a study: trained on pairs, calibrated on validation pairs, told of on test pairs."""
+    """Settings of the reward model: trained on train pairs, calibrated on validation pairs, evaluated on test pairs."""
 
     seed: Size = 42
-    """Its own seed, so that all runs of a study share one reward model."""
+    """Seed of this stage, separate from the run's seed, so that all runs of a study share one reward model."""
     start: Literal["sft", "base"] = "sft"
-    """The model its trunk begins with; an SFT adapter stays frozen under the new one."""
+    """Initial weights of the trunk; an SFT adapter stays frozen below the new one."""
     lora: Lora | None = None
-    """The adapter to train; null takes the shape of model.lora, and all weights where that is null too."""
+    """The adapter to train; null uses model.lora, and all weights if that is null too."""
     steps: Count = 300
     """Optimizer steps."""
     batch_size: Count = 32
-    """Pairs in a step."""
+    """Preference pairs in each step."""
     margin_scale: NonNegative = 0.0
-    """The chosen answer should be ahead by this many times the pair's own margin; 0 does not read the margin."""
+    """Factor on the margin of a pair in the loss; 0 ignores margins."""
     max_tokens: Count | None = None
-    """The longest prompt and answer together; null is the model's context."""
+    """Maximum length of prompt and answer together; null is the model's context."""
     too_long: Literal["error", "drop"] = "error"
-    """Whether a pair with a longer answer ends the run, or is left out and counted."""
+    """A pair with a longer answer is an error, or is dropped and counted."""
     optimizer: AdamW = field(default_factory=AdamW)
-    """How weights are changed."""
+    """Optimizer of the reward model."""
     min_accuracy: Fraction = 0.7
-    """The least share of validation pairs it must rank right."""
+    """Minimum accuracy on validation pairs."""
     max_ece: Fraction = 0.1
-    """An expected calibration error above this is mended by a temperature, and may not remain above it."""
+    """Maximum expected calibration error (ECE); above it a temperature is fitted, after which it must not exceed it."""
     gate: Level = "error"
-    """What happens to a run whose reward model misses one of these two."""
+    """What happens if the reward model misses one of these two thresholds."""
     margin_edges: tuple[NonNegative, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
-    """Accuracy is told for the pairs between these margins, and above the last."""
+    """Bin edges of the margin for which accuracy is reported; the last bin is open."""
 
     def comparisons(self, rows: Sequence[Row], text: Text) -> "Comparisons":
-        """The rows as tokens. Raises UserError when there is none, or for one that is too long or lacks a margin."""
+        """The tokenized rows. Raises UserError if there are none, or for one that is too long or lacks a margin."""
         limit = min(self.max_tokens or text.context, text.context)
         return Comparisons(rows, text, limit, self.too_long, self.margin_scale)
 
@@ -75,10 +75,10 @@ class RewardModelTraining:
         invariants: Invariants,
         tokens_per_microbatch: int | None = None,
     ) -> Iterator[StepReport]:
-        """Train the model; one report for each step. `microbatch_size` counts answers, two for each pair."""
+        """Train the model, yielding a report after each step; `microbatch_size` counts answers, two for each pair."""
         pairs = self.comparisons(rows, model.text)
         weights = [parameter for _, parameter in model.trainable()]
-        learning = SupervisedLoop(
+        loop = SupervisedLoop(
             model=model,
             objective=Preference(model),
             batch_at=lambda step: pairs.batch(self.seed, step, self.batch_size).to(model.device),
@@ -90,24 +90,26 @@ class RewardModelTraining:
         )
         with model.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            reports = islice(learning.run(RunState()), self.steps)
-            yield from watched(reports, 0, lambda step: given(learning.batch_at(step), model.text))
+            reports = islice(loop.run(RunState()), self.steps)
+            yield from record_failures(reports, 0, lambda step: describe_batch(loop.batch_at(step), model.text))
 
-    def examine(
+    def evaluate(
         self, model: RewardModel, validation: Sequence[Row], test: Sequence[Row], microbatch_size: int
     ) -> RewardModelCard:
-        """How good the model is, for its card: temperature and scale from validation pairs, accuracy on test pairs."""
-        held_out = Verdicts.of(model, self.comparisons(validation, model.text), microbatch_size)
+        """Evaluate the model, for its card: temperature and scale from validation pairs, accuracy from test pairs."""
+        held_out = PairScores.compute(model, self.comparisons(validation, model.text), microbatch_size)
         before = calibration.calibration_error(held_out.leads)
         temperature = calibration.best_temperature(held_out.leads) if before > self.max_ece else 1.0
         scaled = held_out.scores / temperature
-        final = Verdicts.of(model, self.comparisons(test, model.text), microbatch_size)
+        final = PairScores.compute(model, self.comparisons(test, model.text), microbatch_size)
         known = ~final.margins.isnan()
         return {
             "accuracy": calibration.accuracy(final.leads),
             "pairs": len(final.leads),
-            "accuracy_by_margin": calibration.by(final.margins[known], final.leads[known], (*self.margin_edges, None)),
-            "accuracy_by_length": calibration.by(final.length_differences, final.leads, LENGTH_EDGES),
+            "accuracy_by_margin": calibration.accuracy_by_bin(
+                final.margins[known], final.leads[known], (*self.margin_edges, None)
+            ),
+            "accuracy_by_length": calibration.accuracy_by_bin(final.length_differences, final.leads, LENGTH_EDGES),
             "loss": calibration.mean_loss(final.leads, temperature),
             "ece": calibration.calibration_error(final.leads, temperature),
             "ece_unscaled": calibration.calibration_error(final.leads),
@@ -121,12 +123,12 @@ class RewardModelTraining:
             "dropped_pairs": {"validation": held_out.dropped, "test": final.dropped},
         }
 
-    def check(self, card: Mapping[str, Any]) -> list[str]:
-        """What the gate has against a model with this card. Raises UserError where `gate` is error."""
+    def check_gate(self, card: Mapping[str, Any]) -> list[str]:
+        """The warnings of the quality gate for a model with this card. Raises UserError with gate=error."""
         missed, share, error = [], card["validation_accuracy"], card["validation_ece"]
         if share < self.min_accuracy:
             missed.append(
-                f"ranks {share:.1%} of {card['validation_pairs']} validation pairs right, fewer than "
+                f"ranks {share:.1%} of {card['validation_pairs']} validation pairs correctly, below "
                 f"reward_model.min_accuracy={self.min_accuracy:g}"
             )
         if error > self.max_ece:
@@ -136,14 +138,14 @@ class RewardModelTraining:
             )
         if not missed or self.gate == "off":
             return []
-        told = f"the reward model {' and '.join(missed)}: train it longer (reward_model.steps) or on more pairs"
+        message = f"the reward model {' and '.join(missed)}: train it longer (reward_model.steps) or on more pairs"
         if self.gate == "error":
-            raise UserError(f"{told}; reward_model.gate=warn goes on with it as it is")
-        return [f"{told}. (reward_model.gate)"]
+            raise UserError(f"{message}; reward_model.gate=warn continues with a warning")
+        return [f"{message}. (reward_model.gate)"]
 
 
-def numbers(card: Mapping[str, Any]) -> dict[str, float]:
-    """What a card says in single numbers, by the names of the record."""
+def card_metrics(card: Mapping[str, Any]) -> dict[str, float]:
+    """The scalar metrics of a card, by metric name."""
     return {
         "reward_model/test_accuracy": card["accuracy"],
         "reward_model/test_loss": card["loss"],
@@ -163,67 +165,68 @@ class Preference:
     name: str = "reward_model"
 
     def count(self, batch: Pairs) -> int:
-        """The pairs."""
+        """Number of pairs."""
         return len(batch)
 
     def sums(self, part: Pairs) -> dict[str, Tensor]:
-        """The loss of the pairs, how many are ranked right, and how far the chosen answers are ahead."""
+        """Sums over the pairs: loss, correctly ranked pairs, and lead (score of chosen minus score of rejected)."""
         chosen, rejected = self.model(part.both).view(2, -1)
         leads = (chosen - rejected).detach()
         return {
             "loss": bradley_terry(chosen, rejected, part.margin).sum(),
-            "accuracy": calibration.right(leads).sum(),
+            "accuracy": calibration.correct(leads).sum(),
             "lead": leads.sum(),
         }
 
 
 class Comparisons:
-    """Pairs of answers, tokenised once, in an order addressed by seed and step."""
+    """Tokenized preference pairs, in an order that is a function of seed and step."""
 
     def __init__(
         self, rows: Sequence[Row], text: Text, limit: int, too_long: Literal["error", "drop"], margin_scale: float
     ) -> None:
         if not rows:
-            raise UserError("there are no pairs to prefer by: choose data that has some, or another reward")
+            raise UserError("the dataset has no preference pairs: choose a dataset that has some, or another reward")
         self.pad, self.margin_scale = text.pad, margin_scale
         self.tokens: list[tuple[list[int], list[int], list[int]]] = []
         self.margins: list[float | None] = []
-        """How much better each chosen answer is, where the data says it."""
+        """Margin of each pair; None where the dataset has none."""
         for row in rows:
-            prompt, *answers = (
+            prompt, chosen, rejected = (
                 text.encode_prompt(row["prompt"]),
                 *map(text.encode_completion, (row["chosen"], row["rejected"])),
             )
-            if len(prompt) + max(map(len, answers)) <= limit:
-                self.tokens.append((prompt, *answers))
+            longest = max(len(chosen), len(rejected))
+            if len(prompt) + longest <= limit:
+                self.tokens.append((prompt, chosen, rejected))
                 self.margins.append(row.get("margin"))
             elif too_long == "error":
                 raise UserError(
-                    f"pair {row['id']} has {len(prompt)} + {max(map(len, answers))} tokens, more than {limit}, the "
-                    "smaller of reward_model.max_tokens and the model's context: leave such pairs out with "
+                    f"pair {row['id']} has {len(prompt)} + {longest} tokens, more than {limit}, the "
+                    "smaller of reward_model.max_tokens and the model's context: drop such pairs with "
                     "reward_model.too_long=drop, or raise the limit"
                 )
             if margin_scale and row.get("margin") is None:
                 raise UserError(
-                    f"pair {row['id']} has no margin, so reward_model.margin_scale={margin_scale:g} means "
-                    "nothing: set it to 0, or choose data with margins"
+                    f"pair {row['id']} has no margin, which reward_model.margin_scale={margin_scale:g} needs: "
+                    "set it to 0, or choose a dataset with margins"
                 )
         self.dropped = len(rows) - len(self.tokens)
-        """How many were too long."""
-        told = f"{self.dropped} of {len(rows)} pairs have more than {limit} tokens: left out"
-        self.notes = (told,) if self.dropped else ()
+        """Number of pairs that were too long."""
+        note = f"dropped {self.dropped} of {len(rows)} pairs that have more than {limit} tokens"
+        self.notes = (note,) if self.dropped else ()
         if not self.tokens:
             raise UserError(
                 f"each of the {len(rows)} pairs has more than {limit} tokens: raise "
-                "reward_model.max_tokens, or take a model with a longer context"
+                "reward_model.max_tokens, or choose a model with a longer context"
             )
 
     def batch(self, seed: int, step: int, size: int) -> Pairs:
-        """The pairs of a step: epochs without repetition, reshuffled each time."""
+        """The pairs of a step; each epoch is a new permutation."""
         return self.take(self._rows(seed, step, size))
 
     def tokens_in(self, seed: int, steps: int, size: int) -> int:
-        """How many response tokens of both sides that many steps learn from."""
+        """Number of answer tokens, of both answers of each pair, in that many steps."""
         return sum(
             len(side) for step in range(steps) for i in self._rows(seed, step, size) for side in self.tokens[i][1:]
         )
@@ -232,27 +235,27 @@ class Comparisons:
         return in_epochs(len(self.tokens), step, size, seed, "comparisons")
 
     def take(self, rows: Sequence[int]) -> Pairs:
-        """The pairs of these numbers as one batch."""
+        """The pairs with these indices as one batch."""
         prompts, answers = [self.tokens[i][0] for i in rows], [[self.tokens[i][side] for i in rows] for side in (1, 2)]
         margins = [self.margin_scale * (self.margins[i] or 0.0) for i in rows]
         return Pairs(both=sequences(prompts * 2, answers[0] + answers[1], self.pad), margin=torch.tensor(margins))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdicts:
-    """What a reward model says of some pairs."""
+class PairScores:
+    """A reward model's scores of preference pairs."""
 
     scores: Tensor
-    """Of the chosen and the rejected answers, [2, m], double."""
+    """Scores of the chosen and of the rejected answers, [2, m], float64."""
     margins: Tensor
-    """How much better the chosen answer is, [m]; NaN where the data does not say."""
+    """Margin of each pair, [m]; NaN where the dataset has none."""
     length_differences: Tensor
     """Tokens of the chosen answer minus tokens of the rejected one, [m]."""
     dropped: int
 
     @classmethod
-    def of(cls, model: RewardModel, pairs: Comparisons, microbatch_size: int) -> "Verdicts":
-        """Score every pair once."""
+    def compute(cls, model: RewardModel, pairs: Comparisons, microbatch_size: int) -> "PairScores":
+        """Score every pair."""
         both = pairs.take(range(len(pairs.tokens))).both
         lengths = both.mask.sum(1).view(2, -1)
         unknown = float("nan")

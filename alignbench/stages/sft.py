@@ -1,4 +1,4 @@
-"""Demonstrations -> Artifact: learn to answer by imitation, once for all the runs that share it."""
+"""The supervised fine-tuning (SFT) stage: trains the model on demonstrations that all runs of a study share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,35 +17,35 @@ from alignbench.engine.run_state import RunState, StepReport
 from alignbench.engine.supervised_loop import SFTObjective, SupervisedLoop
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
-from alignbench.stages.failure_dump import given, watched
+from alignbench.stages.failure_dump import describe_batch, record_failures
 
 VERSION = 1
-"""Raised when this phase computes something else from the same settings, so that old artifacts are not reused."""
+"""Incremented when the same settings give other results, so that artifacts of older code are not reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SFT:
-    """Supervised fine-tuning on prompt and completion; only the completion is learned."""
+    """Settings of SFT; the loss is over the tokens of the completion."""
 
     enabled: bool = True
-    """Off starts reinforcement learning from the model as it is."""
+    """False starts RL from the model without SFT."""
     seed: Size = 42
-    """Its own seed, so that all runs of a study share one start."""
+    """Seed of SFT, separate from the run's seed, so that all runs of a study share one SFT model."""
     steps: Count = 400
     """Optimizer steps."""
     batch_size: Count = 64
-    """Demonstrations in a step."""
+    """Demonstrations in each step."""
     format: Literal["response", "genrm"] = "response"
-    """What is imitated: the answers, or verdicts on them such as "Score: 8.0/10. ..."; those need scored answers."""
+    """Target text: the answers, or generative reward model targets such as "Score: 8.0/10. ...", which need scores."""
     max_tokens: Count | None = None
-    """The longest demonstration, prompt and completion; null is the model's context."""
+    """Maximum length of prompt and completion together; null is the model's context."""
     too_long: Literal["error", "drop"] = "error"
-    """Whether a longer one ends the run, or is left out and counted."""
+    """A longer demonstration is an error, or is dropped and counted."""
     optimizer: AdamW = field(default_factory=AdamW)
-    """How weights are changed."""
+    """Optimizer of SFT."""
 
     def examples(self, rows: Sequence[Row], text: Text) -> "Demonstrations":
-        """The rows as tokens. Raises UserError when none is left, or for one that is too long."""
+        """The tokenized rows. Raises UserError if there are none, or for one that is too long."""
         return Demonstrations(rows, text, min(self.max_tokens or text.context, text.context), self.too_long)
 
     def run(
@@ -56,10 +56,10 @@ class SFT:
         invariants: Invariants,
         tokens_per_microbatch: int | None = None,
     ) -> Iterator[StepReport]:
-        """Train the policy; one report for each step."""
+        """Train the policy, yielding a report after each step. Raises UserError and InvariantBroken."""
         examples = self.examples(rows, policy.text)
         weights = [parameter for _, parameter in policy.policy_parameters()]
-        learning = SupervisedLoop(
+        loop = SupervisedLoop(
             model=policy,
             objective=SFTObjective(policy),
             batch_at=lambda step: examples.batch(self.seed, step, self.batch_size).to(policy.device),
@@ -71,16 +71,18 @@ class SFT:
         )
         with policy.training(), torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            reports = islice(learning.run(RunState()), self.steps)
-            yield from watched(reports, 0, lambda step: given(learning.batch_at(step), policy.text))
+            reports = islice(loop.run(RunState()), self.steps)
+            yield from record_failures(reports, 0, lambda step: describe_batch(loop.batch_at(step), policy.text))
 
 
 class Demonstrations:
-    """Prompts and completions, tokenised once, in an order addressed by seed and step."""
+    """Tokenized prompts and completions, in an order that is a function of seed and step."""
 
     def __init__(self, rows: Sequence[Row], text: Text, limit: int, too_long: Literal["error", "drop"]) -> None:
         if not rows:
-            raise UserError("there are no demonstrations to imitate: choose data that has some, or sft.enabled=false")
+            raise UserError(
+                "the dataset has no demonstrations for SFT: choose a dataset that has some, or set sft.enabled=false"
+            )
         self.pad = text.pad
         self.tokens = []
         for row in rows:
@@ -90,29 +92,29 @@ class Demonstrations:
             elif too_long == "error":
                 raise UserError(
                     f"demonstration {row['id']} has {len(prompt)} + {len(completion)} tokens, more than {limit}, the "
-                    "smaller of sft.max_tokens and the model's context: leave such rows out with sft.too_long=drop, or "
+                    "smaller of sft.max_tokens and the model's context: drop such rows with sft.too_long=drop, or "
                     "raise the limit"
                 )
         dropped = len(rows) - len(self.tokens)
-        told = f"{dropped} of {len(rows)} demonstrations have more than {limit} tokens: left out"
-        self.notes = (told,) if dropped else ()
+        note = f"dropped {dropped} of {len(rows)} demonstrations that have more than {limit} tokens"
+        self.notes = (note,) if dropped else ()
         if not self.tokens:
             raise UserError(
                 f"each of the {len(rows)} demonstrations has more than {limit} tokens: raise "
-                "sft.max_tokens, or take a model with a longer context"
+                "sft.max_tokens, or choose a model with a longer context"
             )
 
     def batch(self, seed: int, step: int, size: int) -> Sequences:
-        """The demonstrations of a step: epochs without repetition, reshuffled each time."""
+        """The demonstrations of a step; each epoch is a new permutation."""
         return self.take(self._rows(seed, step, size))
 
     def tokens_in(self, seed: int, steps: int, size: int) -> int:
-        """How many response tokens that many steps learn."""
+        """Number of completion tokens in that many steps."""
         return sum(len(self.tokens[i][1]) for step in range(steps) for i in self._rows(seed, step, size))
 
     def _rows(self, seed: int, step: int, size: int) -> list[int]:
         return in_epochs(len(self.tokens), step, size, seed, "demonstrations")
 
     def take(self, rows: Sequence[int]) -> Sequences:
-        """The demonstrations of these numbers as one batch."""
+        """The demonstrations with these indices as one batch."""
         return sequences([self.tokens[i][0] for i in rows], [self.tokens[i][1] for i in rows], self.pad)

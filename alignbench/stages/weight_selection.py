@@ -1,4 +1,4 @@
-"""Which weights a run ends with: the last ones, or the best on validation prompts that stayed near the reference."""
+"""Selects the weights a run ends with: the last ones, or the best on validation prompts within a KL bound."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,55 +9,58 @@ from alignbench.core.errors import UserError
 from alignbench.models.policy import CausalPolicy
 from alignbench.stages.evaluate import Evaluate
 
-Standing = tuple[bool, float]
-"""Whether the KL was within its bound, and then how good it is: the larger of two is the better."""
+Rank = tuple[bool, float]
+"""Whether the KL is within its bound, and how good the weights are; the larger tuple is better."""
 
 
-class Best:
-    """The best weights so far; part of a checkpoint, so that a resumed run chooses among the same ones."""
+class BestWeights:
+    """The best weights so far; part of each checkpoint, so that a resumed run selects among the same weights."""
 
     def __init__(self, settings: Evaluate) -> None:
         self.settings = settings
         self.step: int | None = None
-        self._standing: Standing = (False, float("-inf"))
+        self._rank: Rank = (False, float("-inf"))
         self._weights: dict[str, Tensor] = {}
 
-    def offer(self, step: int, numbers: Mapping[str, float], policy: CausalPolicy) -> None:
-        """Keep these weights when they are better than all before; the first of equals stays."""
-        if self.settings.select == "last" or "eval/kl_token" not in numbers:
+    def update(self, step: int, metrics: Mapping[str, float], policy: CausalPolicy) -> None:
+        """Keep these weights if they are better than all earlier ones; of equal weights the first are kept."""
+        if self.settings.select == "last" or "eval/kl_token" not in metrics:
             return
-        found = standing(numbers, self.settings)
-        if self.step is None or found > self._standing:
-            self.step, self._standing, self._weights = step, found, policy.state()
+        rank = rank_weights(metrics, self.settings)
+        if self.step is None or rank > self._rank:
+            self.step, self._rank, self._weights = step, rank, policy.state()
 
-    def put_back(self, policy: CausalPolicy) -> None:
-        """Give the policy the best weights; it keeps its own where the last ones are wanted."""
+    def restore(self, policy: CausalPolicy) -> None:
+        """Load the best weights into the policy; with select=last it keeps its own."""
         if self.step is not None:
             policy.load(self._weights)
 
     @property
-    def within_bound(self) -> bool:
-        """Whether any weights were near enough to the reference."""
-        return self._standing[0]
+    def within_kl_bound(self) -> bool:
+        """Whether any weights were within the KL bound."""
+        return self._rank[0]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of it."""
-        return {"step": self.step, "standing": list(self._standing), "weights": self._weights}
+        """Plain values and tensors, for a checkpoint."""
+        return {"step": self.step, "rank": list(self._rank), "weights": self._weights}
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what a checkpoint held."""
+        """Restore what `state` returned."""
         self.step, self._weights = saved["step"], saved["weights"]
-        self._standing = (saved["standing"][0], saved["standing"][1])
+        self._rank = (saved["rank"][0], saved["rank"][1])
 
 
-def standing(numbers: Mapping[str, float], settings: Evaluate) -> Standing:
-    """Where weights stand by their validation marks: within the KL bound by the mark asked for, beyond it by the KL."""
-    name, kl = f"eval/{settings.select}", numbers["eval/kl_token"]
-    if name not in numbers:
+def rank_weights(metrics: Mapping[str, float], settings: Evaluate) -> Rank:
+    """Rank weights by their validation metrics: by `settings.select` within the KL bound, by the KL beyond it.
+
+    Raises UserError when the metric to select by was not measured.
+    """
+    name, kl = f"eval/{settings.select}", metrics["eval/kl_token"]
+    if name not in metrics:
         raise UserError(
-            f"eval.select={settings.select}: it was not measured here; there are "
-            f"{', '.join(sorted(n.removeprefix('eval/') for n in numbers if n.startswith('eval/')))}"
+            f"eval.select={settings.select} is not measured in this run; available: "
+            f"{', '.join(sorted(name.removeprefix('eval/') for name in metrics if name.startswith('eval/')))}"
         )
     if settings.max_kl is not None and kl > settings.max_kl:
         return False, -kl
-    return True, -numbers[name] if settings.select == "perplexity" else numbers[name]
+    return True, -metrics[name] if settings.select == "perplexity" else metrics[name]

@@ -26,7 +26,7 @@ from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import load_reward_model, make_reward_model
 from alignbench.stages.evaluate import Evaluate
 from alignbench.stages.online import RL, restore, snapshot
-from alignbench.stages.weight_selection import Best
+from alignbench.stages.weight_selection import BestWeights
 
 SEPARATE = Critic(trunk="separate", hidden=0)
 FROM_REWARD_MODEL = Critic(trunk="separate", start="reward_model", hidden=0)
@@ -342,7 +342,7 @@ def running(policy, algorithm, **knobs):
         }
     )
     invariants = Invariants(ratio_tolerance=0.1)
-    engine = settings.engine(policy, Evens(), algorithm, 3, 4, invariants)
+    engine = settings.build_loop(policy, Evens(), algorithm, 3, 4, invariants)
     rows = [{"id": i, "prompt": str(i)} for i in range(len(PROMPTS))]
     return engine, PromptStream(rows, lambda name: PROMPTS[int(name)], 8, 3, PAD, 10)
 
@@ -372,7 +372,7 @@ def test_a_run_that_stopped_goes_on_exactly(study, settings, tmp_path):
     reports = list(islice(engine.run(stream, RunState()), 4))
     assert reports[-1].metrics["train/value_loss"] > 0
 
-    half, best = study.policy(settings), Best(Evaluate())
+    half, best = study.policy(settings), BestWeights(Evaluate())
     engine, stream = running(half, algorithm)
     state = list(islice(engine.run(stream, RunState()), 2))[-1].state
     torch.save(snapshot(state, half, engine.update.optimizer.adamw, best), tmp_path / "saved")

@@ -5,7 +5,7 @@ from math import log
 import pytest
 import torch
 
-from alignbench.stages.calibration import accuracy, best_temperature, by, calibration_error, mean_loss
+from alignbench.stages.calibration import accuracy, accuracy_by_bin, best_temperature, calibration_error, mean_loss
 
 
 def leads(*values):
@@ -56,7 +56,11 @@ def test_a_model_without_a_mistake_gets_a_finite_temperature():
 
 def test_accuracy_by_value_tells_bounds_accuracy_and_count():
     margins, some = torch.tensor([0.5, 1.0, 1.5, 9.0]), leads(-1.0, 1.0, 0.0, 1.0)
-    found = by(margins, some, (0.0, 1.0, 2.0, 5.0, None))
+    found = accuracy_by_bin(margins, some, (0.0, 1.0, 2.0, 5.0, None))
     assert found == [(0.0, 1.0, 0.0, 1), (1.0, 2.0, 0.75, 2), (5.0, None, 1.0, 1)]
     differences = torch.tensor([-3, 0, 0, 4])
-    assert by(differences, some, (None, 0, 1, None)) == [(None, 0, 0.0, 1), (0, 1, 0.75, 2), (1, None, 1.0, 1)]
+    assert accuracy_by_bin(differences, some, (None, 0, 1, None)) == [
+        (None, 0, 0.0, 1),
+        (0, 1, 0.75, 2),
+        (1, None, 1.0, 1),
+    ]

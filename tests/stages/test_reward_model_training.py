@@ -17,7 +17,7 @@ from alignbench.engine.score import score_with_model
 from alignbench.models.loading import Lora, Pretrained, Tiny, save
 from alignbench.models.reward_model import load_reward_model, make_reward_model
 from alignbench.models.tiny import tiny_tokenizer
-from alignbench.stages.reward_model import Comparisons, Preference, RewardModelTraining, Verdicts, numbers
+from alignbench.stages.reward_model import Comparisons, PairScores, Preference, RewardModelTraining, card_metrics
 
 SOURCE = Tiny(hidden=32, layers=1, heads=2, intermediate=48, vocabulary=280, context=40)
 WORDS = ("red", "green", "blue", "grey", "pink", "gold")
@@ -104,7 +104,7 @@ def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_
     model = make_reward_model(source, texts=(), start=start, lora=lora, device="cpu", seed=0)
     assert (model.text.pad == model.text.eos) == pad_is_eos
     reports = run(model)
-    card = TRAINING.examine(model, ROWS, ROWS, 8)
+    card = TRAINING.evaluate(model, ROWS, ROWS, 8)
     assert card["accuracy"] == 1
     assert reports[-1].metrics["reward_model/loss"] < 0.3
     model.save(tmp_path / "reward", card)
@@ -126,9 +126,9 @@ def test_a_few_pairs_are_memorised(model):
     assert reports[-1].metrics["reward_model/accuracy"] == 1
     assert set(reports[0].metrics) <= set(REWARD_MODEL)
     assert not any(report.warnings for report in reports)
-    card = TRAINING.examine(model, ROWS, ROWS, 64)
+    card = TRAINING.evaluate(model, ROWS, ROWS, 64)
     assert card["accuracy"] == card["validation_accuracy"] == 1
-    assert TRAINING.check(card) == []
+    assert TRAINING.check_gate(card) == []
 
 
 def test_the_same_seed_gives_the_same_model(model):
@@ -216,16 +216,16 @@ def test_pairs_that_are_too_long_end_the_run_or_are_left_out_and_counted(model):
         TRAINING.comparisons([*ROWS, long], model.text)
     kept = replace(TRAINING, too_long="drop").comparisons([*ROWS, long], model.text)
     assert (len(kept.tokens), len(kept.margins), kept.dropped) == (6, 6, 1)
-    assert replace(TRAINING, too_long="drop").examine(model, [*ROWS, long], ROWS, 8)["dropped_pairs"] == {
+    assert replace(TRAINING, too_long="drop").evaluate(model, [*ROWS, long], ROWS, 8)["dropped_pairs"] == {
         "validation": 1,
         "test": 0,
     }
     first, second = run(model, replace(TRAINING, too_long="drop", steps=2), [*ROWS, long])
-    assert first.warnings == ("1 of 7 pairs have more than 40 tokens: left out",)
+    assert first.warnings == ("dropped 1 of 7 pairs that have more than 40 tokens",)
     assert second.warnings == ()
     with pytest.raises(UserError, match="each of the 6 pairs has more than 3 tokens"):
         replace(TRAINING, too_long="drop", max_tokens=3).comparisons(ROWS, model.text)
-    with pytest.raises(UserError, match="no pairs to prefer by"):
+    with pytest.raises(UserError, match="has no preference pairs"):
         TRAINING.comparisons([], model.text)
 
 
@@ -233,7 +233,7 @@ def test_a_margin_that_is_asked_for_must_be_there(model):
     rows = [{k: v for k, v in row.items() if k != "margin"} for row in ROWS]
     with pytest.raises(UserError, match="pair p0 has no margin"):
         replace(TRAINING, margin_scale=1.0).comparisons(rows, model.text)
-    card = TRAINING.examine(model, rows, rows, 8)
+    card = TRAINING.evaluate(model, rows, rows, 8)
     assert card["accuracy_by_margin"] == []
 
 
@@ -243,8 +243,8 @@ def test_a_margin_that_is_asked_for_must_be_there(model):
 def test_the_card_tells_what_the_scores_say(model):
     run(model, replace(TRAINING, steps=6))
     test = turned(4)
-    card = TRAINING.examine(model, ROWS, test, 5)
-    pairs = Verdicts.of(model, TRAINING.comparisons(test, model.text), 64)
+    card = TRAINING.evaluate(model, ROWS, test, 5)
+    pairs = PairScores.compute(model, TRAINING.comparisons(test, model.text), 64)
     right = (pairs.leads > 0).tolist()
     assert card["accuracy"] == sum(right) / 6
     assert card["pairs"] == card["validation_pairs"] == 6
@@ -260,7 +260,7 @@ def test_the_card_tells_what_the_scores_say(model):
         inside = [r for r, d, a in zip(right, longer, above, strict=True) if a and (high is None or d < high)]
         assert (share, count) == (sum(inside) / len(inside), len(inside))
     assert json.loads(json.dumps(card)) == json.loads(json.dumps(card, allow_nan=False))
-    assert set(numbers(card)) <= set(REWARD_MODEL)
+    assert set(card_metrics(card)) <= set(REWARD_MODEL)
 
 
 def test_a_model_that_is_too_sure_is_given_a_temperature(model):
@@ -268,7 +268,7 @@ def test_a_model_that_is_too_sure_is_given_a_temperature(model):
     noisy = turned(0, 1)
     with torch.no_grad():
         model.inner.score.weight *= 3
-    card = TRAINING.examine(model, noisy, noisy, 8)
+    card = TRAINING.evaluate(model, noisy, noisy, 8)
     assert card["accuracy"] == pytest.approx(4 / 6)
     assert card["validation_ece_unscaled"] > 0.3
     assert card["temperature"] > 3
@@ -278,19 +278,19 @@ def test_a_model_that_is_too_sure_is_given_a_temperature(model):
     scores = score_with_model(model, both, 8).double() / card["temperature"]
     assert card["mean"] == pytest.approx(scores.mean().item(), abs=1e-6)
     assert card["std"] == pytest.approx(scores.std(correction=0).item(), abs=1e-6)
-    calm = replace(TRAINING, max_ece=0.9).examine(model, noisy, noisy, 8)
+    calm = replace(TRAINING, max_ece=0.9).evaluate(model, noisy, noisy, 8)
     assert calm["temperature"] == 1
     assert calm["ece"] == calm["ece_unscaled"]
 
 
 def test_the_gate_stops_warns_or_is_open():
     bad = {"validation_accuracy": 0.6, "validation_pairs": 50, "validation_ece": 0.2, "temperature": 2.0}
-    with pytest.raises(UserError, match=r"60\.0% of 50 validation pairs.*0\.200 at temperature 2.*gate=warn goes on"):
-        TRAINING.check(bad)
-    (told,) = replace(TRAINING, gate="warn").check(bad)
+    with pytest.raises(UserError, match=r"60\.0% of 50 validation pairs.*0\.200 at temperature 2.*gate=warn continues"):
+        TRAINING.check_gate(bad)
+    (told,) = replace(TRAINING, gate="warn").check_gate(bad)
     assert "(reward_model.gate)" in told
-    assert replace(TRAINING, gate="off").check(bad) == []
-    assert TRAINING.check(bad | {"validation_accuracy": 0.7, "validation_ece": 0.1}) == []
+    assert replace(TRAINING, gate="off").check_gate(bad) == []
+    assert TRAINING.check_gate(bad | {"validation_accuracy": 0.7, "validation_ece": 0.1}) == []
 
 
 # --- scored as trained ----------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_the_gate_stops_warns_or_is_open():
 
 def test_what_was_trained_scores_alike_after_loading_in_any_batch(model, tmp_path):
     run(model)
-    card = TRAINING.examine(model, ROWS, ROWS, 8)
+    card = TRAINING.evaluate(model, ROWS, ROWS, 8)
     model.save(tmp_path, card)
     again = load_reward_model(SOURCE, tmp_path, texts=TEXTS, device="cpu")
     pairs: Comparisons = TRAINING.comparisons(ROWS, again.text)

@@ -5,7 +5,7 @@ import torch
 
 from alignbench.core.errors import UserError
 from alignbench.stages.evaluate import Evaluate
-from alignbench.stages.weight_selection import Best, standing
+from alignbench.stages.weight_selection import BestWeights, rank_weights
 
 MARKS = {  # step: (KL, perplexity, reward)
     10: (0.5, 3.0, 1.0),
@@ -34,13 +34,13 @@ def numbers(step):
 
 
 def chosen(**settings):
-    policy, best = Weights(), Best(Evaluate(**settings))
+    policy, best = Weights(), BestWeights(Evaluate(**settings))
     for step in MARKS:
         policy.table = torch.full((2,), float(step))
-        best.offer(step, numbers(step), policy)
-        best.offer(step + 1, {"rewards/mean": 9.0}, policy)  # a step without an evaluation
-    best.put_back(policy)
-    return best.step, policy.table[0].item(), best.within_bound
+        best.update(step, numbers(step), policy)
+        best.update(step + 1, {"rewards/mean": 9.0}, policy)  # a step without an evaluation
+    best.restore(policy)
+    return best.step, policy.table[0].item(), best.within_kl_bound
 
 
 def test_the_last_weights_are_kept_unless_a_mark_is_asked_for():
@@ -62,21 +62,21 @@ def test_first_the_bound_then_the_mark(settings, step, within):
 
 
 def test_a_checkpoint_holds_the_choice(tmp_path):
-    policy, best = Weights(), Best(Evaluate(select="avg_reward"))
+    policy, best = Weights(), BestWeights(Evaluate(select="avg_reward"))
     policy.table = torch.ones(2)
-    best.offer(30, numbers(30), policy)
+    best.update(30, numbers(30), policy)
     torch.save(best.state(), tmp_path / "best")
-    again = Best(Evaluate(select="avg_reward"))
+    again = BestWeights(Evaluate(select="avg_reward"))
     again.load(torch.load(tmp_path / "best", weights_only=True))
-    again.offer(10, numbers(10), policy)
+    again.update(10, numbers(10), policy)
     assert again.step == 30
-    again.offer(40, numbers(40), policy)
+    again.update(40, numbers(40), policy)
     assert again.step == 40
 
 
 def test_a_mark_that_was_not_measured_is_named():
-    with pytest.raises(UserError, match=r"eval\.select=accuracy.*there are avg_reward, kl_token, perplexity"):
-        standing(numbers(10), Evaluate(select="accuracy"))
+    with pytest.raises(UserError, match=r"eval\.select=accuracy.*available: avg_reward, kl_token, perplexity"):
+        rank_weights(numbers(10), Evaluate(select="accuracy"))
 
 
 @pytest.mark.parametrize("settings", [{"max_kl": 1.0}, {"select": "perplexity", "perplexity_rows": 0}])
