@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 
 from ..comparison.compare import ALPHA
+from ..report.render import TEMPLATES
 from ..report.terminal import COLUMNS
-from ..report.write import TEMPLATES
 from ..statistics import Estimate
 from ..study.metrics import counted, plain, signed
 from ..study.samples import shortened

@@ -12,7 +12,7 @@ from .theme import LIGHT
 CHANCE = 50.0
 
 
-def pair_charts(findings: Findings) -> list[Chart]:
+def accuracy_charts(findings: Findings) -> list[Chart]:
     """Two charts for each reward model, as far as it was measured."""
     charts = []
     for place, model in enumerate(findings.reward_models):

@@ -1,6 +1,7 @@
-"""The summary that a study prints last: the verdict in 80 columns."""
+"""The terminal summary of a study: verdict, differences, costs and warnings in 80 columns."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -8,14 +9,16 @@ from ..comparison.compare import Comparison
 from ..comparison.costs import Cost
 from ..comparison.verdict import SYMBOLS, State
 from ..findings import Findings
-from ..judge.text import summary_lines as judge_lines
 from ..plots.theme import PALETTE_SIZE, TERMINAL_MARKS
 from ..study.methods import Method
 from ..study.metrics import Metric, plain, significant
+from .section import Section
+from .sections import SECTIONS
 from .verdict_text import seeds_advice
 
 COLUMNS = 80
-BRIEF = 6  # warnings shown in brief
+BRIEF = 6
+"""Warnings printed in their short form."""
 STATE_COLORS: dict[State, str] = {
     "better": "32",
     "equivalent": "32",
@@ -27,14 +30,14 @@ METHOD_COLORS = ("34", "33", "36", "35", "93", "94", "90", "95")
 WORDS: dict[State, str] = {"not_comparable": "NOT COMPARABLE", "single": "ONE METHOD"}
 
 
-def summary_lines(findings: Findings, page: Path, color: bool) -> list[str]:
-    """The lines to print; without color they are plain ASCII."""
+def summary_lines(findings: Findings, page: Path, color: bool, sections: Sequence[Section] = SECTIONS) -> list[str]:
+    """The lines to print, in plain ASCII unless in color."""
     lines = [_first(findings), *_verdict(findings), _rule()]
     lines += _metric_table(findings) if len(findings.methods) == 2 else _level_table(findings)
     lines += [
         _rule(),
-        *_judge(findings),
-        *_cautions(findings),
+        *_section_lines(findings, sections),
+        *_warnings(findings),
         f" report  {page}",
         f" exit {findings.verdict.exit_code} ({_exit(findings)})",
     ]
@@ -212,12 +215,13 @@ def _level_row(name: str, level: str, interval: str, change: str, seconds: str) 
     return _fit(f" {name[:15]:<15}{level[:14]:>14}  {interval:<15} {change:<25}{seconds}".rstrip())
 
 
-def _judge(findings: Findings) -> list[str]:
-    lines = judge_lines(findings.judgement) if findings.judgement else []
+def _section_lines(findings: Findings, sections: Sequence[Section]) -> list[str]:
+    """What the sections add to the summary, such as the results of a judge."""
+    lines = [line for section in sections if section.applies(findings) for line in section.terminal(findings)]
     return [part for line in lines for part in _wrapped(line, " ")]
 
 
-def _cautions(findings: Findings) -> list[str]:
+def _warnings(findings: Findings) -> list[str]:
     """What stops the verdict in full, then the other warnings in brief, two on a line."""
     stops = [warning.text for warning in findings.warnings if warning.level == "stops the verdict"]
     rest = [warning.brief or warning.text for warning in findings.warnings if warning.level != "stops the verdict"]

@@ -5,7 +5,7 @@ from ..comparison.costs import Cost
 from ..comparison.verdict import State, winners
 from ..findings import Findings
 from ..statistics import Estimate
-from ..study.metrics import REASONS, listed, method_label, significant
+from ..study.metrics import explain, listed, method_label, significant
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -13,13 +13,13 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 def ratio_text(estimate: Estimate) -> str:
     """0.82x (0.78 to 0.86), or why there is no interval."""
     if estimate.value is None:
-        return f"n/a: {REASONS.get(estimate.reason or '', estimate.reason or '')}"
+        return f"n/a: {explain(estimate.reason)}"
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}{TIMES} (no interval: {REASONS.get(estimate.reason or '', estimate.reason or '')})"
+        return f"{estimate.value:.2f}{TIMES} (no interval: {explain(estimate.reason)})"
     return f"{estimate.value:.2f}{TIMES} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
-def sub_verdict(findings: Findings) -> str:
+def format_levels(findings: Findings) -> str:
     """The levels behind the verdict, the start they share, and how the intervals are to be read."""
     metric = findings.metric
     levels = [
@@ -87,7 +87,7 @@ def which(findings: Findings) -> str:
 
 def _both_ends(pair: Comparison, treatment: str, baseline: str) -> str:
     if pair.improvement_interval is None:
-        return f"There is no interval: {REASONS.get(pair.difference.reason or '', '')}."
+        return f"There is no interval: {explain(pair.difference.reason)}."
     low, high = pair.improvement_interval
     return (
         f"The data fit anything from {baseline} ahead by {pair.metric.size(-low)} to {treatment} ahead by "

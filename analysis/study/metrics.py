@@ -20,6 +20,11 @@ REASONS = {
 }
 
 
+def explain(reason: str | None) -> str:
+    """Why a number does not exist, in words; an unknown reason is returned as it is."""
+    return REASONS.get(reason or "", reason or "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One measured quantity; `scale` turns stored numbers into shown ones (0.625 -> 62.5%)."""
@@ -179,3 +184,8 @@ def listed(words: list[str], last: str = "and") -> str:
 def counted(number: int, word: str) -> str:
     """1 seed, 3 seeds."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def capitalized(text: str) -> str:
+    """The text with its first letter in upper case, the rest unchanged: held-out KL -> Held-out KL."""
+    return text[:1].upper() + text[1:]
