@@ -46,7 +46,7 @@ def test_the_report_says_who_over_optimized(far):
     )
     assert sentence in html.split('id="proxy"')[1].split("</section>")[0]
     assert sentence in html.split('id="warnings"')[1].split("</section>")[0]
-    assert f"- {sentence}\n" in text
+    assert f"\n{sentence}\n" in text
     told = json.loads((home / "report.json").read_text())["over_optimization"]
     assert [(one["method"], one["state"]) for one in told] == [("ppo", "over-optimized"), ("grpo", "over-optimized")]
     assert told[1]["sentence"] == sentence
@@ -147,12 +147,12 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert len(model.runs) == 6
     # Wilson of 1736 of 2000: centre (0.868 + 1.92073 / 2000) / (1 + 3.84146 / 2000) = 0.86730, half width 0.01484
     assert (model.accuracy.low, model.accuracy.high) == pytest.approx((0.85245, 0.88213), abs=1e-4)
-    assert "It ranks 86.8% (85.2 to 88.2) of 2,000 held-out pairs as their labels do." in html
-    assert "off by 1.8 points on average (expected calibration error, after dividing the scores by 1.08)" in html
+    assert "It ranks 86.8% (85.2 to 88.2) of 2,000 held-out pairs as labelled." in html
+    assert "Expected calibration error: 1.8 points, after dividing the scores by 1.08." in html
     assert [row.label for row in model.by_margin] == ["0 to 0.5", "0.5 to 1", "1 to 2", "2 or more"]
     assert [row.label for row in model.by_length] == ["shorter", "as long", "longer"]
     gates = "at least 70.0% accuracy, reached 87.2%; at most 0.100 expected calibration error, reached 0.021."
-    assert f"Gates, on validation pairs: {gates}" in html
+    assert f"Gates on validation pairs: {gates}" in html
     assert gates in text
     # margin 1 or more: (0.916 * 700 + 0.989 * 400) / 1100
     assert model.accuracy_from_margin(1.0).value == pytest.approx(0.94255, abs=1e-5)
@@ -225,7 +225,7 @@ def test_strata_have_a_table_and_stay_out_of_the_forest(far):
         ("gold reward", ["places", "tools and toys"]),
         ("reward", ["places", "tools and toys"]),
     ]
-    assert "| tools and toys | gold reward | \u22122.15 | \u22121.26, +0.89 (+0.04 to +1.74) |" in text
+    assert "| tools and toys | \u22122.15 | \u22121.26 | +0.89 (+0.04 to +1.74) |" in text
 
 
 def test_a_study_without_preferences_speaks_of_none(arithmetic):

@@ -59,7 +59,7 @@ def caption(model: RewardModel) -> str:
 
 
 def gates_text(model: RewardModel) -> str:
-    """Gates on validation pairs: at least 70.0% ranked right, reached 92.1%; ..."""
+    """Gates on validation pairs: at least 70.0% accuracy, reached 92.1%; ..."""
     parts = [
         f"{'at least' if gate.least else 'at most'} {_share(gate.limit, gate.least)} {gate.name}, "
         f"{'reached' if gate.passed else 'missed with'} {_share(gate.measured, gate.least)}"
@@ -102,10 +102,10 @@ def _tables(model: RewardModel) -> list[Table]:
     found = []
     if model.by_margin:
         rows = [[*_row(row), share_text(model.accuracy_from_margin(row.low))] for row in model.by_margin]
-        columns = ["margin", "pairs", "ranked right (95% CI)", "this margin or more"]
+        columns = ["margin", "pairs", "accuracy (95% CI)", "this margin or more"]
         found.append(Table(label="Accuracy by margin", columns=columns, rows=rows, folded="Values by margin"))
     if model.by_length:
-        columns = ["chosen answer is", "pairs", "ranked right (95% CI)"]
+        columns = ["chosen answer is", "pairs", "accuracy (95% CI)"]
         rows = [_row(row) for row in model.by_length]
         found.append(Table(label="Accuracy by length", columns=columns, rows=rows, folded="Values by length"))
     return found
