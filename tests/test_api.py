@@ -192,3 +192,9 @@ def test_the_report_goes_where_it_is_requested(outputs: Path, tmp_path: Path) ->
     assert page == tmp_path / "out" / "report.html"
     written = json.loads((tmp_path / "out" / "report.json").read_text())
     assert written["methods"] == ["ppo", "grpo", "rloo"]
+
+
+def test_compose_works_more_than_once_in_a_fresh_process() -> None:
+    code = "import alignbench as ab; print([ab.compose('algo=grpo', seed=s).seed for s in (1, 2)])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[1, 2]", done.stderr

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,6 +139,7 @@ class IsolatedLauncher(Launcher):
         return [*arguments, *(typed for typed in hydra.overrides.hydra if not typed.startswith(ours)), "hydra.mode=RUN"]
 
 
+@cache
 def register() -> None:
     """Make `hydra/launcher=isolated` known to Hydra."""
     ConfigStore.instance().store(group="hydra/launcher", name="isolated", node=IsolatedLauncherConf)
