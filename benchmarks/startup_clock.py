@@ -88,7 +88,7 @@ def watch(clock: Clock) -> None:
     import transformers.modeling_utils  # noqa: F401
 
     clock.mark("import transformers")
-    from alignbench.engine.collect_rollouts import Draw
+    from alignbench.engine.collect_rollouts import RolloutCollector
     from alignbench.runs import pipeline
     from alignbench.runs.shared_models import SharedModels
     from alignbench.store.checkpoints import Checkpoints
@@ -102,7 +102,7 @@ def watch(clock: Clock) -> None:
     clock.at_call(pipeline.Pipeline, "prompts", "model loaded")
     clock.at_call(SharedModels, "tracker", "prompts read, what it is made of written down")
     clock.at_call(pipeline.Pipeline, "train", "tracker opened")
-    clock.at_call(Draw, "__call__", "first marks on validation prompts")
+    clock.at_call(RolloutCollector, "__call__", "first marks on validation prompts")
     for what, owner, names in (
         ("numbers, and what was used", RunLogger, ("record", "records_prefix", "artifact", "dataset")),
         ("pictures and tables", RunLogger, ("histogram", "table")),
