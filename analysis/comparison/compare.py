@@ -108,8 +108,10 @@ def compare_methods(
     by_seed: bool = False,
 ) -> list[Comparison]:
     """Compare every two methods, the earlier one as baseline: Bonferroni intervals, Holm-adjusted p-values."""
-    pairs = list(combinations(methods, 2))
-    found = [compare(metric, scores, later, earlier, margin, len(pairs), by_seed) for earlier, later in pairs]
+    method_pairs = list(combinations(methods, 2))
+    found = [
+        compare(metric, scores, later, earlier, margin, len(method_pairs), by_seed) for earlier, later in method_pairs
+    ]
     adjusted = statistics.holm([comparison.test.p for comparison in found])
     return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]
 
@@ -133,7 +135,7 @@ def compare(
     x, y = tuple(scores[treatment]), tuple(scores[baseline])
     confidence, alpha = 1 - ALPHA / family, ALPHA / family
     inner_level = HALF if margin is None else 1 - 2 * alpha
-    pairs = statistics.paired(x, y, confidence) if by_seed else None
+    paired = statistics.paired(x, y, confidence) if by_seed else None
     inner = (statistics.paired if by_seed else statistics.welch)(x, y, inner_level).difference
     shuffle, rng = statistics.sign_flip if by_seed else statistics.permutation, np.random.default_rng(0)
     return Comparison(
@@ -142,15 +144,15 @@ def compare(
         metric=metric,
         scores=(x, y),
         welch=statistics.welch(x, y, confidence),
-        paired=pairs,
+        paired=paired,
         inner=inner,
         inner_percent=100 * inner_level,
-        cohens_d=pairs.d_av if pairs else statistics.cohens_d(x, y, confidence),
-        hedges_g=pairs.g_av if pairs else statistics.hedges_g(x, y, confidence),
+        cohens_d=paired.d_av if paired else statistics.cohens_d(x, y, confidence),
+        hedges_g=paired.g_av if paired else statistics.hedges_g(x, y, confidence),
         glass_delta=statistics.glass_delta(x, y, confidence),
         p_holm=None,
         permutation=shuffle(x, y, rng),
-        detectable_d=_detectable_d(x, y, pairs, alpha),
+        detectable_d=_detectable_d(x, y, paired, alpha),
         pooled_sd=statistics.pooled_sd(x, y),
         equivalent=None if margin is None else statistics.lies_within(inner, margin),
         margin=margin,
@@ -158,10 +160,10 @@ def compare(
     )
 
 
-def _detectable_d(x: Sequence[float], y: Sequence[float], pairs: Paired | None, alpha: float) -> float | None:
+def _detectable_d(x: Sequence[float], y: Sequence[float], paired: Paired | None, alpha: float) -> float | None:
     """Smallest detectable effect on the scale of d; for paired seeds from the standard deviation of the differences."""
     spread = statistics.pooled_sd(x, y)
-    if pairs is None:
+    if paired is None:
         return statistics.minimum_detectable_d(len(x), len(y), alpha)
     smallest = statistics.minimum_detectable_d_z(len(x), alpha)
-    return None if smallest is None or not pairs.sd or not spread else smallest * pairs.sd / spread
+    return None if smallest is None or not paired.sd or not spread else smallest * paired.sd / spread

@@ -122,22 +122,22 @@ def _of_method(method: str, runs: Sequence[Run], margin: float | None) -> OverOp
     seeds = tuple(_seed_fall(seed, tables, steps) for seed in tables)
     fall, rise = (statistics.mean_interval(values) for values in zip(*((s.fall, s.rise) for s in seeds), strict=True))
     gained = statistics.mean_interval([seed.gain for seed in seeds])
-    gain, lost = gained.value or 0.0, fall
-    if is_clear(gained):
-        lost = statistics.mean_interval([min(seed.fall, gain) for seed in seeds])
+    gain, capped = gained.value or 0.0, fall
+    if is_significant(gained):
+        capped = statistics.mean_interval([min(seed.fall, gain) for seed in seeds])
     distances = {run.seed: _by_step(run.curves[KL]) for run in runs if KL in run.curves}
     points = [_mean_point(tables, distances, dict.fromkeys(tables, step)) for step in steps]
     end = _mean_point(tables, distances, {seed: max(table) for seed, table in tables.items()})
     peak, relevant_fall = max(points, key=lambda point: point.gold), margin or RELEVANT_SHARE * max(0.0, gain)
     return OverOptimization(
         method=method,
-        state=_state(seeds, lost, rise, relevant_fall, peak is points[-1]),
+        state=_state(seeds, capped, rise, relevant_fall, peak is points[-1]),
         start=points[0],
         peak=peak,
         end=end,
         seeds=seeds,
         fall=fall,
-        capped_fall=lost,
+        capped_fall=capped,
         rise=rise,
         relevant_fall=relevant_fall,
     )
@@ -171,16 +171,16 @@ def _mean_point(tables: dict[int, Table], distances: dict[int, dict[int, float]]
     return Point(step=max(steps.values()), gold=gold, proxy=proxy, kl=statistics.mean(kls))
 
 
-def _state(seeds: Sequence[SeedFall], lost: Estimate, rise: Estimate, relevant_fall: float, at_end: bool) -> State:
+def _state(seeds: Sequence[SeedFall], capped: Estimate, rise: Estimate, relevant_fall: float, at_end: bool) -> State:
     if len(seeds) < 2:
         return "best at the end" if at_end else "one seed"
-    if not is_clear(lost) or (lost.value or 0.0) < relevant_fall:
+    if not is_significant(capped) or (capped.value or 0.0) < relevant_fall:
         return "best at the end" if at_end else "no clear fall"
     rising = sum(seed.fall > 0 and seed.rise > 0 for seed in seeds)
     return "over-optimized" if (rise.value or 0.0) > 0 and 2 * rising > len(seeds) else "both fell"
 
 
-def is_clear(estimate: Estimate) -> bool:
+def is_significant(estimate: Estimate) -> bool:
     """Whether an estimate is significantly above zero: its interval, or the value if all seeds are equal."""
     if estimate.low is None:
         return estimate.reason == "zero_pooled_variance" and (estimate.value or 0.0) > 0

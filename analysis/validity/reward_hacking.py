@@ -11,7 +11,7 @@ from ..study.answers import EMPTY, LENGTH, REPEATED, gain, known
 from ..study.load import Study
 from ..study.methods import Method, start_name
 from ..study.metrics import Metric, listed, method_label, metric_named
-from .overoptimization import GOLD, OverOptimization, Point, is_clear
+from .overoptimization import GOLD, OverOptimization, Point, is_significant
 from .warnings import Level, ReportWarning
 
 DEGENERATE = 0.05
@@ -64,7 +64,7 @@ def format_overoptimization(finding: OverOptimization) -> str:
         return f"{label}, one seed: {path}, while {proxy}. One seed cannot show whether this exceeds chance."
     why = (
         f"less than the {gold.number(finding.relevant_fall)} considered relevant"
-        if is_clear(finding.fall)
+        if is_significant(finding.fall)
         else "not significant"
     )
     return f"{label}: no over-optimization detected; {path}. The fall of {size} is {why}."
@@ -72,7 +72,7 @@ def format_overoptimization(finding: OverOptimization) -> str:
 
 def _format_range(finding: OverOptimization) -> str:
     """Range of the falls, if the fall is significant only with its cap at the gain."""
-    if is_clear(finding.fall):
+    if is_significant(finding.fall):
         return ""
     falls, gold = sorted(seed.fall for seed in finding.seeds), metric_named(GOLD)
     span = f"by {gold.number(falls[0])} to {gold.number(falls[-1])}"
@@ -153,7 +153,7 @@ def _verbose(method: Method, quality: Metric | None) -> list[ReportWarning]:
 
 def _rose(estimate: Estimate) -> bool:
     """Whether the gain is significant; for a single seed, which has no interval, whether it is positive."""
-    return is_clear(estimate) or (estimate.reason == "n<2" and (estimate.value or 0.0) > 0)
+    return is_significant(estimate) or (estimate.reason == "n<2" and (estimate.value or 0.0) > 0)
 
 
 def _change(metric: Metric, estimate: Estimate) -> str:

@@ -43,13 +43,13 @@ def pairing_warnings(pairing: PairedDesign) -> list[ReportWarning]:
     return [ReportWarning("limits the verdict", text, "pairing by seed is not possible")]
 
 
-def format_pairing_note(pairing: PairedDesign, pairs: Sequence[Comparison]) -> str:
+def format_pairing_note(pairing: PairedDesign, comparisons: Sequence[Comparison]) -> str:
     """Caption of a paired comparison, with correlation and d_z; empty for independent groups."""
-    if not pairing.by_seed or not pairs or pairs[0].paired is None:
+    if not pairing.by_seed or not comparisons or comparisons[0].paired is None:
         return ""
     note = "Seeds are paired, as declared: each seed has the same SFT model and prompt order in every method."
-    first, d_z = pairs[0].paired, pairs[0].paired.d_z
-    if len(pairs) > 1 or first.correlation is None or d_z.low is None or d_z.high is None or d_z.value is None:
+    first, d_z = comparisons[0].paired, comparisons[0].paired.d_z
+    if len(comparisons) > 1 or first.correlation is None or d_z.low is None or d_z.high is None or d_z.value is None:
         return note
     return (
         f"{note} The scores correlate with r = {first.correlation:+.2f}; in standard deviations of the "

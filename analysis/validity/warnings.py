@@ -13,7 +13,7 @@ from .fairness import Fairness
 
 Level = Literal["stops the verdict", "limits the verdict", "note"]
 LEVELS: tuple[Level, ...] = ("stops the verdict", "limits the verdict", "note")
-UNEQUAL_SPREAD = 5.0
+MAX_SD_RATIO = 5.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def collect_warnings(
     study: Study,
     metric: Metric,
     methods: Sequence[Method],
-    pairs: Sequence[Comparison],
+    comparisons: Sequence[Comparison],
     exploratory: Sequence[Comparison],
     fairness: Fairness,
     unfinished: Sequence[str],
@@ -40,9 +40,9 @@ def collect_warnings(
     found = [
         *(ReportWarning("stops the verdict", text) for text in [*fairness.violations, *unfinished]),
         *more,
-        *_few_seeds(pairs),
-        *_no_spread(methods),
-        *_unequal_spread(pairs),
+        *_few_seeds(comparisons),
+        *_zero_variance(methods),
+        *_unequal_variance(comparisons),
         *_new_prompts(metric, methods, prompts),
         *_below_start(metric, methods),
         *_side_effects(exploratory),
@@ -57,15 +57,15 @@ def collect_warnings(
         ),
         *_unknown_checks(fairness),
         *(ReportWarning("note", text) for text in [*study.notes, *_odd_runs(study)]),
-        *_no_margin(pairs),
+        *_no_margin(comparisons),
     ]
     return sorted(found, key=lambda warning: LEVELS.index(warning.level))
 
 
-def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:
-    if not pairs:
+def _few_seeds(comparisons: Sequence[Comparison]) -> list[ReportWarning]:
+    if not comparisons:
         return []
-    pair = min(pairs, key=lambda pair: min(pair.n))
+    pair = min(comparisons, key=lambda pair: min(pair.n))
     n, test = min(pair.n), pair.permutation
     if n < 2:
         return [
@@ -76,7 +76,7 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:
             )
         ]
     if test.smallest is not None and test.smallest >= 0.05:
-        observed = f" (observed: {test.p:.2f})" if len(pairs) == 1 and test.p is not None else ""
+        observed = f" (observed: {test.p:.2f})" if len(comparisons) == 1 and test.p is not None else ""
         return [
             ReportWarning(
                 "limits the verdict",
@@ -97,7 +97,7 @@ def _few_seeds(pairs: Sequence[Comparison]) -> list[ReportWarning]:
     return []
 
 
-def _no_spread(methods: Sequence[Method]) -> list[ReportWarning]:
+def _zero_variance(methods: Sequence[Method]) -> list[ReportWarning]:
     same = [method.label for method in methods if method.level.reason == "zero_pooled_variance"]
     return (
         [
@@ -113,11 +113,11 @@ def _no_spread(methods: Sequence[Method]) -> list[ReportWarning]:
     )
 
 
-def _unequal_spread(pairs: Sequence[Comparison]) -> list[ReportWarning]:
+def _unequal_variance(comparisons: Sequence[Comparison]) -> list[ReportWarning]:
     found = []
-    for pair in pairs:
-        x, y = (_spread(scores) for scores in pair.scores)
-        if x and y and max(x, y) / min(x, y) > UNEQUAL_SPREAD:
+    for pair in comparisons:
+        x, y = (_standard_deviation(scores) for scores in pair.scores)
+        if x and y and max(x, y) / min(x, y) > MAX_SD_RATIO:
             found.append(
                 ReportWarning(
                     "limits the verdict",
@@ -139,7 +139,7 @@ def _format_glass_delta(pair: Comparison) -> str:
     return f" In standard deviations of {method_label(pair.baseline)} (Glass's delta) the difference is {interval}."
 
 
-def _spread(scores: Sequence[float]) -> float:
+def _standard_deviation(scores: Sequence[float]) -> float:
     center = sum(scores) / len(scores) if scores else 0.0
     return sqrt(sum((score - center) ** 2 for score in scores) / (len(scores) - 1)) if len(scores) > 1 else 0.0
 
@@ -204,11 +204,14 @@ def _side_effects(exploratory: Sequence[Comparison]) -> list[ReportWarning]:
     """Warn of KL, answer length and truncation that differ significantly between methods."""
     found = []
     for name, (level, text, brief) in SIDE_EFFECTS.items():
-        pairs = [pair for pair in exploratory if pair.metric.name == name and _excludes_zero(pair)]
-        if pairs:
-            metric = pairs[0].metric
+        comparisons = [pair for pair in exploratory if pair.metric.name == name and _excludes_zero(pair)]
+        if comparisons:
+            metric = comparisons[0].metric
             unit = "" if metric.level_suffix else f" {metric.unit}"
-            levels = {pairs[0].baseline: pairs[0].scores[1], **{pair.treatment: pair.scores[0] for pair in pairs}}
+            levels = {
+                comparisons[0].baseline: comparisons[0].scores[1],
+                **{pair.treatment: pair.scores[0] for pair in comparisons},
+            }
             levels_text = [
                 f"{method_label(method)} {metric.level(sum(row) / len(row))}" for method, row in levels.items()
             ]
@@ -243,8 +246,8 @@ def _odd_runs(study: Study) -> list[str]:
     return notes
 
 
-def _no_margin(pairs: Sequence[Comparison]) -> list[ReportWarning]:
-    if not pairs or pairs[0].margin is not None:
+def _no_margin(comparisons: Sequence[Comparison]) -> list[ReportWarning]:
+    if not comparisons or comparisons[0].margin is not None:
         return []
     return [
         ReportWarning(
