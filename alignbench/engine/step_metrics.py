@@ -1,17 +1,40 @@
 """The metrics of a step: functions of its rollouts or of its experience that return numbers by name.
 
-To log one more metric, write such a function, add it to `ROLLOUT_METRICS` or `EXPERIENCE_METRICS`, and add its name to
+To log one more metric, write such a function with one of the two decorators, and add the metric's name to
 `alignbench.core.metric_names`.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from alignbench.core.batches import Experience, Scored
 from alignbench.engine.token_metrics import Metrics
 
+RolloutMetric = Callable[[Scored], Metrics]
+ExperienceMetric = Callable[[Experience], Metrics]
+R = TypeVar("R", bound=RolloutMetric)
+E = TypeVar("E", bound=ExperienceMetric)
+ROLLOUT_METRICS: list[RolloutMetric] = []
+"""Computed from all rollouts of a step."""
+EXPERIENCE_METRICS: list[ExperienceMetric] = []
+"""Computed from what a step trains on: the selected rollouts, with shaped scores and advantages."""
 
+
+def rollout_metric(measure: R) -> R:
+    """Decorator: log what the function returns for all rollouts of each step."""
+    ROLLOUT_METRICS.append(measure)
+    return measure
+
+
+def experience_metric(measure: E) -> E:
+    """Decorator: log what the function returns for the experience of each step."""
+    EXPERIENCE_METRICS.append(measure)
+    return measure
+
+
+@rollout_metric
 def rewards(scored: Scored) -> Metrics:
     """The distribution of the scores of a step, and the mean of each component."""
     scores = scored.scores.double()
@@ -29,6 +52,7 @@ def rewards(scored: Scored) -> Metrics:
     return {name: float(value) for name, value in out.items()}
 
 
+@rollout_metric
 def separation(scored: Scored) -> Metrics:
     """AUC of the score: how often a correct answer of the step scores above an incorrect one; ties count half.
 
@@ -65,6 +89,7 @@ def effective_share(scored: Scored) -> float:
     return float(weights.sum().square() / (len(weights) * weights.square().sum()))
 
 
+@experience_metric
 def groups(scored: Scored) -> Metrics:
     """The number of groups, and the fraction of them without a learning signal because all their scores are equal."""
     names, group_index = torch.unique(scored.group, return_inverse=True)
@@ -89,6 +114,7 @@ def all_equal(scored: Scored) -> bool:
     return measured["group_stats/no_signal_fraction"] == 1
 
 
+@experience_metric
 def critic(experience: Experience) -> Metrics:
     """The mean value, and the variance of the returns that the values explain; empty without a critic."""
     if experience.values is None or experience.returns is None:
@@ -99,6 +125,7 @@ def critic(experience: Experience) -> Metrics:
     return {"train/value_mean": float(values.mean()), "train/explained_variance": float(explained)}
 
 
+@experience_metric
 def pairs(experience: Experience) -> Metrics:
     """The number of preference pairs, and the fraction of groups without one; empty where there are no pairs."""
     if experience.preferred is None:
@@ -112,13 +139,8 @@ def pairs(experience: Experience) -> Metrics:
     }
 
 
+@experience_metric
 def shaped_scores(experience: Experience) -> Metrics:
     """The scores as they are trained on: normalized, penalties included."""
     scores = experience.scores.double()
     return {"train/score_mean": float(scores.mean()), "train/score_std": float(scores.std(correction=0))}
-
-
-ROLLOUT_METRICS: tuple[Callable[[Scored], Metrics], ...] = (rewards, separation)
-"""Metrics of all rollouts of a step, in addition to `rollouts`, which the checks read too."""
-EXPERIENCE_METRICS: tuple[Callable[[Experience], Metrics], ...] = (groups, critic, pairs, shaped_scores)
-"""Metrics of what a step trains on: the selected rollouts, with shaped scores and advantages."""
