@@ -51,13 +51,15 @@ class Follower:
         """Wait until MLflow has all records of the runs that have ended, at most `FINISH_SECONDS`; warn if it fails."""
         if self._process is None:
             return
-        code = self._wait(self._process)
-        if code:
-            code = self._wait(self._start())
-        if code != 0:
-            logger.warning("MLflow does not have all records: run `alignbench sync` to log the rest")
-        self._process = None
-        self._run_dirs.clear()
+        try:
+            code = self._wait(self._process)
+            if code:
+                code = self._wait(self._start())
+            if code != 0:
+                logger.warning("MLflow does not have all records: run `alignbench sync` to log the rest")
+        finally:  # an interrupted run does not wait a second time
+            self._process = None
+            self._run_dirs.clear()
 
     def _start(self) -> "Popen[str]":
         if self._process is not None:
@@ -110,7 +112,7 @@ def advance(run: RunFollower, closing: bool, failed: set[str]) -> bool:
     """
     try:
         info = read_info(run.run_dir)  # before its records: with a status, all of them are on disk
-    except (OSError, ValueError):  # the folder was removed
+    except (OSError, ValueError, TypeError):  # the folder was removed, or its tracking.json damaged
         return True
     if info.logged or (closing and info.status is None):
         return True
