@@ -197,7 +197,7 @@ def luminance(color):
 def test_one_method(studies):
     runs = [Fake("ppo", seed, score) for seed, score in zip(SEEDS[:3], (0.62, 0.64, 0.61), strict=True)]
     page, html = build(studies, "report-one", runs)
-    assert "there is nothing to compare it with" in html
+    assert "there is no other method to compare with" in html
     assert json.loads(page.with_name("report.json").read_text())["comparisons"] == []
 
 
