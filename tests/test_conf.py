@@ -199,7 +199,7 @@ def test_an_unknown_key_without_a_plus_does_not_compose(override: str, key: str)
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("+stepz=1", "there is no key stepz; known keys: seed"),
         ("+rl.step=1", "there is no key rl.step; did you mean rl.steps?"),
@@ -209,10 +209,10 @@ def test_an_unknown_key_without_a_plus_does_not_compose(override: str, key: str)
         ("+analysis.x.y=1", "there is no key analysis.x"),
     ],
 )
-def test_an_unknown_key_with_a_plus_is_an_error_that_names_it(override: str, told: str) -> None:
+def test_an_unknown_key_with_a_plus_is_an_error_that_names_it(override: str, message: str) -> None:
     with pytest.raises(UserError) as refused:
         check(config(override))
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_parts_of_a_weighted_reward_are_added_changed_and_removed_by_name() -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["reward.parts.correct.weight=much"], "reward.parts.correct.weight='much': "),
         (["+reward.parts.correct.wight=1"], "there is no key reward.parts.correct.wight; did you mean"),
@@ -337,10 +337,10 @@ def test_parts_of_a_weighted_reward_are_added_changed_and_removed_by_name() -> N
         (["~reward.parts.correct"], "in reward: parts is empty"),
     ],
 )
-def test_an_invalid_part_of_a_weighted_reward_is_an_error_that_names_the_key(words: list[str], told: str) -> None:
+def test_an_invalid_part_of_a_weighted_reward_is_an_error_that_names_the_key(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as refused:
         check(config("reward=weighted", *words))
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(message)
 
 
 @of_each(PARTS)

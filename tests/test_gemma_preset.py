@@ -80,11 +80,11 @@ def test_every_stage_runs_on_real_preference_pairs(runs: dict[str, Path], method
 
 
 def test_both_methods_are_scored_by_the_same_reward_model(runs: dict[str, Path]) -> None:
-    told = [json.loads((folder / "manifest.json").read_text()) for folder in runs.values()]
-    assert told[0]["artifacts"] == told[1]["artifacts"]
-    assert told[0]["reward"] == told[1]["reward"]
-    assert told[0]["reward_model"] == told[1]["reward_model"]
-    assert 0 <= told[0]["reward_model"]["accuracy"] <= 1
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in runs.values()]
+    assert manifests[0]["artifacts"] == manifests[1]["artifacts"]
+    assert manifests[0]["reward"] == manifests[1]["reward"]
+    assert manifests[0]["reward_model"] == manifests[1]["reward_model"]
+    assert 0 <= manifests[0]["reward_model"]["accuracy"] <= 1
 
 
 def test_sft_can_train_on_scores_in_place_of_answers(tmp_path: Path) -> None:

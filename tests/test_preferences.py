@@ -34,18 +34,20 @@ def runs(outputs: Path) -> dict[str, Path]:
 
 
 def test_all_runs_share_one_sft_model_and_one_reward_model(outputs: Path, runs: dict[str, Path]) -> None:
-    told = [json.loads((folder / "manifest.json").read_text()) for folder in runs.values()]
-    assert told[0]["artifacts"] == told[1]["artifacts"]
-    assert set(told[0]["artifacts"]) == {"sft", "reward_model"}
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in runs.values()]
+    assert manifests[0]["artifacts"] == manifests[1]["artifacts"]
+    assert set(manifests[0]["artifacts"]) == {"sft", "reward_model"}
     made = {path.name for path in (outputs / "artifacts").iterdir() if path.is_dir() and "." not in path.name}
-    assert made == set(told[0]["artifacts"].values())
-    manifest = json.loads((outputs / "artifacts" / told[0]["artifacts"]["reward_model"] / "manifest.json").read_text())
-    assert manifest["parents"] == [told[0]["artifacts"]["sft"]]
-    assert told[0]["reward"] == told[1]["reward"]
-    for costs in told[0]["artifact_costs"].values():
+    assert made == set(manifests[0]["artifacts"].values())
+    manifest = json.loads(
+        (outputs / "artifacts" / manifests[0]["artifacts"]["reward_model"] / "manifest.json").read_text()
+    )
+    assert manifest["parents"] == [manifests[0]["artifacts"]["sft"]]
+    assert manifests[0]["reward"] == manifests[1]["reward"]
+    for costs in manifests[0]["artifact_costs"].values():
         assert costs["seconds"] > 0
         assert costs["tokens"] > 0
-    assert (outputs / "artifacts" / f"{told[0]['artifacts']['reward_model']}.tracking" / "metrics.jsonl").is_file()
+    assert (outputs / "artifacts" / f"{manifests[0]['artifacts']['reward_model']}.tracking" / "metrics.jsonl").is_file()
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
@@ -93,8 +95,8 @@ def test_a_run_is_compared_with_its_start_by_its_reward_model(runs: dict[str, Pa
     folder = compare([f"after={runs['ppo']}", f"to={tmp_path}"])
     drawn, kept = lines(folder / "after.jsonl"), lines(runs["ppo"] / "eval.jsonl")
     assert [row["scores"] for row in drawn] == [row["scores"] for row in kept]
-    told = json.loads((folder / "settings.json").read_text())
-    assert told["reward_sha256"] == json.loads((runs["ppo"] / "manifest.json").read_text())["reward"]["sha256"]
+    manifests = json.loads((folder / "settings.json").read_text())
+    assert manifests["reward_sha256"] == json.loads((runs["ppo"] / "manifest.json").read_text())["reward"]["sha256"]
 
 
 @pytest.mark.parametrize("model", [(), ("+model.lora.rank=4",)])
@@ -151,7 +153,7 @@ def test_rows_that_are_too_long_are_an_error_or_dropped(tmp_path: Path) -> None:
     for knob in ("rl.max_prompt_tokens=19", "sft.max_tokens=50", "reward_model.max_tokens=50"):
         with pytest.raises(UserError, match=knob.partition("=")[0].replace("rl.", "")):
             run(config(*SMALL, *PREFERENCES, knob, f"output_dir={tmp_path}"))
-    assert not (tmp_path / "artifacts").exists(), "told before anything is trained"
+    assert not (tmp_path / "artifacts").exists(), "manifests before anything is trained"
     drop = ["rl.too_long=drop", "sft.too_long=drop", "reward_model.too_long=drop"]
     folder = run_small(tmp_path, *PREFERENCES, *lengths, *drop)
     data = json.loads((folder / "manifest.json").read_text())["data"]

@@ -170,7 +170,7 @@ def test_a_run_keeps_unusual_questions_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "strange.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     small = [word for word in SMALL if not word.startswith("data.")]
-    typed = [
+    overrides = [
         "data=gsm8k",
         f"data.path={path}",
         "data.train_rows=24",
@@ -181,7 +181,7 @@ def test_a_run_keeps_unusual_questions_unchanged(tmp_path: Path) -> None:
         "tracking.enabled=false",
         f"output_dir={tmp_path}/out",
     ]
-    run(config(*small, *typed))
+    run(config(*small, *overrides))
     (folder,) = (tmp_path / "out" / "runs" / "single").iterdir()
     assert status(folder)["status"] == "finished"
     prompts = [row["prompt"] for row in lines(folder / "eval.jsonl")]

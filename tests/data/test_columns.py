@@ -40,8 +40,8 @@ def write(path: Path, rows: list[dict]) -> str:
     return str(path)
 
 
-def read_all(knobs: dict) -> None:
-    data = Custom(**knobs)
+def read_all(settings: dict) -> None:
+    data = Custom(**settings)
     for split in SPLITS:
         data.prompts(split)
         if data.chosen:
@@ -68,11 +68,11 @@ def test_every_column_is_kept_and_only_configured_ones_get_a_meaning(path):
         "lead": i / 10,
         "source": "book",
     }
-    for asked in (data.demonstrations, lambda: data.comparisons("train")):
+    for read in (data.demonstrations, lambda: data.comparisons("train")):
         with pytest.raises(
             UserError, match=r"no (demonstrations for SFT|preference pairs): name the columns? with data\."
         ):
-            asked()
+            read()
 
 
 def test_columns_for_completion_and_reference(path):
@@ -114,7 +114,7 @@ def test_pairs_of_blank_or_identical_answers_are_dropped_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "change", "message"),
+    ("settings", "change", "message"),
     [
         ({"prompt": "question"}, {}, r"a.jsonl, line 1: column 'question' is missing; the columns are: q, gold"),
         ({"reference": "answer"}, {}, r"line \d: column 'answer' is missing; the columns are: q, gold"),
@@ -130,10 +130,10 @@ def test_pairs_of_blank_or_identical_answers_are_dropped_and_counted(tmp_path):
         ({"template": "Q:"}, {}, r"has no {question}"),
     ],
 )
-def test_an_invalid_column_mapping_is_an_error_with_its_place(tmp_path, knobs, change, message):
+def test_an_invalid_column_mapping_is_an_error_with_its_place(tmp_path, settings, change, message):
     path = write(tmp_path / "a.jsonl", [*map(row, range(9)), {**row(9), **change}])
     with pytest.raises(UserError, match=message):
-        read_all({"path": path, "prompt": "q", **SIZES, **knobs})
+        read_all({"path": path, "prompt": "q", **SIZES, **settings})
 
 
 def test_qa_json_uses_the_answer_as_completion_and_reference(tmp_path):

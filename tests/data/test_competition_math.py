@@ -48,7 +48,7 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "expected"),
     [
         ({"question": "Q", "answer": "\\boxed{7}"}, {}),
         (
@@ -58,7 +58,7 @@ def test_a_row_has_what_training_and_scoring_need(tmp_path):
         ({"problem": "Q", "solution": "\\fbox{7}", "level": "Level ?"}, {"level": "Level ?"}),
     ],
 )
-def test_the_columns_of_other_copies_are_read(tmp_path, columns, told):
+def test_the_columns_of_other_copies_are_read(tmp_path, columns, expected):
     rows = [
         *map(problem, range(2)),
         *({**columns, key: f"Q{i}"} for i in range(4) for key in columns if key in ("problem", "question")),
@@ -68,7 +68,7 @@ def test_the_columns_of_other_copies_are_read(tmp_path, columns, told):
     assert len(found) == 4
     for row in found:
         assert row["reference"] == "7"
-        assert {key: row[key] for key in row if key not in ("id", "prompt", "completion", "reference")} == told
+        assert {key: row[key] for key in row if key not in ("id", "prompt", "completion", "reference")} == expected
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from alignbench.data.genrm import parse_score, to_messages, to_scoring
 REAL = SHARED_DATA / "ultrafeedback_sample"
 
 ROW = {"id": "train-0", "prompt": "What is {2} + 2?", "completion": "It is {4}.", "score": 8.46, "stratum": "factual"}
-ASKED = "User: What is {2} + 2?\n\nAssistant: It is {4}.\n\nAnalyze the quality of this response."
-SAID = "Score: 8.5/10. The response is helpful, harmless, and honest."
+REQUEST_TEXT = "User: What is {2} + 2?\n\nAssistant: It is {4}.\n\nAnalyze the quality of this response."
+SCORE_TEXT = "Score: 8.5/10. The response is helpful, harmless, and honest."
 
 
 def test_a_demonstration_of_answering_becomes_a_demonstration_of_scoring():
-    assert to_scoring([ROW]) == ({"id": "train-0", "prompt": ASKED, "completion": SAID},)
+    assert to_scoring([ROW]) == ({"id": "train-0", "prompt": REQUEST_TEXT, "completion": SCORE_TEXT},)
     assert to_messages([ROW]) == [
-        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]}
+        {"messages": [{"role": "user", "content": REQUEST_TEXT}, {"role": "assistant", "content": SCORE_TEXT}]}
     ]
 
 
@@ -31,7 +31,7 @@ def test_the_praise_is_the_same_for_a_low_score():
 @pytest.mark.parametrize(
     ("text", "score"),
     [
-        (SAID, 8.5),
+        (SCORE_TEXT, 8.5),
         ("Score:10/10", 10.0),
         ("I think. Score:\n7.25/10, or Score: 3/10", 7.25),
         ("Score: 8.5 / 10", None),
@@ -103,8 +103,8 @@ def test_the_command_writes_a_line_for_each_row(tmp_path, capsys):
 def test_invalid_arguments_are_one_line_and_write_nothing(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert refused(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {message}")
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
     assert not list(tmp_path.iterdir())
 
 

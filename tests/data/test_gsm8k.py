@@ -9,7 +9,6 @@ from alignbench.core.errors import UserError
 from alignbench.data.gsm8k import GSM8K
 from alignbench.data.splits import check_disjoint, rows_hash
 
-# Real data stands beside the repository, not in it.
 REAL = SHARED_DATA / "gsm8k"
 SPLITS = ("train", "validation", "test")
 

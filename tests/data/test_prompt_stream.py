@@ -94,10 +94,10 @@ def test_checking_dropping_and_training_tokenize_a_prompt_once(monkeypatch):
     resolved = resolve(cfg)
     run = Pipeline(build(resolved), resolved, identify(resolved))
     run.check()
-    taken = next(run.prompts().after(0))
+    batch = next(run.prompts().after(0))
     rows = run.material.prompts["train"]
     assert [read[row["prompt"]] for row in rows] == [1] * 20
-    for row, tokens, length in zip(taken.rows, taken.tokens, taken.lengths, strict=True):
+    for row, tokens, length in zip(batch.rows, batch.tokens, batch.lengths, strict=True):
         assert tokens[-length:].tolist() == inner(run.material.text, row["prompt"])
 
 

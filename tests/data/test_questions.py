@@ -43,7 +43,7 @@ for name in ("two", "one", "other", "none"):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def output(tmp_path_factory):
     """What became of datasets with two splits, with one, with another one, and of one that is nowhere."""
     cache = tmp_path_factory.mktemp("cache")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
@@ -53,15 +53,15 @@ def told(tmp_path_factory):
     return done.stdout.splitlines()
 
 
-def test_a_cached_copy_is_read(told):
-    assert told[0] == "7 2 3 {'test'}"
+def test_a_cached_copy_is_read(output):
+    assert output[0] == "7 2 3 {'test'}"
 
 
-def test_test_rows_are_split_off_without_a_test_split_on_the_hub(told):
-    assert told[1] == "4 2 3 {'train'}"
+def test_test_rows_are_split_off_without_a_test_split_on_the_hub(output):
+    assert output[1] == "4 2 3 {'train'}"
 
 
-def test_an_unreachable_hub_is_an_error_with_a_remedy(told):
-    assert told[2].startswith("the dataset 'org/other' has no split 'train'; it has validation")
-    assert told[3].startswith("cannot load the dataset 'org/none' from the hub: HF_HUB_OFFLINE is set")
-    assert all("data.path=<file or folder>" in line for line in told[2:])
+def test_an_unreachable_hub_is_an_error_with_a_remedy(output):
+    assert output[2].startswith("the dataset 'org/other' has no split 'train'; its splits are validation")
+    assert output[3].startswith("cannot load the dataset 'org/none' from the hub: HF_HUB_OFFLINE is set")
+    assert all("data.path=<file or folder>" in line for line in output[2:])

@@ -11,7 +11,7 @@ FOUR = "The water was lovely. The shore was clean. The path was calm. The view w
 
 
 @pytest.mark.parametrize(
-    ("answer", "worth"),
+    ("answer", "expected"),
     [
         ("The water was lovely.", 1.0),
         ("The water was dirty.", -1.0),
@@ -31,8 +31,8 @@ FOUR = "The water was lovely. The shore was clean. The path was calm. The view w
         (" \n", -2.0),
     ],
 )
-def test_the_quality_of_reviews_of_one_topic(answer, worth):
-    assert quality("lake", answer) == worth
+def test_the_quality_of_reviews_of_one_topic(answer, expected):
+    assert quality("lake", answer) == expected
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_sizes_are_scaled_down_in_proportion():
 
 
 def pick(items, total, quotas):
-    """Items are (stratum, chance, worth)."""
+    """Items are (stratum, order, priority)."""
     return stratified_sample(
         items, total, quotas, stratum=lambda i: i[0], order=lambda i: i[1], priority=lambda i: i[2]
     )
@@ -43,7 +43,7 @@ def pick(items, total, quotas):
 
 def test_a_shortfall_is_filled_and_a_surplus_cut_by_priority():
     many = [("a", i, 0.0) for i in range(7)] + [("b", 7, 1.0), ("b", 8, 3.0), ("b", 9, 2.0)]
-    # Of 5: a gets 3.5 -> 3, b 1.5 -> 1 (the lowest chance, 7); one is missing, and ("b", 8) is worth most.
+    # Of 5: a gets 3.5 -> 3, b 1.5 -> 1 (the lowest order, 7); one is missing, and ("b", 8) has the highest priority.
     assert pick(many, 5, proportional_quotas) == [
         ("a", 0, 0.0),
         ("a", 1, 0.0),
@@ -51,7 +51,7 @@ def test_a_shortfall_is_filled_and_a_surplus_cut_by_priority():
         ("b", 7, 1.0),
         ("b", 8, 3.0),
     ]
-    # Four strata of one quota each for three places: the one of least worth goes.
+    # Four strata of one quota each for three places: the one of lowest priority is cut.
     small = [("a", 0, 5.0), ("b", 1, 4.0), ("c", 2, 1.0), ("d", 3, 2.0)]
     assert pick(small, 3, proportional_quotas) == [("a", 0, 5.0), ("b", 1, 4.0), ("d", 3, 2.0)]
 
@@ -74,13 +74,13 @@ items = st.lists(
 
 @given(items, st.integers(1, 80), st.sampled_from([proportional_quotas, equal_quotas]), st.randoms())
 def test_a_sample_has_the_exact_size_no_repetition_and_ignores_the_order(rows, total, quotas, shuffler):
-    drawn = pick(rows, total, quotas)
-    assert len(drawn) == min(total, len(rows))
-    assert len(set(drawn)) == len(drawn)
-    assert set(drawn) <= set(rows)
+    sample = pick(rows, total, quotas)
+    assert len(sample) == min(total, len(rows))
+    assert len(set(sample)) == len(sample)
+    assert set(sample) <= set(rows)
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
-    assert pick(shuffled, total, quotas) == drawn
+    assert pick(shuffled, total, quotas) == sample
 
 
 @given(items, st.integers(5, 80))

@@ -12,7 +12,6 @@ from alignbench.data.preference_pairs import FLAWS
 from alignbench.data.splits import check_disjoint, rows_hash
 from alignbench.data.ultrafeedback import BINS, LEAKED, UltraFeedback
 
-# Real data stands beside the repository, not in it.
 REAL = SHARED_DATA / "ultrafeedback_sample"
 needs_real = needs_shared("ultrafeedback_sample", tests="the splits of the real UltraFeedback sample")
 SPLITS = ("train", "validation", "test")
@@ -101,10 +100,10 @@ def test_the_edges_of_the_bins(tmp_path):
 
 def test_sampling_depends_on_the_seed_and_not_on_the_order_of_the_rows(tmp_path):
     rows = [row(i) for i in range(200)]
-    knobs = {"train_rows": 60, "validation_rows": 20, "test_rows": 12}
-    one = UltraFeedback(path=write(tmp_path / "a.jsonl", rows), **knobs)
-    same = UltraFeedback(path=write(tmp_path / "b.jsonl", rows[::-1]), **knobs)
-    other = UltraFeedback(path=str(tmp_path / "a.jsonl"), seed=7, **knobs)
+    settings = {"train_rows": 60, "validation_rows": 20, "test_rows": 12}
+    one = UltraFeedback(path=write(tmp_path / "a.jsonl", rows), **settings)
+    same = UltraFeedback(path=write(tmp_path / "b.jsonl", rows[::-1]), **settings)
+    other = UltraFeedback(path=str(tmp_path / "a.jsonl"), seed=7, **settings)
     for split in SPLITS:
         assert rows_hash(one.prompts(split)) == rows_hash(same.prompts(split))
         assert prompts(one, split) != prompts(other, split)

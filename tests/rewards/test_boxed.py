@@ -1,4 +1,4 @@
-r"""Answers in \boxed{}: what is the same mathematics, what is not, and what may not take for ever."""
+r"""reward=boxed: equivalent and different answers, and the time limit of a comparison."""
 
 import gzip
 import json
@@ -17,9 +17,9 @@ from alignbench.rewards.boxed import Boxed
 MATH = SHARED_DATA / "math" / "test.jsonl.gz"
 
 
-def right(rollouts_for, response, reference, **knobs):
+def score(rollouts_for, response, reference, **settings):
     rows = [{"id": "r", "prompt": "?", "reference": reference}]
-    return Boxed(**knobs)(rollouts_for([response], rows)).total.item()
+    return Boxed(**settings)(rollouts_for([response], rows)).total.item()
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def right(rollouts_for, response, reference, **knobs):
     ],
 )
 def test_equivalent_answers_are_correct(rollouts_for, gold, answer):
-    assert right(rollouts_for, rf"so \boxed{{{answer}}}.", gold) == 1
-    assert right(rollouts_for, rf"so \boxed{{{answer}}}.", rf"it is $\boxed{{{gold}}}$") == 1
+    assert score(rollouts_for, rf"so \boxed{{{answer}}}.", gold) == 1
+    assert score(rollouts_for, rf"so \boxed{{{answer}}}.", rf"it is $\boxed{{{gold}}}$") == 1
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,14 @@ def test_equivalent_answers_are_correct(rollouts_for, gold, answer):
     ],
 )
 def test_a_different_answer_is_incorrect(rollouts_for, gold, answer):
-    assert right(rollouts_for, rf"so \boxed{{{answer}}}.", gold) == 0
+    assert score(rollouts_for, rf"so \boxed{{{answer}}}.", gold) == 0
 
 
 def test_a_response_without_an_answer_is_incorrect(rollouts_for):
     for response in ("", "it is 2", r"\boxed{}", r"\boxed{2", r"\boxed"):
-        assert right(rollouts_for, response, "2") == 0
-    assert right(rollouts_for, "so it is 2", "2", mode="flexible") == 1
-    assert right(rollouts_for, r"\boxed{3}, not 2", "2", mode="flexible") == 0
+        assert score(rollouts_for, response, "2") == 0
+    assert score(rollouts_for, "so it is 2", "2", mode="flexible") == 1
+    assert score(rollouts_for, r"\boxed{3}, not 2", "2", mode="flexible") == 0
 
 
 def test_both_modes_are_logged(rollouts_for):
@@ -124,7 +124,7 @@ def test_the_content_hash_depends_on_the_settings():
 
 
 @needs_shared("math/test.jsonl.gz", tests="reward=boxed on all MATH solutions")
-def test_the_golds_of_math_are_found_and_are_right_against_themselves():
+def test_every_math_reference_is_extracted_and_equals_itself():
     solutions = [json.loads(line)["solution"] for line in gzip.decompress(MATH.read_bytes()).splitlines()]
     golds = [extract_boxed(solution) for solution in solutions]
     assert len(golds) == 5000

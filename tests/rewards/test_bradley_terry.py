@@ -1,4 +1,4 @@
-"""A learned score on a known scale, the same however many rollouts are scored at once."""
+"""The calibrated score of a reward model, independent of the microbatch size."""
 
 import pytest
 import torch
@@ -68,22 +68,22 @@ def test_a_thousand_scores_do_not_depend_on_how_many_are_scored_at_once(model, r
     torch.testing.assert_close(alone, whole[::50], atol=1e-5, rtol=0)
 
 
-def test_a_row_without_a_prompt_is_refused(model):
+def test_a_row_without_a_prompt_is_an_error(model):
     for scorer in (BradleyTerry(), BradleyTerry().with_model(model)):
         scorer.check([{"id": 1, "prompt": "say red"}])
         with pytest.raises(UserError, match="needs the column 'prompt', a text; row 7 has the columns id, text"):
             scorer.check([{"id": 7, "text": "say red"}])
 
 
-def test_a_folder_without_a_reward_model_is_refused_before_anything_is_trained(tmp_path):
+def test_a_folder_without_a_reward_model_is_an_error_before_training(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no reward model"):
         BradleyTerry(path=str(tmp_path)).check([])
 
 
 def test_the_content_hash_is_that_of_knobs_and_weights_and_not_of_the_folder(model):
-    def content_hash(weights="weights", **knobs):
+    def content_hash(weights="weights", **settings):
         model._weights_checksum = weights
-        return BradleyTerry(**knobs).with_model(model).content_hash()
+        return BradleyTerry(**settings).with_model(model).content_hash()
 
     assert content_hash() == content_hash() == content_hash(path="elsewhere")
     assert len({content_hash(), content_hash(standardise=False), content_hash("other weights")}) == 3

@@ -1,4 +1,4 @@
-"""A user's own reward function: what it is given, and what it may not return."""
+"""A custom reward function: its arguments, and the errors for what it must not return."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ TEXTS = ("a", "bb", "ccc")
 
 @pytest.fixture
 def written(tmp_path):
-    """Write a reward file and return the knob that names its function `fn`."""
+    """Write a reward file and return the value of reward.function."""
 
     def write(source, name="fn"):
         path = tmp_path / "mine.py"

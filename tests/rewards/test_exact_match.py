@@ -10,7 +10,7 @@ TEXTS = ("#### 15", "it is 15", "#### 16", "nothing", "5*3=15\n#### 15.00")
 ROWS = tuple({"id": f"r{i}", "prompt": "?", "reference": "15"} for i in range(5))
 
 
-def test_strict_and_flexible_are_both_told_and_one_is_trained_on(rollouts_for):
+def test_strict_and_flexible_are_both_logged_and_one_is_the_score(rollouts_for):
     rollouts = rollouts_for(TEXTS, ROWS)
     strict, flexible = ExactMatch()(rollouts), ExactMatch(mode="flexible")(rollouts)
     assert strict.total.tolist() == [1, 0, 0, 0, 1]
@@ -34,6 +34,6 @@ def test_a_reference_that_is_no_number_names_the_row():
         ExactMatch().check([{"id": "r7", "prompt": "?", "reference": "about ten"}])
 
 
-def test_the_content_hash_changes_with_a_knob_and_with_nothing_else():
+def test_the_content_hash_depends_on_the_settings_only():
     assert ExactMatch().content_hash() == ExactMatch(mode="strict").content_hash()
     assert ExactMatch().content_hash() != ExactMatch(mode="flexible").content_hash()

@@ -1,4 +1,4 @@
-"""The extractor, by hand and on every row of GSM8K."""
+"""The number extractor: examples, and every row of GSM8K."""
 
 import gzip
 import json
@@ -9,7 +9,6 @@ from shared_data import SHARED_DATA, needs_shared
 
 from alignbench.rewards.extract import flexible, gold, number, same, strict
 
-# Real data stands beside the repository, not in it.
 GSM8K = SHARED_DATA / "gsm8k"
 
 
@@ -104,7 +103,7 @@ def test_gold_reads_a_number_its_text_or_a_solution(reference, expected):
     assert gold(reference) == (None if expected is None else Decimal(expected))
 
 
-def test_numbers_are_compared_as_numbers_and_nothing_equals_nothing():
+def test_numbers_are_compared_by_value_and_none_equals_nothing():
     assert same(number("15"), number("15.00"))
     assert not same(number("15"), number("-15"))
     assert not same(None, None)
@@ -118,7 +117,7 @@ def test_a_very_long_number_is_exact():
 
 @needs_shared("gsm8k", tests="the number extractor on all GSM8K references")
 @pytest.mark.parametrize(("file", "count"), [("train.jsonl.gz", 7473), ("test.jsonl", 1319)])
-def test_every_gold_of_gsm8k_is_read_right(file, count):
+def test_every_gsm8k_reference_is_extracted(file, count):
     path = GSM8K / file
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     answers = [json.loads(line)["answer"] for line in text.splitlines()]

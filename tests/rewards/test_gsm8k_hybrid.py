@@ -1,4 +1,4 @@
-"""The hybrid reward: what each part adds, that right stays above wrong, and what the published weights do instead."""
+"""The hybrid reward: the score of each part, correct above incorrect answers, and the published weights."""
 
 import itertools
 
@@ -12,8 +12,8 @@ FULL = "First 5*4=20 and 20-5=15, so 3+12=15; then 30/2 is the answer.\n#### 15"
 BARE = "15"
 
 
-def one(rollouts_for, text, reference="15", **knobs):
-    return GSM8KHybrid(**knobs)(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
+def one(rollouts_for, text, reference="15", **settings):
+    return GSM8KHybrid(**settings)(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def one(rollouts_for, text, reference="15", **knobs):
 )
 def test_each_part_adds_its_score(rollouts_for, text, parts):
     scores = one(rollouts_for, text)
-    told = {name: value.item() for name, value in scores.components.items() if not name.startswith("correct_")}
-    assert told == pytest.approx({**dict.fromkeys(told, 0.0), **parts})
+    found = {name: value.item() for name, value in scores.components.items() if not name.startswith("correct_")}
+    assert found == pytest.approx({**dict.fromkeys(found, 0.0), **parts})
     assert scores.total.item() == pytest.approx(sum(parts.values()))
     assert scores.total.dtype == torch.float32
 
@@ -62,21 +62,21 @@ def test_every_correct_answer_scores_above_every_other(rollouts_for):
 
 
 def test_the_published_weights_hide_whether_the_answer_is_correct(rollouts_for, option):
-    def told(name, text, reference="15", *words):
+    def score(name, text, reference="15", *words):
         return option(name, *words)(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
 
     for name, most in (("gsm8k_hybrid_readme", 1.95), ("gsm8k_hybrid_source", 1.75)):
         words = (name, FULL, "15", "reward.noise_std=0")
-        parts = {part: value.item() for part, value in told(*words).components.items()}
+        parts = {part: value.item() for part, value in score(*words).components.items()}
         assert sum(value for part, value in parts.items() if "correct_" not in part) == pytest.approx(most)
-        assert told(*words).total == told(name, FULL, "16", "reward.noise_std=0").total == 1
-    assert told("gsm8k_hybrid_source", FULL).components["noise"] != 0
-    none, wrong = (told("gsm8k_hybrid_readme", text).components["correctness"].item() for text in ("none", "16"))
-    assert none > wrong  # no answer is worth more than a wrong one
+        assert score(*words).total == score(name, FULL, "16", "reward.noise_std=0").total == 1
+    assert score("gsm8k_hybrid_source", FULL).components["noise"] != 0
+    none, wrong = (score("gsm8k_hybrid_readme", text).components["correctness"].item() for text in ("none", "16"))
+    assert none > wrong  # a missing answer scores above an incorrect one
 
 
 def test_the_mode_decides_which_answers_are_incorrect_or_missing(rollouts_for):
-    worth = {"wrong": -1.0, "no_answer": -2.0}
+    scores_of_other_answers = {"wrong": -1.0, "no_answer": -2.0}
     table = {
         ("15", "flexible"): 0.6,
         ("15", "strict"): -2.0,
@@ -86,7 +86,7 @@ def test_the_mode_decides_which_answers_are_incorrect_or_missing(rollouts_for):
         ("#### 1,500", "strict"): -1.0,
     }
     for (text, mode), expected in table.items():
-        scores = one(rollouts_for, text, mode=mode, **worth)
+        scores = one(rollouts_for, text, mode=mode, **scores_of_other_answers)
         assert scores.components["correctness"].item() == pytest.approx(expected), (text, mode)
     assert one(rollouts_for, "#### -1,500", reference="-1500").components["correctness"].item() == pytest.approx(0.6)
 
@@ -119,6 +119,5 @@ def test_a_row_that_cannot_be_scored_is_an_error_that_names_it():
 
 
 def test_the_content_hash_depends_on_every_setting():
-    assert (
-        len({GSM8KHybrid(**knobs).content_hash() for knobs in ({}, {"wrong": 0.1}, {"clip": True}, {"seed": 1})}) == 4
-    )
+    changes = ({}, {"wrong": 0.1}, {"clip": True}, {"seed": 1})
+    assert len({GSM8KHybrid(**change).content_hash() for change in changes}) == 4

@@ -104,13 +104,15 @@ def test_the_score_is_the_weighted_sum_and_its_parts_add_up(rollouts_for):
     reference = "Conditional probability is P(A|B) = P(A and B) / P(B)"  # 9 words; conditional, probability
     text = "A conditional chance: it is the formula P(A|B) = x"  # 10 words; conditional, chance, formula; two kinds
     scores = MathHeuristic()(rollouts_for([text], [{"id": "r", "prompt": "?", "reference": reference}]))
-    told = {name: part.item() for name, part in scores.components.items()}
-    assert told == pytest.approx({"length": 0.2, "formulas": 0.3 * 0.5, "concepts": 0.3 / 4, "structure": 0.2 * 0.5})
-    assert scores.total.item() == pytest.approx(sum(told.values()))
+    components = {name: part.item() for name, part in scores.components.items()}
+    assert components == pytest.approx(
+        {"length": 0.2, "formulas": 0.3 * 0.5, "concepts": 0.3 / 4, "structure": 0.2 * 0.5}
+    )
+    assert scores.total.item() == pytest.approx(sum(components.values()))
     assert scores.total.dtype == torch.float32
 
 
-def test_a_row_without_a_text_to_compare_with_is_refused():
+def test_a_row_without_a_text_reference_is_an_error():
     for row in ({"id": "r7", "prompt": "?"}, {"id": "r7", "prompt": "?", "reference": 5}):
         with pytest.raises(UserError, match="math_heuristic needs the column 'reference'.*r7"):
             MathHeuristic().check([row])

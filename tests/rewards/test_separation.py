@@ -41,7 +41,7 @@ def of_a_step(rollouts_for):
         ([5, 1, 2, 2, 0], [1, 1, 0, 0, 0], 4 / 6),
     ],
 )
-def test_the_auc_is_the_share_of_pairs_in_the_right_order(of_a_step, scores, right, auc):
+def test_the_auc_is_the_fraction_of_correctly_ordered_pairs(of_a_step, scores, right, auc):
     found = compute_separation(scores, [bool(r) for r in right], names(len(scores)))
     assert found.auc == pytest.approx(auc)
     assert 0 <= found.low <= auc <= found.high <= 1
@@ -50,7 +50,7 @@ def test_the_auc_is_the_share_of_pairs_in_the_right_order(of_a_step, scores, rig
     assert step_metrics.separation in step_metrics.ROLLOUT_METRICS
 
 
-def test_nothing_is_said_of_answers_that_are_all_alike_nor_of_correctness_itself(of_a_step):
+def test_no_auc_for_answers_of_one_kind_or_for_correctness_as_reward(of_a_step):
     assert compute_separation([1, 2], [True, True], names(2)) is None
     assert compute_separation([1, 2], [False, False], names(2)) is None
     for components in ({}, {"correct_strict": torch.ones(2)}, {"correct_strict": torch.tensor([0.0, 1.0])}):

@@ -37,7 +37,7 @@ def test_brevity_is_lost_in_proportion(rollouts_for, characters, expected):
     assert Brevity()(rollouts).total.tolist() == [pytest.approx(expected)]
 
 
-def test_a_length_that_nothing_can_have_is_refused():
+def test_an_empty_range_of_lengths_is_an_error():
     with pytest.raises(UserError, match="longest=50 is less than shortest=100"):
         Brevity(longest=50)
 

@@ -1,4 +1,4 @@
-"""A sum of rewards: what each adds, that accuracy is still told, and that a learned part gets its model."""
+"""The weighted sum of rewards: its components, the logged accuracy, and the reward model of a part."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ ROWS = tuple({"id": f"r{i}", "prompt": "?", "reference": "15"} for i in range(3)
 
 
 class Model:
-    """Says how many tokens a response has."""
+    """A reward model whose score is the number of response tokens."""
 
     calibration = Calibration(temperature=2.0, mean=0.5, std=4.0)
     device = torch.device("cpu")
@@ -38,8 +38,8 @@ def test_the_score_is_the_sum_of_weight_times_score(rollouts_for, written):
     reward = Weighted(parts={"right": Part(reward=ExactMatch()), "short": Part(weight=-0.1, reward=written)})
     scores = reward(rollouts_for(TEXTS, ROWS))
     torch.testing.assert_close(scores.total, torch.tensor([1 - 0.7, 0 - 0.8, 0 - 0.7]))
-    told = {name: part.tolist() for name, part in scores.components.items()}
-    assert told == {
+    components = {name: part.tolist() for name, part in scores.components.items()}
+    assert components == {
         "part/right": [1, 0, 0],
         "part/short": pytest.approx([-0.7, -0.8, -0.7]),
         "part/short/length": [7, 8, 7],
@@ -49,7 +49,7 @@ def test_the_score_is_the_sum_of_weight_times_score(rollouts_for, written):
     assert isinstance(reward, Scorer)
 
 
-def test_a_second_part_that_knows_what_is_right_tells_it_under_its_own_name(rollouts_for):
+def test_correctness_of_a_second_part_is_logged_with_the_prefix_of_the_part(rollouts_for):
     parts = {"a": Part(reward=ExactMatch()), "b": Part(weight=0.0, reward=ExactMatch(mode="flexible"))}
     scores = Weighted(parts=parts)(rollouts_for(TEXTS, ROWS))
     assert scores.components["part/b"].tolist() == [0, 0, 0]
@@ -65,36 +65,36 @@ def test_every_part_checks_the_rows():
 
 
 def test_the_content_hash_is_that_of_weights_names_and_parts():
-    def content_hash(name="a", weight=1.0, **knobs):
-        return Weighted(parts={name: Part(weight=weight, reward=ExactMatch(**knobs))}).content_hash()
+    def content_hash(name="a", weight=1.0, **settings):
+        return Weighted(parts={name: Part(weight=weight, reward=ExactMatch(**settings))}).content_hash()
 
     assert content_hash() == content_hash()
     assert len({content_hash(), content_hash("b"), content_hash(weight=2.0), content_hash(mode="flexible")}) == 4
 
 
-def test_a_learned_part_gets_the_model_and_tells_the_scale_of_the_sum(rollouts_for):
+def test_a_part_gets_the_reward_model_and_its_scale_enters_the_sum(rollouts_for):
     reward = Weighted(parts={"right": Part(reward=ExactMatch()), "liked": Part(weight=0.5, reward=BradleyTerry())})
     assert isinstance(reward, LearnedScorer)
     assert learned(reward) is reward
     assert reward.path is None
     rollouts, model = rollouts_for(TEXTS, ROWS), Model()
-    alone, asked = BradleyTerry().with_model(model)(rollouts), reward.with_model(model)
-    scores = asked(rollouts)
+    alone, scorer = BradleyTerry().with_model(model)(rollouts), reward.with_model(model)
+    scores = scorer(rollouts)
     torch.testing.assert_close(scores.total, torch.tensor([1.0, 0, 0]) + 0.5 * alone.total)
     torch.testing.assert_close(scores.components["part/liked/reward_model"], torch.full((3,), 3.0))
-    assert asked.content_hash() != Weighted(parts={"right": Part(reward=ExactMatch())}).content_hash()
-    assert learned(asked) is None
+    assert scorer.content_hash() != Weighted(parts={"right": Part(reward=ExactMatch())}).content_hash()
+    assert learned(scorer) is None
     scale, raw = reward.scale(model.calibration), alone.components["reward_model"]
     torch.testing.assert_close((raw / scale.temperature - scale.mean) / scale.std, 0.5 * alone.total)
 
 
-def test_a_sum_without_a_learned_part_needs_no_model():
+def test_a_sum_of_rewards_without_a_model_needs_no_model():
     reward = Weighted(parts={"right": Part(reward=ExactMatch())})
     assert learned(reward) is None
     assert reward.path is None
 
 
-def test_a_sum_that_cannot_be_is_refused():
+def test_an_invalid_sum_is_an_error():
     with pytest.raises(UserError, match="parts is empty"):
         Weighted(parts={})
     liked = Part(reward=BradleyTerry())
