@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from validation.faults.end_state import read_metrics
-from validation.faults.kill_points import SECTIONS
+from validation.faults.kill_points import SECTIONS, Section
 from validation.faults.kill_switch import FOLLOWER
 from validation.faults.mlflow_server import Server
 from validation.faults.trials import ATTEMPTS, NOTHING, ROOT, Outcome, Trials, command
@@ -119,15 +119,17 @@ def same_sweep_twice(trials: Trials) -> Outcome:
 
 
 def follower_killed(trials: Trials) -> Outcome:
-    """Kill the process that logs to MLflow during RL; the run must finish, and MLflow must have everything."""
-    method = trials.methods[0]
+    """Kill the process that logs to MLflow, and the one that replaces it: the run finishes, and sync logs the rest."""
+    method, anywhere = trials.methods[0], Section("anywhere", r"", r"no such path")
     for _ in range(ATTEMPTS):
-        point, output_dir = trials.histories()[method].kill_point(RL, trials.rng, FOLLOWER), trials.new_output_dir()
+        point = trials.histories()[method].kill_point(anywhere, trials.rng, FOLLOWER)
+        output_dir = trials.new_output_dir()
         done = trials.run(trials.words(method, output_dir), point.switch(signal.SIGKILL, alone=True))
         assert done.returncode == 0, done.stdout + done.stderr
         if "is started again" in done.stderr:
             break
-    return Outcome("the follower killed in RL", f"{method}, {point}", trials.lost(method, output_dir))
+    sync(output_dir)
+    return Outcome("the follower killed, logged later", f"{method}, {point}", trials.lost(method, output_dir))
 
 
 def database_locked(trials: Trials, seconds: float = 30.0) -> Outcome:
