@@ -1,4 +1,4 @@
-"""The batches that flow through a run, each stage wider than the last: Prompts, Rollouts, Scored, Experience."""
+"""The batch types of a run, each adding fields to the one before: Prompts, Rollouts, Scored, Experience."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-# n = rollouts in the batch (prompts x group)   t = response tokens   p = prompt tokens, the longest of the batch
+# n = rollouts in the batch (prompts x group size)   t = maximum response tokens   p = maximum prompt tokens
 Tokens = Int[Tensor, "n t"]
 PerToken = Float[Tensor, "n t"]
 PerRollout = Float[Tensor, " n"]
@@ -17,7 +17,7 @@ Group = Int[Tensor, " n"]
 Mask = Bool[Tensor, "n t"]
 Scalar = Float[Tensor, ""]
 Row = Mapping[str, Any]
-"""One example of a dataset: `id`, `prompt` and whatever else a scorer needs, such as `reference`."""
+"""One row of a dataset: `id`, `prompt` and the columns that a scorer needs, such as `reference`."""
 
 Wider = TypeVar("Wider", bound="Sequences")
 Same = TypeVar("Same", bound="Sequences")
@@ -25,7 +25,7 @@ Same = TypeVar("Same", bound="Sequences")
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """A few prompts of a dataset, tokenised once.
+    """A batch of tokenized prompts.
 
     Example: two prompts of 3 and 2 tokens have tokens [[5, 6, 7], [0, 8, 9]] and lengths [3, 2].
     """
@@ -33,9 +33,9 @@ class Prompts:
     tokens: Int[Tensor, "b p"]
     """Prompt tokens, left-padded."""
     lengths: Int[Tensor, " b"]
-    """How many tokens of each row are the prompt's."""
+    """Number of prompt tokens in each row, without padding."""
     rows: tuple[Row, ...]
-    """The dataset rows they came from, in the same order."""
+    """The dataset row of each prompt."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -43,23 +43,25 @@ class Prompts:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """Prompts and what follows them, as tokens."""
+    """Tokenized prompts with their responses."""
 
     prompts: Int[Tensor, "n p"]
     """Prompt tokens, left-padded."""
     prompt_lengths: Int[Tensor, " n"]
-    """How many tokens of each row of `prompts` are real."""
+    """Number of prompt tokens in each row, without padding."""
     responses: Tokens
     """Response tokens, right-padded."""
     mask: Mask
-    """True on every response token that counts, its end-of-sequence token included."""
+    """Loss mask: True on response tokens up to and including end-of-sequence, False on the padding after it.
+
+    It also defines the attention mask and the length of each response."""
 
     def widen(self, into: type[Wider], **added: Any) -> Wider:
-        """The same sequences with what the next stage learned about them."""
+        """The same sequences as the next batch type, with its additional fields."""
         return into(**{f.name: getattr(self, f.name) for f in fields(self)}, **added)
 
     def __getitem__(self: Same, rows: Tensor) -> Same:
-        """The same stage, only the sequences numbered in `rows`."""
+        """The same batch type with only the sequences at these indices."""
         picked: Any = {f.name: _take(getattr(self, f.name), rows) for f in fields(self)}
         return type(self)(**picked)
 
@@ -67,31 +69,31 @@ class Sequences:
         return len(self.mask)
 
     def to(self: Same, device: torch.device | str) -> Same:
-        """The same stage on another device."""
-        here: Any = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in here.items()})
+        """The batch on another device."""
+        values: Any = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
 
     def lengths(self) -> Int[Tensor, " n"]:
-        """Prompt and response tokens of each row together."""
+        """Number of prompt and response tokens of each row."""
         return self.prompt_lengths + self.mask.sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Two responses to each of a few prompts, one of them preferred; they never part."""
+    """Preference pairs: a chosen and a rejected response to each prompt."""
 
     both: Sequences
-    """The chosen response of each pair, then the rejected ones in the same order: 2 m rows."""
+    """All chosen responses, then the rejected ones in the same order: 2 m rows."""
     margin: Float[Tensor, " m"]
-    """How far the chosen response should be ahead; 0 where being ahead is enough."""
+    """By how much the score of the chosen response should exceed that of the rejected one."""
 
     @property
     def mask(self) -> Mask:
-        """True on every response token that counts, of both responses of each pair."""
+        """Loss mask of the responses, [2 m, t]."""
         return self.both.mask
 
     def __getitem__(self, rows: Tensor) -> "Pairs":
-        """Only the pairs numbered in `rows`."""
+        """Only the pairs at these indices."""
         rows = rows.to(self.margin.device)
         return Pairs(both=self.both[torch.cat([rows, rows + len(self)])], margin=self.margin[rows])
 
@@ -103,97 +105,97 @@ class Pairs:
         return Pairs(both=self.both.to(device), margin=self.margin.to(device))
 
     def lengths(self) -> Int[Tensor, " m"]:
-        """Prompt and response tokens of both sides of each pair together."""
+        """Number of prompt and response tokens of both sides of each pair."""
         return self.both.lengths().view(2, -1).sum(0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollouts(Sequences):
-    """What the policy wrote: responses to prompts, sampled under the policy of this step."""
+    """Responses sampled from the policy."""
 
     group: Group
-    """Which prompt of the batch each rollout answers; rollouts of one prompt share a number."""
+    """Group number of each rollout; rollouts of one prompt have the same number."""
     logprobs: PerToken
     """log pi(a|s) as sampled: fp32, at the sampling temperature; 0 outside the mask."""
     truncated: Bool[Tensor, " n"]
-    """True where the response was cut at the length limit and has no end-of-sequence token."""
+    """True where the response reached the length limit without an end-of-sequence token."""
     texts: tuple[str, ...]
     """The responses as text, without special tokens."""
     rows: tuple[Row, ...]
-    """The dataset row each rollout answers."""
+    """The dataset row of each rollout."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored(Rollouts):
-    """What the scorer said of each rollout, and what each model thought of each token."""
+    """Rollouts with their scores and with log-probabilities of policy and reference."""
 
     scores: PerRollout
-    """The score of each rollout, all components together."""
+    """The total score of each rollout."""
     components: Mapping[str, PerRollout] = field(default_factory=dict)
     """The named parts of the scores."""
     old_logprobs: PerToken
-    """log pi_old(a|s) by the policy that sampled, from the training forward; 0 outside the mask."""
+    """log pi_old(a|s), of the policy before the update; 0 outside the mask."""
     ref_logprobs: PerToken
-    """log pi_ref(a|s) by the frozen reference; 0 outside the mask."""
+    """log pi_ref(a|s), of the frozen reference; 0 outside the mask."""
     values: PerToken | None = None
-    """V(s) before each token; None where the algorithm keeps no critic."""
+    """V(s) before each token; None without a critic."""
     kl_coef: float = 0.0
-    """The KL coefficient in force when these rollouts were drawn."""
+    """The KL coefficient of the step."""
     seed: int = 0
-    """The address of whatever an algorithm leaves to chance at this step."""
+    """Seed of the random numbers that an algorithm draws in this step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experience(Scored):
-    """What the algorithm made of it: how much each token deserves."""
+    """Scored rollouts with advantages: what the update trains on."""
 
     advantages: PerToken
-    """How much better than expected each token was; 0 outside the mask."""
+    """Advantage of each token; 0 outside the mask."""
     returns: PerToken | None = None
-    """What the critic should have predicted; None without a critic."""
+    """Regression target of the critic; None without one."""
     weights: PerToken | None = None
-    """The share of each token in the loss; the algorithm sets it once for each optimizer step."""
+    """Weight of each token in the loss; set once per optimizer step."""
     number: Int[Tensor, " n"] | None = None
-    """Which rollout of its group each one is, from 0; None where rollouts are not compared in pairs."""
+    """Index of each rollout in its group, from 0; None where there are no preference pairs."""
     preferred: Float[Tensor, "n g"] | None = None
-    """How surely each rollout is preferred to the sibling of that number; 0 where the two are no pair."""
+    """Confidence that each rollout is preferred to the sibling with that index; 0 where the two are not a pair."""
     pair_share: float = 0.0
-    """The share of each pair in the loss, set with `weights`."""
+    """Weight of each preference pair in the loss; set with `weights`."""
 
     def has_weights(self) -> bool:
         """Whether any token has a weight above 0 in the loss."""
         return self.weights is not None and bool(self.weights.any())
 
     def total(self, losses: PerToken) -> Scalar:
-        """One loss from one loss per token: the sum by `weights`, so that any split into microbatches adds up."""
-        assert self.weights is not None, "shares are set before a loss is asked for"
+        """The weighted sum of per-token losses [n, t]; the sums of microbatches add up to that of the minibatch."""
+        assert self.weights is not None, "weights are set before the loss is computed"
         return (torch.where(self.mask, losses, 0.0) * self.weights).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forward:
-    """What a policy thinks of the tokens of a batch; with gradient when it is being trained."""
+    """Outputs of a policy for the response tokens of a batch; with gradient in the update."""
 
     logprobs: PerToken
     """log pi(a|s), fp32, at the sampling temperature; 0 outside the mask."""
     entropy: PerToken
-    """Entropy in nats of the distribution each token was drawn from; 0 outside the mask."""
+    """Entropy in nats of the distribution of each token; 0 outside the mask."""
     values: PerToken | None = None
     """V(s) before each token; None without a critic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
-    """What an algorithm wants descended, and what it wants written down."""
+    """The loss of a microbatch, and per-token quantities to log."""
 
     loss: Scalar
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
-    """Per-token quantities [n, t] to log; the engine writes their mean over the mask as `train/<name>`."""
+    """Per-token quantities [n, t]; their mean over the mask is logged as `train/<name>`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """A scorer's answer: the total that is trained on, and its named parts."""
+    """The output of a scorer: the total score that is trained on, and its named components."""
 
     total: PerRollout
     components: Mapping[str, PerRollout] = field(default_factory=dict)
@@ -237,7 +239,7 @@ def _join(values: list[Any], name: str) -> Any:
 
 
 def sequences(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int) -> Sequences:
-    """Token lists of any length as one padded batch."""
+    """One padded batch from token lists of any length; prompts are left-padded, responses right-padded with `pad`."""
     width, depth = max(map(len, prompts)), max(max(map(len, responses)), 1)
     return Sequences(
         prompts=torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts]),

@@ -1,4 +1,4 @@
-"""AdamW with a learning rate that is a function of the step count, so that nothing has to be remembered."""
+"""AdamW with warm-up, decay and gradient clipping; the learning rate is a pure function of the step count."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,26 +17,26 @@ class AdamW:
     """Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101, with warm-up, decay and gradient clipping."""
 
     learning_rate: Positive = 5e-5
-    """After the warm-up."""
+    """Learning rate after the warm-up."""
     beta1: Momentum = 0.9
-    """Decay of the mean of the gradient."""
+    """Decay rate of the first moment."""
     beta2: Momentum = 0.99
-    """Decay of the mean of its square."""
+    """Decay rate of the second moment."""
     eps: Positive = 1e-8
-    """Added to the root of that square."""
+    """Added to the root of the second moment."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay."""
     warmup_steps: Size = 10
     """Optimizer steps of linear warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up."""
+    """Schedule after the warm-up."""
     final_fraction: Fraction = 0.1
-    """The share of the learning rate that a decaying schedule ends at."""
+    """Final learning rate of a decaying schedule, as a fraction of `learning_rate`."""
     max_grad_norm: Positive = 1.0
-    """The gradient is scaled down to this norm."""
+    """Maximum gradient norm; larger gradients are scaled down to it."""
 
     def scale(self, step: int, total: int) -> float:
-        """The share of the learning rate at optimizer step `step` (0 is the first) of `total`."""
+        """The learning rate as a fraction of `learning_rate` at optimizer step `step` (from 0) of `total`."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
@@ -47,7 +47,7 @@ class AdamW:
 
 
 class Optimizer:
-    """One AdamW over several groups of parameters, each with its own learning rate."""
+    """One AdamW over several parameter groups, each with its own learning rate."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Optimizer:
         *,
         apart: bool = False,
     ) -> None:
-        """`apart` clips the gradient of each group by itself, so that no group's step depends on another's loss."""
+        """With `apart`, the gradient of each group is clipped separately, independent of the losses of other groups."""
         self.settings, self.total_steps, self.apart = settings, total_steps, apart
         self.rates = [rate for _, rate in groups]
         self.groups = [list(parameters) for parameters, _ in groups]
@@ -72,12 +72,12 @@ class Optimizer:
         )
 
     def clip(self) -> float:
-        """Scale the gradient down to the allowed norm; returns the norm it had, over all groups."""
+        """Clip the gradient; returns its norm before clipping, over all groups."""
         parts = self.groups if self.apart else [self.parameters]
         return math.hypot(*(float(clip_grad_norm_(part, self.settings.max_grad_norm)) for part in parts))
 
     def step(self, done: int, share: float = 1.0) -> float:
-        """Change the weights by `share` of the schedule's rate, `done` steps having been made; returns the rate."""
+        """Optimizer step number `done`, with `share` of the scheduled learning rate; returns the learning rate."""
         scale = share * self.settings.scale(done, self.total_steps)
         for group, rate in zip(self.adamw.param_groups, self.rates, strict=True):
             group["lr"] = rate * scale
@@ -86,6 +86,6 @@ class Optimizer:
         return self.rates[0] * scale
 
     def clear(self) -> None:
-        """Forget the gradient."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None

@@ -1,4 +1,4 @@
-"""The loop of learning from given answers; yields after each step, like its sibling `reinforce`."""
+"""The supervised training loop of SFT and reward models; yields a report after each step, as `rl_loop` does."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,45 +17,45 @@ from alignbench.engine.run_state import RunState, StepReport
 from alignbench.engine.score import microbatches
 
 Batch = TypeVar("Batch", Sequences, Pairs)
-Given = TypeVar("Given", Sequences, Pairs, contravariant=True)
+Input = TypeVar("Input", Sequences, Pairs, contravariant=True)
 
 
 @runtime_checkable
-class Objective(Protocol[Given]):
-    """What is learned from a batch: the mean of a loss over its tokens, or its pairs."""
+class Objective(Protocol[Input]):
+    """The training objective: the mean of a loss over the tokens, or preference pairs, of a batch."""
 
     @property
     def name(self) -> str:
-        """The phase it belongs to, and the first part of the names of its metrics."""
+        """The stage, which is also the prefix of its metric names."""
         ...
 
-    def count(self, batch: Given) -> int:
-        """How many tokens, or pairs, that mean is over."""
+    def count(self, batch: Input) -> int:
+        """Number of tokens, or pairs, that the mean is over."""
         ...
 
-    def sums(self, part: Given) -> Mapping[str, Tensor]:
-        """Of a microbatch the sum of the `loss`, with gradient, and of whatever else is shown as a mean."""
+    def sums(self, part: Input) -> Mapping[str, Tensor]:
+        """Sums over a microbatch: of the `loss`, with gradient, and of other quantities that are logged as means."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedLoop(Generic[Batch]):
-    """Everything that is needed to learn from given answers."""
+    """A model, an objective, an optimizer and the batch of each step."""
 
     model: Learner
     objective: Objective[Batch]
     optimizer: Optimizer
     batch_at: Callable[[int], Batch]
-    """The batch of a step: a function of the step's number alone, so that a run can go on anywhere."""
+    """The batch of a step, as a function of the step number alone."""
     microbatch_size: int
     invariants: Invariants
     tokens_per_microbatch: int | None = None
-    """How many tokens a microbatch has, in place of rows; None goes by rows."""
+    """Tokens per microbatch, instead of rows; None counts rows."""
     notes: tuple[str, ...] = ()
-    """What somebody should know of what is learned from; told with the first report."""
+    """Warnings about the training data, reported with the first step."""
 
     def run(self, state: RunState) -> Iterator[StepReport]:
-        """Steps without end, starting after `state`."""
+        """Endless steps, starting after `state`. Raises InvariantBroken when a check fails."""
         pending = [*self.notes, *self.invariants.check_trainable(self.optimizer.groups)]
         while True:
             start = perf_counter()
@@ -80,16 +80,16 @@ class SupervisedLoop(Generic[Batch]):
                 seconds=state.seconds + perf_counter() - start,
                 flops=state.flops + 3 * self.model.flops_per_token * float(batch.lengths().sum()),
             )
-            shown = {**means, "learning_rate": rate, "grad_norm": norm, "tokens": float(state.tokens_written)}
-            metrics = {f"{self.objective.name}/{name}": value for name, value in shown.items()}
+            measured = {**means, "learning_rate": rate, "grad_norm": norm, "tokens": float(state.tokens_written)}
+            metrics = {f"{self.objective.name}/{name}": value for name, value in measured.items()}
             yield StepReport(state=state, metrics=metrics, warnings=tuple(warnings))
 
     def _accumulate(self, batch: Batch) -> dict[str, float]:
-        """Add up the gradient of one step, whatever is counted counting the same; returns the means over it."""
+        """Accumulate the gradient of one step, each token or pair with equal weight; returns the means."""
         count, totals = max(self.objective.count(batch), 1), dict[str, Tensor]()
         for rows in microbatches(batch, self.microbatch_size, tokens=self.tokens_per_microbatch):
             shares = {name: total / count for name, total in self.objective.sums(batch[rows]).items()}
-            if shares["loss"].requires_grad:  # A frozen model was reported, and may be gone on with.
+            if shares["loss"].requires_grad:  # False for a frozen model with invariants.trainable=warn.
                 shares["loss"].backward()
             for name, share in shares.items():
                 totals[name] = totals.get(name, torch.zeros_like(share)) + share.detach()
@@ -104,7 +104,7 @@ class SFTObjective:
     name: str = "sft"
 
     def count(self, batch: Sequences) -> int:
-        """The response tokens."""
+        """Number of response tokens."""
         return int(batch.mask.sum())
 
     def sums(self, part: Sequences) -> Mapping[str, Tensor]:
