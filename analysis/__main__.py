@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.core.cli_args import key_values, typed
+from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
 KEYS = ("study", "baseline", "output_dir", "tracking_uri", "metric", "margin", "judge")
@@ -34,7 +34,7 @@ Exit code: 0 complete, 2 wrong input, 3 a planned run has no result, 4 not compa
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the report of a study and print its summary; returns the exit code."""
-    given = typed(words, USAGE)
+    given = read_arguments(words, USAGE)
     if given is None:
         return 0
     try:
@@ -49,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _read(words: Sequence[str]) -> dict[str, str]:
     """key=value words as a mapping. Raises UserError for anything else."""
-    known = key_values(words, KEYS, JUDGES)
+    known = parse_key_values(words, KEYS, JUDGES)
     if not known.get("study"):
         raise UserError("say which study: python -m analysis study=NAME (see --help).")
     return known

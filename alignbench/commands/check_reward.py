@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alignbench.commands.error_messages import reported
-from alignbench.core.cli_args import typed
+from alignbench.core.cli_args import read_arguments
 from alignbench.core.errors import UserError
 
 KEYS = ("path", "prompt", "response", "reference", "label")
@@ -31,7 +31,7 @@ Exit code: 0 scored, 2 wrong input.
 
 def main(words: Sequence[str] | None = None) -> None:
     """Score the file that the command line names and print the report."""
-    given = typed(words, USAGE)
+    given = read_arguments(words, USAGE)
     if given is None:
         return
     with reported():

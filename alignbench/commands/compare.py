@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.commands.error_messages import reported
-from alignbench.core.cli_args import typed
+from alignbench.core.cli_args import read_arguments
 from alignbench.core.errors import UserError
 from alignbench.runs import analysis_process
 
@@ -48,7 +48,7 @@ settings.json, before_after.json and before_after.md. Exit code: 0 compared, 2 w
 
 def main(words: Sequence[str] | None = None) -> None:
     """Draw, score and compare."""
-    given = typed(words, USAGE)
+    given = read_arguments(words, USAGE)
     if given is None:
         return
     with reported():

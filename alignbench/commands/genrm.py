@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignbench.commands.error_messages import reported
-from alignbench.core.cli_args import key_values, typed
+from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
 NUMBERS = ("data.seed", "data.train_rows", "data.validation_rows", "data.test_rows")
@@ -31,7 +31,7 @@ Prints how many rows were read, dropped and written. Exit code: 0 written, 2 wro
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the file and print how many rows were read, dropped and written."""
-    given = typed(words, USAGE)
+    given = read_arguments(words, USAGE)
     if given is None:
         return 0
     with reported():
@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    known = key_values(words, KEYS)
+    known = parse_key_values(words, KEYS)
     if not known.get("out"):
         raise UserError("out is not set: name the file to write with out=train.jsonl (see --help)")
     return known

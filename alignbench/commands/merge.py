@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alignbench.commands.error_messages import reported
-from alignbench.core.cli_args import key_values, typed
+from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
 KEYS, PRECISIONS = ("run", "to", "dtype"), ("float32", "bfloat16", "float16")
@@ -26,7 +26,7 @@ that was trained. Exit code: 0 merged, 2 wrong input.
 
 def main(words: Sequence[str] | None = None) -> None:
     """Merge, and say where the model is."""
-    given = typed(words, USAGE)
+    given = read_arguments(words, USAGE)
     if given is None:
         return
     with reported():
@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    known = key_values(words, KEYS)
+    known = parse_key_values(words, KEYS)
     if "run" not in known:
         raise UserError("say which run: alignbench merge run=FOLDER (see --help)")
     if known.get("dtype", PRECISIONS[0]) not in PRECISIONS:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.core.cli_args import typed
+from alignbench.core.cli_args import read_arguments
 
 USAGE = """\
 Log to MLflow what it lacks of runs that have ended, and mark runs whose process died as interrupted.
@@ -20,7 +20,7 @@ cannot be reached.
 
 def main(words: Sequence[str] | None = None) -> int:
     """Complete every run in these folders. Returns the exit code."""
-    folders = typed(words, USAGE)
+    folders = read_arguments(words, USAGE)
     if folders is None:
         return 0
     from alignbench.store.sync import complete_run, find_ended_runs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignbench.commands.error_messages import reported
-from alignbench.core.cli_args import key_values, typed
+from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
 KEYS = ("output_dir", "port")
@@ -25,11 +25,11 @@ ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "MLFLOW_
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the addresses, then replace this process by the server."""
-    options = typed(words, USAGE)
+    options = read_arguments(words, USAGE)
     if options is None:
         return
     with reported():
-        values = key_values(options, KEYS)
+        values = parse_key_values(options, KEYS)
         output_dir, port = Path(values.get("output_dir", "outputs")), values.get("port", "5000")
         store = output_dir / "mlflow.db"
         if not store.is_file():

@@ -1,34 +1,34 @@
-"""The adapters of one model: their names, and which of them act."""
+"""The peft adapters of a model: their names, and a context manager that activates some of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 TRAINED, FROZEN, SFT, CRITIC = "default", "reference", "sft", "critic"
-"""The adapter being trained; the frozen copy it started from; the SFT model's under a reward model's; the critic's."""
+"""Adapter names: the trained one, its frozen initial copy, the SFT model's below a reward model's, the critic's."""
 
 
 def is_adapted(model: Any) -> bool:
-    """Whether the model carries a peft adapter."""
+    """Whether the model has a peft adapter."""
     return hasattr(model, "peft_config")
 
 
 @contextmanager
-def acting(model: Any, *names: str) -> Iterator[None]:
-    """While it is open, these adapters act, one upon the other, or with no name the bare base.
+def use_adapters(model: Any, *names: str) -> Iterator[None]:
+    """Context in which exactly these adapters are active, on top of each other; without names, only the base model.
 
-    Which weights may learn is what it was, inside as afterwards: peft would freeze every adapter that does not act.
+    `requires_grad` of all parameters is preserved, inside and afterwards: peft would freeze inactive adapters.
     """
     before = list(model.active_adapters)
-    learning = [(p, p.requires_grad) for p in model.parameters()]
-    _switch(model, list(names), learning)
+    trainable = [(p, p.requires_grad) for p in model.parameters()]
+    _switch(model, list(names), trainable)
     try:
         yield
     finally:
-        _switch(model, before, learning)
+        _switch(model, before, trainable)
 
 
-def _switch(model: Any, names: list[str], learning: list[tuple[Any, bool]]) -> None:
+def _switch(model: Any, names: list[str], trainable: list[tuple[Any, bool]]) -> None:
     model.base_model.set_adapter(names)
-    for parameter, may_learn in learning:
-        parameter.requires_grad_(may_learn)
+    for parameter, requires_grad in trainable:
+        parameter.requires_grad_(requires_grad)

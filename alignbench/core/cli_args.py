@@ -1,4 +1,4 @@
-"""The words behind a command: key=value, or the wish for help."""
+"""Command-line arguments of the verbs: key=value pairs, and --help."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -8,24 +8,24 @@ from alignbench.core.errors import UserError
 HELP = {"--help", "-h", "help"}
 
 
-def typed(words: Sequence[str] | None, usage: str) -> list[str] | None:
-    """The words of the command line, or those that are given; None where they asked for help, which is printed."""
-    given = list(sys.argv[1:] if words is None else words)
-    if HELP & set(given):
+def read_arguments(arguments: Sequence[str] | None, usage: str) -> list[str] | None:
+    """The given arguments, or those of the command line; None after printing the usage if they contain --help."""
+    found = list(sys.argv[1:] if arguments is None else arguments)
+    if HELP & set(found):
         sys.stdout.write(usage)
         return None
-    return given
+    return found
 
 
-def key_values(words: Sequence[str], keys: Collection[str], beginnings: tuple[str, ...] = ()) -> dict[str, str]:
-    """What each key is set to. Raises UserError for a word that is no key=value with one of `keys`.
+def parse_key_values(arguments: Sequence[str], keys: Collection[str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """The value of each key. Raises UserError for an argument that is not key=value with a key in `keys`.
 
-    A key may also be longer than one of `beginnings`.
+    Keys that start with one of `prefixes` are accepted too.
     """
-    known: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.lstrip("-").partition("=")
-        if not (equals and (key in keys or (beginnings and key.startswith(beginnings)))):
-            raise UserError(f"{word!r} is not understood; use key=value with one of {', '.join(keys)} (see --help)")
-        known[key] = value
-    return known
+    values: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.lstrip("-").partition("=")
+        if not (equals and (key in keys or (prefixes and key.startswith(prefixes)))):
+            raise UserError(f"{argument!r} is not understood; use key=value with one of {', '.join(keys)} (see --help)")
+        values[key] = value
+    return values

@@ -1,21 +1,21 @@
-"""What can go wrong that a person can mend: each message says what, where, and what to do."""
+"""Errors that a user can fix: each message says what is wrong, where, and what to do."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 class UserError(ValueError):
-    """Something in the config, the data or the environment is wrong; the message names the remedy."""
+    """The config, the data or the environment is wrong; the message says how to fix it."""
 
 
 class NotComparable(UserError):
-    """The methods of a study would not run under the same conditions; the message names the keys and the remedy."""
+    """The methods of a study would run under different conditions; the message names the keys and a fix."""
 
 
 class InvariantBroken(RuntimeError):
-    """Something that must hold in every run does not; going on would waste the run."""
+    """An invariant of training does not hold, and continuing would waste the run."""
 
     step: int | None = None
-    """The step that broke it, counted from 1; None where it was not one."""
+    """The step that broke it, counted from 1; None if it was not a step."""
     rows: Sequence[Mapping[str, Any]] = ()
-    """The batch of that step, to be looked at."""
+    """The batch of that step, for inspection."""

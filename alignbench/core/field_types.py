@@ -1,4 +1,4 @@
-"""The kinds of numbers a knob can take: a type and its range, declared once and checked when a config is built."""
+"""Types of numeric settings with their ranges, which are checked when a config is built."""
 
 from typing import Annotated
 

@@ -1,16 +1,15 @@
-"""Rest for the garbage collector while a run starts: imports make half a million objects, and no garbage."""
+"""Pauses garbage collection while a run starts: imports allocate half a million objects and no garbage."""
 
 import gc
 
 
 def rest() -> None:
-    """Until `wake`, objects are not searched for garbage: one search of all that was imported takes tenths of a second,
-    and imports alone would start a dozen of them."""
+    """Disable garbage collection until `wake`: imports alone would trigger a dozen slow collections."""
     gc.disable()
 
 
 def wake() -> None:
-    """Garbage is collected again, and what is there by now is never searched. Where nothing rests, nothing happens."""
+    """Enable garbage collection again, ignoring all objects that exist by now; no effect if it is not disabled."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()

@@ -1,4 +1,4 @@
-"""Is a hub name cached or reachable? Answered in seconds, before anything heavy is loaded."""
+"""Checks in seconds, before heavy imports, whether a hub repository is cached or accessible."""
 
 import os
 import threading
@@ -9,8 +9,8 @@ from typing import Literal
 from alignbench.core.errors import UserError
 
 Kind = Literal["model", "dataset"]
-PATIENCE: float = 3.5
-"""Seconds to wait for the hub's answer; its own clients retry for 20 to 50."""
+TIMEOUT: float = 3.5
+"""Seconds to wait for the hub; its own clients retry for 20 to 50."""
 MODEL_REMEDY = (
     "Give a local folder with model.path=<folder>, or fill the cache on a machine with network (HF_HOME), or set "
     "HF_TOKEN when access is restricted."
@@ -19,12 +19,12 @@ MODEL_REMEDY = (
 
 @lru_cache
 def require_hub(repo_id: str, kind: Kind, remedy: str) -> None:
-    """Return when `repo_id` can be loaded: the hub grants access, or the hub is silent and a copy is cached.
+    """Check that `repo_id` can be loaded: the hub grants access, or a copy is cached.
 
-    In the second case the hub's clients are told to stay offline, so that they do not wait for it either.
-    Raises UserError, with `remedy` (what to set instead, such as `data.path=...`), within 5 seconds.
+    In the second case the hub's clients are set to offline mode, so that they do not wait either. Raises UserError
+    within 5 seconds; its message ends with `remedy`, what to set instead, such as `data.path=...`.
     """
-    refusal = _ask(repo_id, kind)
+    refusal = _query_access(repo_id, kind)
     if refusal is None:
         return
     if _cached(repo_id, kind):
@@ -33,19 +33,19 @@ def require_hub(repo_id: str, kind: Kind, remedy: str) -> None:
     raise UserError(f"cannot load the {kind} {repo_id!r} from the hub: {refusal}.\n{remedy}")
 
 
-def _ask(repo_id: str, kind: Kind) -> str | None:
-    """Why the hub does not grant access, in words; None when it does."""
+def _query_access(repo_id: str, kind: Kind) -> str | None:
+    """Why the hub does not grant access; None if it does."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set and it is not in the cache"
     answers: list[str | None] = []
-    # A thread, because a time limit on the request does not cover looking up the host's name.
-    asking = threading.Thread(target=lambda: answers.append(_access(repo_id, kind)), daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
-    silence = f"{constants.ENDPOINT} did not answer in {PATIENCE:g} s and it is not in the cache"
-    return answers[0] if answers else silence
+    # A thread, because the timeout of a request does not cover name resolution.
+    query = threading.Thread(target=lambda: answers.append(_access(repo_id, kind)), daemon=True)
+    query.start()
+    query.join(TIMEOUT)
+    no_answer = f"{constants.ENDPOINT} did not answer in {TIMEOUT:g} s and it is not in the cache"
+    return answers[0] if answers else no_answer
 
 
 def _access(repo_id: str, kind: Kind) -> str | None:
@@ -63,7 +63,7 @@ def _access(repo_id: str, kind: Kind) -> str | None:
     except HFValidationError:
         return "that is not a hub name (expected organization/name)"
     except HfHubHTTPError:
-        return None  # It answered: a mirror without this question. The real download will tell.
+        return None  # A mirror without this endpoint: the download itself will show whether it works.
     except Exception as error:  # noqa: BLE001  the client's own transport errors share no public base class
         return f"{constants.ENDPOINT} is not reachable ({type(error).__name__}) and it is not in the cache"
     return None
@@ -79,10 +79,10 @@ def _cached(repo_id: str, kind: Kind) -> bool:
         except HFValidationError:
             return False
     cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
-    wanted = _folded(repo_id.replace("/", "___"))
+    expected = _folded(repo_id.replace("/", "___"))
     # The datasets library keeps <organization>___<name>/<config>/<version>/<hash>.
     return cache.is_dir() and any(
-        _folded(folder.name) == wanted and any(folder.glob("*/*/*/")) for folder in cache.iterdir()
+        _folded(folder.name) == expected and any(folder.glob("*/*/*/")) for folder in cache.iterdir()
     )
 
 

@@ -1,4 +1,4 @@
-"""The names of all tags and metrics that a run writes down; the analysis reads them by these names."""
+"""The names of all tags and metrics that a run logs, and by which the analysis reads them."""
 
 from typing import Final
 
@@ -11,11 +11,10 @@ KEY: Final = "key"
 RUN_DIR: Final = "run_dir"
 TAGS: Final = (STUDY, METHOD, MODEL, SEED, PHASE, KEY, RUN_DIR)
 
-PHASES: Final = ("sft", "reward_model", "rl", "evaluate")
 REPORT: Final = "report"
-"""The phase of the run that carries a study's report: no training, but known by the same tags."""
+"""The `phase` tag of the MLflow run that holds a study's report."""
 
-# What the update did. Token means and deviations are over the whole batch of a step.
+# The update. Means and standard deviations of tokens are over all microbatches of a step.
 TRAIN: Final = (
     "train/total_loss",
     "train/policy_loss",
@@ -43,13 +42,13 @@ TRAIN: Final = (
     "train/skipped_updates",
 )
 
-# What the scorer said of the rollouts of a step.
+# The scores of the rollouts of a step.
 REWARDS: Final = tuple(f"rewards/{name}" for name in ("mean", "std", "max", "min", "median", "q25", "q75"))
 REWARD_COMPONENT: Final = "rewards/component/"
 SEPARATION: Final = "rewards/auc"
-"""How often a right answer scored above a wrong one, where the score is more than correctness."""
+"""AUC: how often a correct answer scores above an incorrect one, where the score is not correctness itself."""
 
-# Of the groups that were trained on; `kept_fraction` of those drawn, `pairs` where a method compares rollouts in pairs.
+# The groups that are trained on; `kept_fraction` of the sampled rollouts; `pairs` for methods with preference pairs.
 GROUPS: Final = (
     "group_stats/num_groups",
     "group_stats/avg_group_size",
@@ -68,7 +67,7 @@ ROLLOUT: Final = (
     "rollout/effective_share",
 )
 
-# Budget spent so far in the RL phase of this run: the matched axis of a comparison.
+# Budget spent so far in the RL stage of this run: the x axis of comparisons.
 PROMPTS: Final = "budget/prompts"
 COMPLETIONS: Final = "budget/completions"
 TOKENS: Final = "budget/tokens"
@@ -76,7 +75,7 @@ OPTIMIZER_STEPS: Final = "budget/optimizer_steps"
 FLOPS: Final = "budget/flops"
 BUDGET: Final = (PROMPTS, COMPLETIONS, TOKENS, OPTIMIZER_STEPS, FLOPS)
 
-# Measurements of the machine: the only numbers that differ between two runs of the same seed.
+# Measurements of the machine: the only metrics that differ between two runs of the same seed.
 SECONDS: Final = "cost/seconds"
 PEAK_MEMORY: Final = "cost/peak_memory_bytes"
 TRACKING_SECONDS: Final = "cost/tracking_seconds"
@@ -92,10 +91,10 @@ COST: Final = (
 )
 COST_PREFIX: Final = "cost/"
 
-# Measured on validation prompts every `eval.every` steps, step 0 (the SFT start) and the last one included.
+# On validation prompts, every `eval.every` steps, and at step 0 (the initial policy) and the last step.
 EVAL_ACCURACY: Final = "eval/accuracy"
 EVAL_GOLD: Final = "eval/gold"
-"""The true quality, where the data knows it; the reward is a proxy of it."""
+"""The true quality, where the dataset defines it; the reward is a proxy of it."""
 EVAL: Final = (
     EVAL_ACCURACY,
     "eval/accuracy_flexible",
@@ -110,7 +109,7 @@ EVAL: Final = (
     "eval/perplexity",
 )
 
-# Measured once on test prompts when training ended; `start_` is the same for the policy RL began with.
+# On test prompts, once after training; `start_` is the same for the initial policy of RL.
 FINAL_ACCURACY: Final = "final/accuracy"
 START_ACCURACY: Final = "final/start_accuracy"
 FINAL_GOLD: Final = "final/gold"
@@ -137,11 +136,11 @@ FINAL: Final = (
     "final/start_repeated_fraction",
 )
 STRATUM: Final = "stratum/"
-"""After `eval/`, `final/` or `final/start_`: followed by the stratum's name and the mark."""
+"""Infix after `eval/`, `final/` or `final/start_`, before the stratum's name and the metric."""
 PASS_AT: Final = "final/pass_at_"
-"""Followed by k, when `eval.samples` asks for it."""
+"""Prefix before k; logged with `eval.samples`."""
 
-# `accuracy` and `lead` are of the training pairs of a step; the rest is told once, of validation and test pairs.
+# `accuracy` and `lead` are of the training pairs of a step; the last seven are logged once, of held-out pairs.
 REWARD_MODEL: Final = (
     "reward_model/loss",
     "reward_model/accuracy",
@@ -161,7 +160,7 @@ REWARD_MODEL: Final = (
 SFT: Final = ("sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens", "sft/perplexity")
 
 VERDICT: Final = ("<!-- verdict -->", "<!-- /verdict -->")
-"""What stands around the study's verdict in a model card, so that the report can say it there."""
+"""Markers around the study's verdict in a model card, between which the report inserts it."""
 
 LOWER_IS_BETTER: Final = (
     "eval/kl",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from alignbench.core.adapters import acting, is_adapted
+from alignbench.core.adapters import is_adapted, use_adapters
 from alignbench.core.errors import UserError
 from alignbench.kernels.attention_switch import use_attention
 
@@ -55,5 +55,5 @@ def _contexts(adapted: Any, config: Any) -> tuple[AbstractContextManager[None], 
 @contextmanager
 def _again(adapted: Any, names: list[str], config: Any, attention: str) -> Iterator[None]:
     same = adapted is None or list(adapted.active_adapters) == names
-    with nullcontext() if same else acting(adapted, *names), use_attention(config, attention):
+    with nullcontext() if same else use_adapters(adapted, *names), use_attention(config, attention):
         yield

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from alignbench.core.adapters import CRITIC, FROZEN, SFT, TRAINED, acting, is_adapted
+from alignbench.core.adapters import CRITIC, FROZEN, SFT, TRAINED, is_adapted, use_adapters
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Calibration, Critic
 from alignbench.core.seeds import address
@@ -69,7 +69,7 @@ class AdapterTrunk:
 
     def __call__(self, inputs: Mapping[str, Any]) -> Tensor:
         decoder = self.model.get_base_model().get_decoder()
-        with acting(self.model, *self.under, CRITIC), attention_for(decoder.config, inputs):
+        with use_adapters(self.model, *self.under, CRITIC), attention_for(decoder.config, inputs):
             return decoder(**inputs, use_cache=False).last_hidden_state
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignbench.core.adapters import CRITIC, FROZEN, acting, is_adapted
+from alignbench.core.adapters import CRITIC, FROZEN, is_adapted, use_adapters
 from alignbench.core.batches import Forward, Sequences
 from alignbench.kernels.attention_switch import attention_for
 from alignbench.kernels.chunked_lm_head import LMHead
@@ -136,7 +136,7 @@ class CausalPolicy:
 
     def _frozen_weights(self) -> AbstractContextManager[Any]:
         if is_adapted(self.model):
-            return acting(self.model, *({FROZEN} & self.model.peft_config.keys()))
+            return use_adapters(self.model, *({FROZEN} & self.model.peft_config.keys()))
         return nullcontext() if self._frozen is None else self._swapped(self._frozen)
 
     @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignbench.core.cli_args import key_values, typed
+from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
 KEYS = ("run", "before", "after", "to")
@@ -24,7 +24,7 @@ Exit code: 0 compared, 2 wrong input.
 
 def main(words: Sequence[str] | None = None) -> int:
     """Write the comparison and print it in brief; returns the exit code."""
-    given = typed(words, USAGE)
+    given = read_arguments(words, USAGE)
     if given is None:
         return 0
     try:
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    known = key_values(words, KEYS)
+    known = parse_key_values(words, KEYS)
     if empty := [key for key, value in known.items() if not value]:
         raise UserError(f"{empty[0]}= names nothing: give a folder or a file (see --help).")
     if ("run" in known) == bool({"before", "after"} & known.keys()) or ("before" in known) != ("after" in known):

@@ -2,28 +2,28 @@
 
 import pytest
 
-from alignbench.core.cli_args import key_values, typed
+from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
 def test_help_is_printed_and_nothing_else_happens(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert typed(["run=x", word], "How to.\n") is None
+    assert read_arguments(["run=x", word], "How to.\n") is None
     assert capsys.readouterr().out == "How to.\n"
 
 
 def test_the_command_line_speaks_where_no_words_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["door", "run=x"])
-    assert typed(None, "") == ["run=x"]
-    assert typed([], "") == []
+    assert read_arguments(None, "") == ["run=x"]
+    assert read_arguments([], "") == []
 
 
 def test_a_value_may_hold_anything_and_the_last_one_counts() -> None:
-    assert key_values(["run=a", "--to=b=c", "run="], ("run", "to")) == {"run": "", "to": "b=c"}
-    assert key_values(["judge.model=m"], ("judge",), ("judge.",)) == {"judge.model": "m"}
+    assert parse_key_values(["run=a", "--to=b=c", "run="], ("run", "to")) == {"run": "", "to": "b=c"}
+    assert parse_key_values(["judge.model=m"], ("judge",), ("judge.",)) == {"judge.model": "m"}
 
 
 @pytest.mark.parametrize("word", ["run", "rum=x", "=x", "judge.model=m", ""])
 def test_a_word_that_is_no_key_is_named(word: str) -> None:
     with pytest.raises(UserError, match="is not understood; use key=value with one of run, to"):
-        key_values([word], ("run", "to"))
+        parse_key_values([word], ("run", "to"))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GemmaConfig
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
-from alignbench.core.adapters import CRITIC, FROZEN, TRAINED, acting
+from alignbench.core.adapters import CRITIC, FROZEN, TRAINED, use_adapters
 from alignbench.core.batches import Scores
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Calibration, Critic
@@ -302,11 +302,11 @@ def test_adapters_act_in_turn_and_what_learns_stays(study):
             return policy.decoder(input_ids=ids, use_cache=False).last_hidden_state
 
     for names in ((), (CRITIC,), (TRAINED,), (TRAINED, CRITIC)):
-        with acting(policy.model, *names):
+        with use_adapters(policy.model, *names):
             found[names] = hidden()
     assert torch.equal(hidden(), found[TRAINED,])
     assert len({float(states.sum()) for states in found.values()}) == 4
-    with pytest.raises(KeyError), acting(policy.model):
+    with pytest.raises(KeyError), use_adapters(policy.model):
         raise KeyError
     assert torch.equal(hidden(), found[TRAINED,])
     with policy.model.disable_adapter(), torch.no_grad():

@@ -77,14 +77,14 @@ BUGS = (
     Bug(
         "wrong reference adapter",
         "alignbench/models/policy.py",
-        "return acting(self.model, *({FROZEN} & self.model.peft_config.keys()))",
-        "return acting(self.model)",
+        "return use_adapters(self.model, *({FROZEN} & self.model.peft_config.keys()))",
+        "return use_adapters(self.model)",
         ("tests/models/test_reference.py",),
     ),
     Bug(
         "adapter frozen after the reference acted",
         "alignbench/core/adapters.py",
-        "parameter.requires_grad_(may_learn)",
+        "parameter.requires_grad_(requires_grad)",
         "parameter.requires_grad_(False)",
         ("tests/models/test_reference.py",),
     ),
