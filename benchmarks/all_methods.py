@@ -1,6 +1,6 @@
 """Does every method learn? One run of each on the embedded default, from one SFT model, and a table of them.
 
-    python -m benchmarks.all_methods [docs/family.md] [key=value ...]     overrides for every run, as rl.steps=2
+    python -m benchmarks.all_methods [docs/all_methods.md] [key=value ...]     overrides for every run, as rl.steps=2
 
 Runs that are finished are taken as they are, so the command can be stopped and typed again.
 """
@@ -61,7 +61,7 @@ def row(method: str, found: dict[str, float]) -> str:
 def main(words: list[str]) -> None:
     """Train what is missing, then write the table."""
     overrides = [word for word in words if "=" in word]
-    target = next((Path(word) for word in words if "=" not in word), ROOT / "docs" / "family.md")
+    target = next((Path(word) for word in words if "=" not in word), ROOT / "docs" / "all_methods.md")
     given = dict(word.split("=", 1) for word in overrides)
     runs = ROOT / given.get("output_dir", "outputs") / "runs" / "family"
     for method in METHODS:

@@ -40,7 +40,7 @@ def hedges_g(x: Numbers, y: Numbers, confidence: float = 0.95) -> Estimate:
     """g = J d: Cohen's d without its bias at few seeds (Hedges 1981).
 
     d and g estimate the same true effect, so both have the same interval. Scaled by J, as is often done, its coverage
-    would be 88% instead of 95% for a true effect of 3 with 3 + 3 seeds (docs/honesty.md).
+    would be 88% instead of 95% for a true effect of 3 with 3 + 3 seeds (docs/statistics_simulated.md).
     """
     d = cohens_d(x, y, confidence)
     return d if d.value is None else replace(d, value=small_sample_factor(len(x) + len(y) - 2) * d.value)

@@ -47,7 +47,7 @@ def interquartile_mean(numbers: Numbers, confidence: float = 0.95) -> Estimate:
     """The mean without the lowest and the highest quarter, and its interval (Tukey and McLaughlin 1963).
 
     Undefined below 4 numbers, where nothing is trimmed; below 10 there is no interval, as it undercovers
-    (docs/honesty.md).
+    (docs/statistics_simulated.md).
     """
     reason = "n<4" if len(numbers) < 4 else missing_reason(numbers)
     if reason:

@@ -1,4 +1,4 @@
-"""The table of docs/honesty.md in small: enough studies to see an interval that is wrong, few enough for a test."""
+"""The table of docs/statistics_simulated.md in small: enough studies to see an interval that is wrong, few enough for a test."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_a_liking_for_length_shows_only_at_equal_length(rng) -> None:
 
 
 def test_the_committed_table_has_every_row() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "honesty.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "statistics_simulated.md").read_text()
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
     assert {name for name, _, _ in honesty.OVER_SEEDS} | set(judged.CONTESTS) <= set(rows)
     assert f"{honesty.REPEATS:,} simulated studies" in text

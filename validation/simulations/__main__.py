@@ -1,6 +1,6 @@
 """Do the intervals, verdicts and scores of a report hold what they promise? Simulated where the truth is known.
 
-python -m validation.simulations [docs/honesty.md]
+python -m validation.simulations [docs/statistics_simulated.md]
 """
 
 import sys
@@ -207,4 +207,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/honesty.md"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/statistics_simulated.md"))
