@@ -78,9 +78,7 @@ class Tail:
     """Reads what is appended to a file of JSON lines that another process writes; the file may not exist yet."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode: int | None = None
-        self._offset = 0
+        self._path, self._inode, self._offset = path, 0, 0
 
     def read(self) -> list[dict[str, Any]]:
         """The records since the last call. Raises FileReplaced, and ValueError for a line that is not JSON."""
@@ -90,7 +88,7 @@ class Tail:
             return []
         with file:
             stat = os.fstat(file.fileno())
-            if self._inode not in (None, stat.st_ino) or stat.st_size < self._offset:
+            if self._inode not in (0, stat.st_ino) or stat.st_size < self._offset:
                 raise FileReplaced(self._path)
             file.seek(self._offset)
             data = file.read()

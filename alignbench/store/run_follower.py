@@ -51,9 +51,12 @@ class RunFollower:
         return backend
 
     def end(self, status: str) -> None:
-        """Log what is left and the final status, and note in tracking.json that the tracker has everything."""
-        self.update().end(status)
-        write_info(self.run_dir, replace(read_info(self.run_dir), status=status, logged=True))
+        """Log what is left and the final status, note in tracking.json that the tracker has everything, and close."""
+        try:
+            self.update().end(status)
+            write_info(self.run_dir, replace(read_info(self.run_dir), status=status, logged=True))
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Forget the connection, and let another process log this folder."""

@@ -33,11 +33,7 @@ def complete_run(run: Path) -> str | None:
 
 def log_run(run: Path) -> None:
     """Log what MLflow lacks of a run that has ended, each point once. Raises what the MLflow client raises."""
-    follower = RunFollower(run, MLflowRun)
-    try:
-        follower.end(read_info(run).status or "KILLED")
-    finally:
-        follower.close()
+    RunFollower(run, MLflowRun).end(read_info(run).status or "KILLED")
 
 
 def log_missing_records(run: Path) -> None:

@@ -14,8 +14,6 @@ from alignbench.store.mlflow_run import as_params
 from alignbench.store.run_logger import RunLogger, start_over
 from alignbench.store.tracking_info import TrackingInfo, write_info
 
-STATUSES = ("FINISHED", "FAILED", "KILLED")
-
 
 class Tracker(RunLogger):
     """A run logger whose files are logged to MLflow a few seconds later; training never waits for that.
@@ -28,7 +26,6 @@ class Tracker(RunLogger):
     def __init__(self, run_dir: Path, info: TrackingInfo, wait: bool) -> None:
         super().__init__(run_dir)
         self._info, self._wait = info, wait
-        self._closed = False
 
     @classmethod
     def open(
@@ -49,9 +46,9 @@ class Tracker(RunLogger):
 
         `uri` None is SQLite under `output_dir`. With `enabled` False only the files are written. `resume_after` is the
         step of the checkpoint that the run resumes from: later records of the stage in `tags` are removed. None starts
-        over: earlier metrics move to `metrics.previous.jsonl`. With `wait`, `close` waits until MLflow
-        has all records, for a bounded time; otherwise a later tracker or the end of the process waits. Raises UserError
-        when a folder cannot be written.
+        over: earlier metrics move to `metrics.previous.jsonl`. With `wait`, `close` waits until MLflow has all records,
+        for a bounded time; otherwise a later tracker or the end of the process waits. Raises UserError when a folder
+        cannot be written.
         """
         run_dir, output_dir = make_folder(Path(run_dir)).resolve(), make_folder(Path(output_dir)).resolve()
         info = TrackingInfo(
@@ -74,11 +71,7 @@ class Tracker(RunLogger):
         return tracker
 
     def close(self, status: str = "FINISHED") -> None:
-        """Close the files and have the rest logged with this status: FINISHED, FAILED or KILLED. Only once."""
-        assert status in STATUSES, f"status must be one of {STATUSES}"
-        if self._closed:
-            return
-        self._closed = True
+        """Close the files and have the rest logged with this status: FINISHED, FAILED or KILLED."""
         super().close(status)
         write_info(self.run_dir, replace(self._info, status=status))
         if self._info.logged is not None:

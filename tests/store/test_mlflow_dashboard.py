@@ -7,14 +7,8 @@ nothing is downloaded. It takes about half a minute, most of it the start of MLf
 import base64
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import zlib
 from pathlib import Path
-from urllib.request import urlopen
 
 import mlflow
 import pytest
@@ -22,8 +16,10 @@ from browser import NAMES, Browser, chromium
 from mlflow import MlflowClient
 
 from alignbench.store import mlflow_dashboard
+from alignbench.store.follower import FOLLOWER
 from alignbench.store.mlflow_backend import dashboards
 from alignbench.store.tracker import Tracker
+from validation.faults.mlflow_server import Server
 
 SERVER = "http://127.0.0.1:5000"
 BLUE, ORANGE = "rgb(19, 125, 174)", "rgb(222, 121, 33)"
@@ -33,18 +29,12 @@ DRAWN = """JSON.stringify([...document.querySelectorAll('.js-plotly-plot')].slic
     bands: [...chart.querySelectorAll('.js-fill')].map(band => band.style.fill).filter(Boolean)})))"""
 
 
-def train(outputs: Path, study: str, method: str, seed: int, uri: str | None = None) -> None:
-    """What a run writes down, in short."""
+def train(outputs: Path, study: str, method: str, seed: int) -> None:
+    """Write a few of the records of a run."""
     tags = {"study": study, "method": method, "seed": str(seed), "phase": "rl", "model": "tiny"}
-    with Tracker.open(
-        outputs / "runs" / study / f"{method}-{seed}",
-        uri=uri,
-        output_dir=outputs,
-        tags=tags,
-        run_name=f"{method}-{seed}",
-        params={},
-        resume_after=None,
-    ) as tracker:
+    run_dir = outputs / "runs" / study / f"{method}-{seed}"
+    info = {"uri": None, "output_dir": outputs, "tags": tags, "run_name": run_dir.name, "params": {}}
+    with Tracker.open(run_dir, **info, resume_after=None, wait=False) as tracker:
         for step in range(6):
             height = step * (1.0 if method == "ppo" else 2.0) + seed
             tracker.record("rl", step, {"eval/gold": height, "eval/kl": height / 9, "budget/tokens": 10.0 * step})
@@ -58,6 +48,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (1, 2):
             train(folder, "one", method, seed)
     train(folder, "two", "ppo", 1)
+    FOLLOWER.finish()
     return folder
 
 
@@ -142,57 +133,11 @@ def test_the_installed_mlflow_supports_every_key_of_the_view() -> None:
     assert [key for key in keys if key not in ui] == []
 
 
-@pytest.fixture
-def server(outputs: Path):
-    """The server of `make ui`, on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        f"sqlite:///{outputs}/mlflow.db",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **quiet},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for_server(server: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            with urlopen(f"{server}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"MLflow does not respond at {server}")
-
-
 @pytest.mark.skipif(chromium() is None, reason=f"needs one of {', '.join(NAMES)} on PATH")
-def test_both_methods_are_drawn_with_mean_and_band(outputs: Path, server: str, tmp_path: Path) -> None:
-    wait_for_server(server)
-    line = next(line for line in dashboards(f"sqlite:///{outputs}/mlflow.db", server) if line.startswith("one"))
-    with Browser(tmp_path / "profile") as browser:
+def test_both_methods_are_drawn_with_mean_and_band(outputs: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{outputs}/mlflow.db"
+    with Server(tmp_path, uri) as server, Browser(tmp_path / "profile") as browser:
+        line = next(line for line in dashboards(uri, server.uri) if line.startswith("one"))
         browser.open(line.split()[1])
         browser.wait_for(f"JSON.parse({DRAWN}).filter(c => c.lines.length == 2 && c.bands.length == 2).length == 2", 60)
         charts = json.loads(browser.value(DRAWN))

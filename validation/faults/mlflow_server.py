@@ -28,26 +28,12 @@ class Server:
 
     def start(self) -> None:
         """Start the server and wait until it responds."""
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            self.database,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--workers",
-            "1",
-            "--artifacts-destination",
-            str(self.folder / "served"),
-        ]
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        store = ["--backend-store-uri", self.database, "--artifacts-destination", str(self.folder / "served")]
+        command = [sys.executable, "-m", "mlflow", "server", *address, *store]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **QUIET}
-            )
+            environment = {**os.environ, **QUIET}
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         deadline = time.monotonic() + SECONDS_TO_START
         while not self._responds():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
