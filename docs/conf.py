@@ -36,6 +36,7 @@ nb_execution_in_temp = True
 nb_output_stderr = "remove"
 copybutton_exclude = ".linenos, .gp, .go"
 
+default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -48,10 +49,15 @@ html_title = "alignbench"
 html_static_path = ["_static"]
 html_css_files = ["alignbench.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": []}
+html_sidebars = {
+    page: []
+    for page in ("index", "quickstart", "concepts", "configuration", "cli", "api", "architecture", "contributing")
+}
 html_theme_options = {
     "logo": {"text": "alignbench"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
+    "navbar_persistent": ["search-button"],
+    "navbar_end": ["theme-switcher"],
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,

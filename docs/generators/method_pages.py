@@ -153,7 +153,7 @@ def page(option: str, identity: str) -> str:
     shared = ""
     if "pairs" in algo:
         shared = "\n\n" + format_docstring(inspect.cleandoc(sys.modules["alignbench.algorithms.pairing"].__doc__ or ""))
-    return f"""# `{option}`
+    return f"""# {option}
 
 {link_papers(header(option))}
 
