@@ -1,1 +1,1 @@
-"""What a study shows: loads its runs, compares the methods, and writes the report."""
+"""Statistical analysis of a study: loads its runs, compares the methods, and writes the report."""

@@ -1,4 +1,4 @@
-"""The door of the analysis: words in, a report out, and an exit code that says how the study stands."""
+"""Entry point of the analysis: writes the report of a study; the exit code is the state of the study."""
 
 import sys
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ JUDGES = ("judge.", "second.")
 USAGE = """\
 Write the comparison report of a study.
 
-  python -m analysis study=NAME [key=value ...]
+  alignbench report study=NAME [key=value ...]
+  python -m analysis study=NAME [key=value ...]     the same command
 
-  study=NAME          the study, as named when it was run
-  baseline=ppo        the method that the others are compared with
-  metric=NAME         what decides (final/gold where true quality is known, else accuracy, else avg_reward)
-  margin=0.02         differences within it do not matter, in units of the metric
-  output_dir=outputs  where runs/, mlflow.db and reports/ are
-  tracking_uri=URI    another MLflow store
-  judge=gpt4o_mini    let a language model compare the answers, two by two: an option of conf/judge
+  study=NAME          name of the study (required)
+  baseline=ppo        method that the others are compared with
+  metric=NAME         headline metric (default: final/gold if measured, else final/accuracy, else final/avg_reward)
+  margin=0.02         equivalence margin, in units of the metric
+  output_dir=outputs  folder with runs/, mlflow.db and reports/
+  tracking_uri=URI    MLflow store (default: that of the runs)
+  judge=gpt4o_mini    LLM judge that compares the answers in pairs, an option of conf/judge
                       (none, gpt4o_mini, gpt6_luna, openai_compatible)
-  judge.KEY=VALUE     a key of that option, such as judge.max_dollars=1 or judge.mode=cache_only
-  second.KEY=VALUE    the same for the second judge that judge.second=OPTION names
+  judge.KEY=VALUE     setting of the judge, such as judge.max_dollars=1 or judge.mode=cache_only
+  second.KEY=VALUE    setting of the second judge, chosen with judge.second=OPTION
 
-baseline, metric and margin default to what the runs declared under `analysis`, the judge to their `judge`.
-Writes <output_dir>/reports/NAME/report.html, report.md, report.json and figures/, and attaches the report to a run
-named `report NAME` where MLflow has the study; the model cards beside the runs' weights get the verdict.
-Exit code: 0 complete, 2 wrong input, 3 a planned run has no result, 4 not comparable.
+baseline, metric, margin and judge default to the config of the runs (`analysis` and `judge`).
+Writes report.html, report.md, report.json and figures/ to <output_dir>/reports/NAME/. Attaches the report to the MLflow
+run `report NAME` if the study is in MLflow, and writes the verdict into the model cards of the runs.
+Exit code: 0 complete, 2 invalid input, 3 a planned run has no result, 4 not comparable.
 """
 
 
@@ -43,15 +44,15 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"analysis: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what a judge said is kept, the same command goes on\n")
+        sys.stderr.write("interrupted; the judge's replies are cached, repeat the command to resume\n")
         return 130
 
 
 def _read(words: Sequence[str]) -> dict[str, str]:
-    """key=value words as a mapping. Raises UserError for anything else."""
+    """Parse key=value arguments. Raises UserError for anything else."""
     known = parse_key_values(words, KEYS, JUDGES)
     if not known.get("study"):
-        raise UserError("say which study: python -m analysis study=NAME (see --help).")
+        raise UserError("study=NAME is required (see --help).")
     return known
 
 
@@ -61,22 +62,22 @@ def _margin(text: str | None) -> float | None:
     try:
         margin = float(text or "")
     except ValueError:
-        raise UserError(f"margin={text}: not a number; write it in units of the metric, such as margin=0.02.") from None
+        raise UserError(f"margin={text}: not a number; use units of the metric, such as margin=0.02.") from None
     if not 0 < margin < float("inf"):
-        raise UserError(f"margin={text}: a margin is above zero.")
+        raise UserError(f"margin={text}: must be above zero and finite.")
     return margin
 
 
-def _tell(text: str) -> None:
-    """A line about how far it is; what is the result goes to stdout."""
+def _log(text: str) -> None:
+    """Write a progress message to stderr; results go to stdout."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def _report(words: dict[str, str]) -> int:
-    from .findings import find  # heavy: not needed for --help or a mistyped word
+    from .findings import find  # imported here: --help and input errors need no heavy imports
     from .report.mlflow_upload import publish
-    from .report.model_cards import tell_cards
+    from .report.model_cards import update_model_cards
     from .report.terminal import print_summary
     from .report.write import write_report
     from .study.options import Options
@@ -90,11 +91,11 @@ def _report(words: dict[str, str]) -> int:
         margin=_margin(words.get("margin")),
         judge=tuple(f"{key}={value}" for key, value in words.items() if key == "judge" or key.startswith(JUDGES)),
     )
-    findings = find(options, _tell)
+    findings = find(options, _log)
     page = write_report(findings)
-    for trouble in (publish(findings, page.parent, options.tracking_uri), tell_cards(findings)):
-        if trouble:
-            _tell(f"warning: {trouble}")
+    for problem in (publish(findings, page.parent, options.tracking_uri), update_model_cards(findings)):
+        if problem:
+            _log(f"warning: {problem}")
     print_summary(findings, page, sys.stdout)
     return findings.verdict.exit_code
 

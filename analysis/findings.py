@@ -1,4 +1,4 @@
-"""Everything a report says, worked out once; page, text, JSON and terminal are made from this."""
+"""Computes everything that a report contains; the page, text, JSON and terminal are written from this."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from .judge.judgement import Judgement
 from .judge.resolve import resolve_judgement
 from .judge.session import Log
 from .judge.text import collect_judge_warnings
-from .study.answers import AnswerChange, changes, known
+from .study.answers import AnswerChange, compute_answer_changes, final_values
 from .study.load import Study, load_study
-from .study.methods import Method, no_number, summarize_method
+from .study.methods import Method, explain_missing_score, summarize_method
 from .study.metrics import Metric, listed, metric_named
 from .study.options import Declared, Options, declare
-from .study.samples import Samples, pick_samples
+from .study.samples import Samples, select_samples
 from .validity.fairness import Fairness, check_fairness
 from .validity.overoptimization import OverOptimization, find_overoptimization
 from .validity.reward_hacking import collect_reward_hacking_warnings
@@ -33,7 +33,7 @@ from .validity.warnings import ReportWarning, collect_warnings
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """The study, compared."""
+    """The results of comparing the methods of a study."""
 
     study: Study
     declared: Declared
@@ -89,16 +89,16 @@ class Findings:
         return [pair for pair in self.pairs if pair.baseline == self.declared.baseline]
 
     def state_of(self, pair: Comparison) -> State:
-        """The verdict on one pair, which a missing seed or a failed fairness check takes away."""
+        """The verdict of one comparison; a missing score or a failed fairness check withholds it."""
         if self.fairness.violations:
             return "not_comparable"
         return "incomplete" if {pair.treatment, pair.baseline} & self.troubled else comparison_state(pair)
 
 
 def find(options: Options, log: Log = lambda text: None) -> Findings:
-    """Load a study and work everything out; `log` receives the progress messages of the judge.
+    """Load a study and compare its methods; `log` receives the progress messages of the judge.
 
-    Raises UserError for an unknown study, metric or baseline, and for a judge that cannot be asked.
+    Raises UserError for an unknown study, metric or baseline, and for a judge that cannot be queried.
     """
     study = load_study(options.study, options.output_dir, options.tracking_uri)
     declared = declare(study, options)
@@ -111,7 +111,7 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
     exploratory = tuple(explore(study, declared, order, max(1, len(pairs)), pairing.by_seed))
     each, no_prompts = compute_variance_by_prompt(study, metric, pairs)
     fairness = check_fairness(study, declared.allow, declared.price_per_hour)
-    judged = [(run, no_number(run, metric)) for method in methods for run in method.runs]
+    judged = [(run, explain_missing_score(run, metric)) for method in methods for run in method.runs]
     problems = tuple(text for _, text in judged if text)
     troubled = frozenset(run.method for run, text in judged if text)
     verdict = decide(
@@ -140,7 +140,7 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
         pairing=pairing,
         by_prompt=each,
         no_prompts=no_prompts,
-        changes=changes(study),
+        changes=compute_answer_changes(study),
         strata=compute_strata(study, declared.baseline),
         over_optimization=drifts,
         reward_models=summarize_reward_models(study),
@@ -153,7 +153,7 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
         sensitivity=tuple(compute_sensitivity(methods, metric, order, troubled)),
         verdict=verdict,
         warnings=tuple(warned),
-        samples=pick_samples(study),
+        samples=select_samples(study),
         task=_task(study),
         prompts=_prompts(study),
         generated=max([run.finished or run.started or "" for run in study.runs]) or "n/a",
@@ -163,10 +163,10 @@ def find(options: Options, log: Log = lambda text: None) -> Findings:
 def explore(
     study: Study, declared: Declared, order: Sequence[str], family: int, by_seed: bool = False
 ) -> list[Comparison]:
-    """The other final metrics against the baseline, at the level of the headline; they decide nothing."""
+    """The other final metrics against the baseline, at the level of the headline metric; exploratory."""
     found = []
     for name in secondary_metrics(study, declared.metric):
-        scores = {method: known(study.runs_of(method), name) for method in order}
+        scores = {method: final_values(study.runs_of(method), name) for method in order}
         if all(scores.values()):
             metric = metric_named(name)
             pairs = by_seed and {len(row) for row in scores.values()} == {len(study.seeds)}

@@ -1,7 +1,7 @@
-"""Before a study: the smallest effect its seeds can find, what its judge would cost, and what asking it lacks.
+"""Power and cost forecast of a planned study: detectable effects, judge cost, and missing requirements.
 
-`python -m analysis.forecast` reads a question as JSON from stdin and writes the answer to stdout, with the functions
-that the report uses once the study is done. Its keys are those of the class Question.
+`python -m analysis.forecast` reads a JSON object with the fields of Question from stdin and writes the forecast as JSON
+to stdout, computed by the functions of the report.
 """
 
 import json
@@ -26,13 +26,13 @@ from .judge.trial import Trial
 from .statistics.power import minimum_detectable_d, minimum_detectable_d_z
 
 SAMPLED = 100
-"""Prompts whose price is taken for that of all."""
+"""Number of prompts from which the price per call is estimated."""
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A study that is planned."""
+    """A planned study."""
 
     seeds: Mapping[str, Sequence[int]]
     """The seeds of each method."""
@@ -43,16 +43,20 @@ class Question:
     prompts: Sequence[Mapping[str, str]]
     """The test prompts: id, prompt and reference."""
     answer_tokens: float
-    """How long an answer will probably be."""
+    """Expected length of an answer, in tokens."""
 
 
 def main() -> None:
-    """Answer the question on stdin."""
+    """Read a question from stdin and write the forecast to stdout."""
     sys.stdout.write(json.dumps(answer(Question(**json.load(sys.stdin)), datetime.now(UTC).date())))
 
 
 def answer(question: Question, today: date) -> dict[str, Any]:
-    """`effects`: of each two methods; `judges`: calls and dollars; `problems`: what would be refused after the runs."""
+    """The forecast of a study as JSON values.
+
+    `effects`: smallest detectable d of each two methods; `judges`: calls and dollars; `problems`: errors that the
+    report would raise after the runs.
+    """
     problems: list[str] = []
     panel = _attempt(lambda: _panel(question.judge), problems)
     judges = [judge for judge in ((panel.judge, panel.second) if panel else ()) if judge]
@@ -70,7 +74,7 @@ def answer(question: Question, today: date) -> dict[str, Any]:
 
 
 def effects(question: Question) -> list[dict[str, Any]]:
-    """The smallest true effect that each two methods' seeds find four times out of five."""
+    """The smallest standardized effect that each two methods detect with 80% power."""
     found = []
     for first, second in combinations(question.seeds, 2):
         one, other = set(question.seeds[first]), set(question.seeds[second])
@@ -84,10 +88,10 @@ def effects(question: Question) -> list[dict[str, Any]]:
 
 
 def cost(judge: Judge, question: Question) -> dict[str, Any]:
-    """How many calls a judge would get, if each gives a verdict at once, and what they would cost."""
+    """Number of judge calls and their price, if no call is repeated."""
     chosen = sorted(question.prompts, key=lambda row: sampling_key(row["id"]))[: judge.max_prompts]
-    meetings = sum(len(set(question.seeds[a]) & set(question.seeds[b])) for a, b in combinations(question.seeds, 2))
-    template, calls = Template(judge), len(chosen) * meetings * len(ORDERS)
+    seed_pairs = sum(len(set(question.seeds[a]) & set(question.seeds[b])) for a, b in combinations(question.seeds, 2))
+    template, calls = Template(judge), len(chosen) * seed_pairs * len(ORDERS)
     text = "x" * round(question.answer_tokens * CHARACTERS_PER_TOKEN)
     some = chosen[:: max(len(chosen) // SAMPLED, 1)]
     pairs = [AnswerPair("one", "other", 0, row["id"], row["prompt"], row["reference"], (text, text)) for row in some]

@@ -1,4 +1,4 @@
-"""The door of a before-and-after comparison: two files of answers in, numbers, a page and a few lines out."""
+"""Entry point of the before-after comparison: two files of answers in, JSON, Markdown and a summary out."""
 
 import sys
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ KEYS = ("run", "before", "after", "to")
 USAGE = """\
 Compare the answers of two models to the same prompts, problem by problem.
 
-  python -m analysis.before_after run=FOLDER               a run's end against what reinforcement learning began with
+  python -m analysis.before_after run=FOLDER               the end of a run against its start of RL
   python -m analysis.before_after before=FILE after=FILE   two files of answers, such as the eval.jsonl of two runs
 
-  to=FOLDER    where before_after.json and before_after.md go (default: the run's folder, or that of `after`)
+  to=FOLDER    output folder of before_after.json and before_after.md (default: that of the run or of `after`)
 
-`python -m alignbench.commands.compare` draws answers to other prompts, several to each, and ends with this.
-Exit code: 0 compared, 2 wrong input.
+`python -m alignbench.commands.compare` generates answers to other prompts and compares them in the same way.
+Exit code: 0 compared, 2 invalid input.
 """
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Write the comparison and print it in brief; returns the exit code."""
+    """Write the comparison and print a summary; returns the exit code."""
     given = read_arguments(words, USAGE)
     if given is None:
         return 0
@@ -38,14 +38,14 @@ def main(words: Sequence[str] | None = None) -> int:
 def _read(words: Sequence[str]) -> dict[str, str]:
     known = parse_key_values(words, KEYS)
     if empty := [key for key, value in known.items() if not value]:
-        raise UserError(f"{empty[0]}= names nothing: give a folder or a file (see --help).")
+        raise UserError(f"{empty[0]}= is empty: give a folder or a file (see --help).")
     if ("run" in known) == bool({"before", "after"} & known.keys()) or ("before" in known) != ("after" in known):
-        raise UserError("say what to compare: run=FOLDER, or before=FILE and after=FILE (see --help).")
+        raise UserError("give run=FOLDER, or before=FILE and after=FILE (see --help).")
     return known
 
 
 def _compare(words: dict[str, str]) -> None:
-    from .changes import changes, problems  # heavy: not needed for --help or a mistyped word
+    from .changes import compute_changes, problems  # imported here: --help and input errors need no heavy imports
     from .page import Page, as_json, as_markdown, terminal_text
 
     files = _files(words)
@@ -57,7 +57,7 @@ def _compare(words: dict[str, str]) -> None:
         files=(str(files[0]), str(files[1])),
         settings=_settings(files[1].parent / "settings.json"),
         problems=found,
-        changes=changes(found),
+        changes=compute_changes(found),
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "before_after.json").write_text(as_json(page), encoding="utf-8")
@@ -71,23 +71,23 @@ def _files(words: dict[str, str]) -> tuple[Path, Path]:
     start, end = (Path(words["run"]) / name for name in ("eval_start.jsonl", "eval.jsonl"))
     if end.is_file() and not start.is_file():
         raise UserError(
-            f"{words['run']} did not keep the answers that it began with: draw them anew with "
+            f"{words['run']} has no eval_start.jsonl with the answers before RL: generate them with "
             f"python -m alignbench.commands.compare after={words['run']}"
         )
     return start, end
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    """The answers in a file, with all that is read of them."""
+    """The rows of a file of answers. Raises UserError for missing rows or keys."""
     from ..study.files import read_lines
 
     notes: list[str] = []
     rows = read_lines(file, notes)
     if not rows:
-        raise UserError(f"{file}: {'no answers in it' if file.is_file() else 'no such file'}.")
+        raise UserError(f"{file}: {'the file has no answers' if file.is_file() else 'file not found'}.")
     for number, row in enumerate(rows, start=1):
         if missing := [key for key in ("prompt_id", "prompt", "response", "scores") if key not in row]:
-            raise UserError(f"{file}, line {number}: no {missing[0]!r}; an answer is a row as in a run's eval.jsonl.")
+            raise UserError(f"{file}, line {number}: no {missing[0]!r}; rows must be as in the eval.jsonl of a run.")
     for note in notes:
         sys.stderr.write(f"warning: {note}\n")
     return rows

@@ -1,4 +1,4 @@
-"""What training changed: two models on the same prompts, by how much, on how many of them, how sure."""
+"""Compares two models on the same prompts: score differences paired by problem, with intervals and tests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from ..study.metrics import Metric, metric_named
 
 Row = Mapping[str, Any]
 NAMES = ("accuracy", "gold", "avg_reward")
-"""The scores that are compared where every answer has them; the first there is leads."""
+"""The scores that are compared if every answer has them; the first available one is the headline."""
 SAME = 1e-9
-"""Means of a problem nearer than this are equal."""
+"""Means of a problem that differ by less are considered equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class Problem:
     scores: dict[str, tuple[float, float]]
 
     def change(self, name: str) -> float:
-        """After minus before; exactly 0 where nothing but rounding differs."""
+        """After minus before; exactly 0 for differences within floating-point error."""
         before, after = self.scores[name]
         return 0.0 if abs(after - before) < SAME else after - before
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One score over all problems; `test` pairs the problems, so that answers to one prompt count as one."""
+    """One score over all problems; `test` is paired by problem, so several answers to one prompt count as one."""
 
     metric: Metric
     means: tuple[float, float]
@@ -49,20 +49,20 @@ class Change:
     worsened: int
     equal: int
     mcnemar: McNemar | None
-    """Only for one answer to each prompt that is right or wrong."""
+    """None unless there is one answer to each prompt, correct or incorrect."""
 
     @property
     def problems(self) -> int:
-        """How many there are."""
+        """Number of problems."""
         return self.improved + self.worsened + self.equal
 
     def share(self, count: int) -> Estimate:
-        """That many of the problems, with Wilson's interval, which exists where no problem changed too."""
+        """The share of the problems with Wilson's interval, which exists even if no problem changed."""
         return statistics.wilson(count, self.problems)
 
 
 def problems(before: Sequence[Row], after: Sequence[Row]) -> list[Problem]:
-    """Both files problem by problem. Raises UserError when they do not hold as many answers to the same prompts."""
+    """Match both files by problem. Raises UserError unless they have equally many answers to the same prompts."""
     old, new = _by_prompt(before), _by_prompt(after)
     if strange := [name for name in (*old, *new) if name not in old or name not in new]:
         raise UserError(
@@ -70,32 +70,32 @@ def problems(before: Sequence[Row], after: Sequence[Row]) -> list[Problem]:
         )
     names = [name for name in NAMES if all(_value(name, row) is not None for row in (*before, *after))]
     if not names:
-        raise UserError("no score is there for every answer: rows need `scores` with `total`, as a run writes them")
+        raise UserError(
+            "no score is available for every answer: rows need `scores` with `total`, as in the eval.jsonl of a run"
+        )
     for name in names:
         if broken := [row["prompt_id"] for row in (*before, *after) if not isfinite(_value(name, row) or 0.0)]:
-            raise UserError(f"an answer to prompt {broken[0]} has no finite number as its {metric_named(name).label}")
+            raise UserError(f"an answer to prompt {broken[0]} has a NaN or infinite {metric_named(name).label}")
     sizes = {len(rows) for group in (old, new) for rows in group.values()}
     if len(sizes) > 1:
-        raise UserError(
-            f"there are {min(sizes)} to {max(sizes)} answers to a prompt: give as many to each, before and after"
-        )
+        raise UserError(f"the number of answers to a prompt varies from {min(sizes)} to {max(sizes)}: it must be equal")
     return [_problem(name, old[name], new[name], names) for name in old]
 
 
-def changes(found: Sequence[Problem]) -> list[Change]:
-    """Every score that there is."""
+def compute_changes(found: Sequence[Problem]) -> list[Change]:
+    """The change of every available score."""
     return [_change(name, found) for name in found[0].scores]
 
 
-def picked(found: Sequence[Problem]) -> list[tuple[str, Problem]]:
-    """Problems to show side by side, by a fixed rule."""
+def select_examples(found: Sequence[Problem]) -> list[tuple[str, Problem]]:
+    """Problems to display side by side, selected by a fixed rule."""
     name = next(iter(found[0].scores))
     most, least = (choose(found, key=lambda problem: problem.change(name)) for choose in (max, min))
     same = next((problem for problem in found if problem.change(name) == 0), None)
     return [
         *([("the problem that improved most", most)] if most.change(name) > 0 else []),
-        *([("the problem that got worse most", least)] if least.change(name) < 0 else []),
-        *([("the first problem that stayed equal", same)] if same else []),
+        *([("the problem that worsened most", least)] if least.change(name) < 0 else []),
+        *([("the first problem with equal scores", same)] if same else []),
     ]
 
 
@@ -113,7 +113,7 @@ def _value(name: str, row: Row) -> float | None:
 
 def _problem(prompt_id: str, old: Sequence[Row], new: Sequence[Row], names: Sequence[str]) -> Problem:
     if len({row["prompt"] for row in (*old, *new)}) > 1:
-        raise UserError(f"prompt {prompt_id} is not the same text in both files: compare answers to the same prompts")
+        raise UserError(f"prompt {prompt_id} has different texts in the two files: compare answers to the same prompts")
     means = {name: (_mean(name, old), _mean(name, new)) for name in names}
     return Problem(
         prompt_id=prompt_id,
@@ -147,7 +147,7 @@ def _change(name: str, found: Sequence[Problem]) -> Change:
 
 
 def _percentage(before: float, after: float) -> Estimate:
-    """100 (after - before) / before; of a mean that is not above zero there is no percentage."""
+    """100 (after - before) / before; undefined unless the mean before is positive."""
     if before <= 0:
         return Estimate(value=None, reason="start_mean_is_zero" if before == 0 else "start_mean_below_zero")
     return Estimate(value=100 * (after - before) / before)

@@ -1,4 +1,4 @@
-"""What training changed, as JSON, as Markdown and in a few lines for the terminal."""
+"""Formats a before-after comparison as JSON, as Markdown and for the terminal."""
 
 import html
 import json
@@ -16,15 +16,15 @@ from ..report.terminal import COLUMNS
 from ..statistics import Estimate
 from ..study.metrics import counted, plain, signed
 from ..study.samples import shortened
-from .changes import Change, Problem, picked
+from .changes import Change, Problem, select_examples
 
 REASONS = {
-    "n<2": "one problem has no spread",
+    "n<2": "one problem has no variance",
     "zero_pooled_variance": "the score is the same on every problem",
     "constant_difference": "every problem changed by the same amount",
     "start_mean_is_zero": "the mean before is zero",
     "start_mean_below_zero": "the mean before is below zero",
-    "not_right_or_wrong_once": "it is for one answer to each problem, right or wrong",
+    "not_right_or_wrong_once": "it requires one answer to each problem, correct or incorrect",
     "no_disagreement": "no problem changed",
 }
 PROMPT = 70
@@ -33,12 +33,12 @@ PROMPT = 70
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """All that is told of one comparison."""
+    """The content of one comparison."""
 
     names: tuple[str, str]
     files: tuple[str, str]
     settings: dict[str, Any] | None
-    """How the answers were drawn, as the command that wrote them says; None where they came with a run."""
+    """Sampling settings of the answers; None for the answers of a run."""
     problems: Sequence[Problem]
     changes: Sequence[Change]
 
@@ -52,8 +52,8 @@ class Page:
 
 
 def as_json(page: Page) -> str:
-    """By keys that other programs may rely on; a number that does not exist is null and says why."""
-    told = {
+    """The comparison as JSON; a number that does not exist is null, with a reason beside it."""
+    result = {
         "before": {"name": page.names[0], "file": page.files[0]},
         "after": {"name": page.names[1], "file": page.files[1]},
         "settings": page.settings,
@@ -62,7 +62,7 @@ def as_json(page: Page) -> str:
         "scores": {change.metric.name: _as_data(change) for change in page.changes},
         "per_problem": [_row(problem) for problem in page.problems],
     }
-    return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _as_data(change: Change) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def _row(problem: Problem) -> dict[str, Any]:
     return {"prompt_id": problem.prompt_id, "prompt": problem.prompt, "reference": problem.reference, **scores}
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 
 
 def as_markdown(page: Page) -> str:
-    """The same for people, with answers side by side."""
+    """The comparison as Markdown, with answers side by side."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -120,7 +120,7 @@ def as_markdown(page: Page) -> str:
     )
     words = {
         "page": page,
-        "picked": picked(page.problems),
+        "picked": select_examples(page.problems),
         "headline": headline(page),
         "improvement": improvement,
         "percentage": percentage,
@@ -134,7 +134,7 @@ def as_markdown(page: Page) -> str:
 
 
 def terminal_text(page: Page) -> str:
-    """The same in brief, in plain ASCII."""
+    """A summary of the comparison in plain ASCII."""
     before, after = page.names
     lines = [
         headline(page),
@@ -158,7 +158,7 @@ def _wrapped(line: str) -> str:
 
 
 def headline(page: Page) -> str:
-    """One sentence; where there is an exact test, both it and the interval must say that something changed."""
+    """One sentence; a change must be significant in the interval and, if it exists, in the exact test."""
     change = page.changes[0]
     low, high, exact = change.test.difference.low, change.test.difference.high, change.mcnemar
     clear = low is not None and high is not None and not low <= 0 <= high
@@ -170,7 +170,7 @@ def headline(page: Page) -> str:
 
 
 def improvement(change: Change) -> str:
-    """+12.5 points (95% CI +3.0 to +22.0), or without the interval and why."""
+    """+12.5 points (95% CI +3.0 to +22.0), or the reason why there is no interval."""
     metric, found = change.metric, change.test.difference
     value = metric.difference(found.value)
     if found.low is None or found.high is None:
@@ -206,14 +206,14 @@ def _p(value: float | None) -> str:
 
 
 def cell(text: object) -> str:
-    """A few words of a prompt that cannot break a table."""
+    """The first characters of a prompt, escaped for a table cell."""
     line = " ".join(str(text).split())
     cut = line if len(line) <= PROMPT else f"{line[:PROMPT]}..."
     return html.escape(cut, quote=False).replace("|", "\\|")
 
 
 def fenced(text: object) -> str:
-    """A text in a fence that is longer than any in it."""
+    """A text in a code fence longer than any fence in it."""
     shown = shortened(text)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     return f"{fence}text\n{shown}\n{fence}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from .. import statistics
 from ..statistics import Estimate
-from ..study.methods import Method, last_validated, no_number
+from ..study.methods import Method, explain_missing_score, last_validation_score
 from ..study.metrics import Metric
 
 
@@ -39,10 +39,10 @@ def compute_sensitivity(
 def _scores_under(method: Method, metric: Metric, assumption: str) -> list[float] | None:
     scores = []
     for run in method.runs:
-        if no_number(run, metric) is None:
+        if explain_missing_score(run, metric) is None:
             scores.append(run.metrics[metric.name])
         elif not assumption.startswith("Excluded"):
-            score = method.start if "SFT" in assumption else last_validated(run, metric)
+            score = method.start if "SFT" in assumption else last_validation_score(run, metric)
             if score is None:
                 return None
             scores.append(score)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from alignbench.core import metric_names
 
 from .. import statistics
-from ..study.answers import known
+from ..study.answers import final_values
 from ..study.load import Run, Study
 from ..study.metrics import method_label
 
@@ -92,7 +92,7 @@ def _of_method(method: str, runs: Sequence[Run], expected: tuple[float, float] |
     }
     note = "mean of a run"
     rows = [StageCost(stage="RL", method=method, note=note, expected_gb=expected, **spent)]
-    seconds = statistics.mean(known(runs, metric_names.EVALUATION_SECONDS))
+    seconds = statistics.mean(final_values(runs, metric_names.EVALUATION_SECONDS))
     if seconds is not None:
         rows.append(
             StageCost(

@@ -8,7 +8,7 @@ from alignbench.core import metric_names
 
 from .. import statistics
 from ..statistics import Estimate
-from ..study.answers import known
+from ..study.answers import final_values
 from ..study.load import Study
 from ..study.metrics import Metric, metric_named
 
@@ -45,7 +45,7 @@ def _sort_key(name: str) -> tuple[int, str]:
 
 def _stratum(study: Study, baseline: str, name: str) -> Stratum:
     stratum, leaf = name.removeprefix(PREFIX).rsplit("/", 1)
-    values = {method: known(study.runs_of(method), name) for method in study.methods}
+    values = {method: final_values(study.runs_of(method), name) for method in study.methods}
     return Stratum(
         name=stratum.replace("_", " "),
         metric=replace(metric_named(f"final/{leaf}"), name=name),

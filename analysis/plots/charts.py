@@ -1,4 +1,4 @@
-"""Charts of curves, paths, lengths and costs: every seed drawn, no bars."""
+"""Charts of learning curves, reward against KL, answer lengths and costs, with every seed drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Chart:
 
 
 def color(method: Method) -> str:
-    """The color that this method has everywhere."""
+    """The color of a method in all charts."""
     return LIGHT[method_color(method.place)]
 
 
 def marker(method: Method) -> str:
-    """The symbol that this method has everywhere."""
+    """The marker of a method in all charts."""
     return MARKERS[method.place % PALETTE_SIZE]
 
 
@@ -47,7 +47,7 @@ def curve_chart(
     limits: tuple[float, float] | None = None,
     start: float | None = None,
 ) -> Chart:
-    """A number over generated tokens: every seed thin, the mean thick, a 95% t-band from five seeds up."""
+    """A metric over generated tokens: seeds thin, mean thick, 95% t-band for five seeds or more."""
     figure, axes = panel(NARROW, 224, right=_label_room(methods))
     divisor, below = x_axis
     for other in behind:
@@ -117,7 +117,7 @@ def _end_labels(axes: Axes, ends: dict[Method, float]) -> None:
 
 
 def path_chart(name: str, title: str, below: str, methods: Sequence[Method], paths: dict[str, list[Points]]) -> Chart:
-    """What was gained against how far the model moved: one path for each run, or only its end where many would mix."""
+    """Reward against KL: one path for each run; with three methods or more only the end of each run and the mean."""
     figure, axes = panel(NARROW, 224, right=_label_room(methods))
     ends = {}
     for method in methods:
@@ -171,7 +171,7 @@ def length_chart(methods: Sequence[Method], answers: dict[str, list[int]]) -> Ch
 
 
 def cost_chart(findings: Findings, key: str) -> Chart | None:
-    """The headline metric against one price: small symbols are seeds, the open symbol is the mean."""
+    """The headline metric against one cost: small symbols are seeds, the open symbol is the mean."""
     cost = next(cost for cost in findings.costs if cost.key == key)
     metric, methods = findings.metric, [method for method in findings.methods if method.scores]
     if cost.reason or not methods or any(len(cost.values[method.name]) != len(method.scores) for method in methods):
@@ -207,7 +207,7 @@ def cost_chart(findings: Findings, key: str) -> Chart | None:
 
 
 def _widen(axes: Axes, centers: Sequence[float]) -> None:
-    """Costs within a few percent are drawn as the narrow column that they are."""
+    """Widen the x-axis to 20% of the mean cost, so that nearly equal costs form a narrow column."""
     low, high = axes.get_xlim()
     middle, least = sum(centers) / len(centers), 0.1 * sum(centers) / len(centers)
     axes.set_xlim(min(low, middle - least), max(high, middle + least))

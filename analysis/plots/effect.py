@@ -1,4 +1,4 @@
-"""The chart of the difference that decides: interval, zero, margin and smallest detectable effect."""
+"""Chart of the headline difference: interval, zero, margin and smallest detectable difference."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from .theme import LIGHT
 
 
 def difference_chart(findings: Findings) -> Chart | None:
-    """The deciding interval of each method against the baseline, with zero, margin and smallest detectable effect."""
+    """The interval of each method against the baseline, with zero, margin and smallest detectable difference."""
     pairs = [pair for pair in findings.against_baseline() if pair.difference.low is not None]
     if not pairs:
         return None
@@ -59,7 +59,7 @@ def _draw_difference(findings: Findings, pairs: Sequence[Comparison], width: flo
 
 
 def _directions(axes: Axes, findings: Findings, treatment: str) -> None:
-    """Which side of zero favors whom."""
+    """Label which side of zero favors which method."""
     better = f"{treatment} better" if treatment else f"better than {findings.baseline.label}"
     above(axes, 0, 20, f"\N{LEFTWARDS ARROW} {findings.baseline.label} better", -8, ha="right", color=MUTED)
     above(axes, 0, 20, f"{better} \N{RIGHTWARDS ARROW}", 8, ha="left", color=MUTED)

@@ -1,4 +1,4 @@
-"""Small drawings inside the text: the key of a method, and interval rows of a table."""
+"""Inline SVG: the legend key of a method, and interval rows of a table."""
 
 from markupsafe import Markup
 
@@ -21,7 +21,7 @@ _LINES = ("", "7 3", "1.6 3", "7 3 1.6 3", "10 4", "4 2 1 2 1 2", "3 5", "8 3 3 
 
 
 def key(method: Method) -> Markup:
-    """The line and the symbol that stand for a method."""
+    """The legend key of a method: its line and symbol."""
     place, color = method.place % PALETTE_SIZE, f"var(--{method_color(method.place)})"
     dashes = f' stroke-dasharray="{_LINES[place]}"' if _LINES[place] else ""
     return Markup(
@@ -34,7 +34,7 @@ def key(method: Method) -> Markup:
 def interval_row(
     value: float | None, low: float | None, high: float | None, reach: float, method: Method | None = None
 ) -> Markup:
-    """An interval against zero; `reach` is the end of the axis, an arrowhead says that the interval goes on."""
+    """An interval against zero; `reach` is the end of the axis, an arrowhead marks an interval cut by the axis."""
     if value is None or low is None or high is None or reach <= 0:
         return Markup('<span class="mut">no interval to draw</span>')
     at, start, end = (MIDDLE + 142 * max(-1.0, min(1.0, n / reach)) for n in (value, low, high))

@@ -24,7 +24,7 @@ def kl_charts(findings: Findings) -> list[Chart]:
 
 
 def answer_lengths(findings: Findings) -> dict[str, list[int]]:
-    """Token counts of the final answers by method, split into right and wrong where that is known."""
+    """Token counts of the final answers by method, split into correct and incorrect ones if known."""
     lengths: dict[str, list[int]] = {}
     for method in findings.methods:
         rows = [row for run in method.runs for row in run.answers if row.get("tokens") is not None]

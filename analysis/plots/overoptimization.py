@@ -18,7 +18,7 @@ ROUND = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 def proxy_charts(findings: Findings) -> list[Chart]:
-    """One chart for each method whose quality is known, all on the same axes; none where KL was not measured."""
+    """One chart for each method whose quality is known, all on the same axes; none if KL was not measured."""
     shown = {finding.method: finding for finding in findings.over_optimization}
     methods = [method for method in findings.methods if method.name in shown]
     proxy, gold = (
@@ -51,7 +51,7 @@ def _chart(method: Method, finding: OverOptimization, proxy: Paths, gold: Paths)
 
 
 def _draw(axes: Axes, method: Method, paths: Paths) -> None:
-    """The seeds of this method thin, its mean thick, the means of the others behind them."""
+    """The seeds of this method thin, its mean thick, the means of the other methods behind them."""
     for other, found in paths.items():
         if other != method.name:
             axes.plot(*_drawable(mean_path(found)), color=MUTED, linewidth=1.1, alpha=0.5)
@@ -69,12 +69,12 @@ def _draw(axes: Axes, method: Method, paths: Paths) -> None:
 
 
 def _drawable(path: Points) -> Points:
-    """An estimate of KL can come out below zero, where no root is."""
+    """KL clipped at zero: estimates can be negative, and the axis is a square root."""
     return list(np.maximum(path[0], 0.0)), path[1]
 
 
 def _root_axis(axes: Axes, furthest: float) -> None:
-    """KL spaced by its square root, the distance d of Gao et al. 2022, so that the early steps are not squeezed."""
+    """KL spaced by its square root, the distance d of Gao et al. 2022, so that early steps remain distinguishable."""
     axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square))
     top = max(furthest, 1e-3) * 1.04
     axes.set_xlim(0, top)
@@ -84,7 +84,7 @@ def _root_axis(axes: Axes, furthest: float) -> None:
 
 
 def tick_marks(top: float, apart: float = 0.09) -> list[float]:
-    """Zero and round numbers up to `top`, at least this share of a root axis apart; the larger ones go first."""
+    """Zero and round numbers up to `top`, at least this share of the root axis apart; larger ones have priority."""
     kept: list[float] = []
     for mark in reversed([mark for mark in ROUND if mark <= top]):
         if not kept or np.sqrt(kept[-1] / top) - np.sqrt(mark / top) >= apart:

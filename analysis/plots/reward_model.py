@@ -13,7 +13,7 @@ CHANCE = 50.0
 
 
 def accuracy_charts(findings: Findings) -> list[Chart]:
-    """Two charts for each reward model, as far as it was measured."""
+    """Accuracy by margin and by length of each reward model, as far as measured."""
     charts = []
     for place, model in enumerate(findings.reward_models):
         for name, title, bins in (
@@ -26,7 +26,7 @@ def accuracy_charts(findings: Findings) -> list[Chart]:
 
 
 def _accuracy_chart(name: str, title: str, bins: Sequence[Bin], model: RewardModel) -> Chart:
-    """One row for each bin: the accuracy, its Wilson interval, and how many pairs it is made of."""
+    """One row for each bin: accuracy, 95% Wilson interval and number of pairs."""
     figure, axes = panel(NARROW, 66 + 24 * len(bins), left=92, right=56)
     axes.set_ylim(len(bins) - 0.4, -0.6)
     axes.set_yticks([])
@@ -45,7 +45,7 @@ def _accuracy_chart(name: str, title: str, bins: Sequence[Bin], model: RewardMod
     lowest = min(100 * (found.accuracy.low or 0.0) for found in bins)
     axes.set_xlim(min(lowest - 2, CHANCE - 4), 101)
     ticks(axes, "x", 5)
-    caption_axes(figure, axes, title, "pairs ranked right (%)")
+    caption_axes(figure, axes, title, "accuracy (%)")
     above(axes, 101, 14, "pairs", 6, color=MUTED)
     spoken = "; ".join(f"{found.label}: {100 * (found.accuracy.value or 0.0):.1f}% of {found.pairs}" for found in bins)
     return Chart(name, to_svg(figure, name, f"{title}. {spoken}"))

@@ -1,4 +1,4 @@
-"""The chart of every seed: one symbol for each trained model, the interval of the mean under them."""
+"""Chart of the final score of every seed, with the interval of each mean."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -6,7 +6,7 @@ from math import isfinite
 from matplotlib.axes import Axes
 
 from ..findings import Findings
-from ..study.methods import Method, last_validated
+from ..study.methods import Method, last_validation_score
 from ..study.metrics import Metric, listed
 from .charts import BG, MUTED, Chart, color, marker
 from .svg import NARROW, WIDE, caption_axes, grid, panel, ticks, to_svg, write
@@ -52,7 +52,7 @@ def _draw_seeds(findings: Findings, width: float) -> str:
 
 
 def seed_range(findings: Findings) -> tuple[float, float]:
-    """The axis of the seed chart: all seeds, and the intervals unless they dwarf the seeds."""
+    """The axis of the seed chart: all seeds, and the intervals unless they are far wider than the seeds."""
     scale = findings.metric.scale
     points = [score * scale for method in findings.methods for score in method.scores if isfinite(score)]
     points += [value * scale for _, value in _crosses(findings)]
@@ -70,12 +70,12 @@ def seed_range(findings: Findings) -> tuple[float, float]:
 
 
 def _crosses(findings: Findings) -> list[tuple[tuple[str, int], float]]:
-    """Seeds without a final number, at their last validation."""
+    """Runs without a final score, at their last validation score."""
     return [
         ((method.name, run.seed), value)
         for method in findings.methods
         for run in method.runs
-        if run.status != "finished" and (value := last_validated(run, findings.metric)) is not None
+        if run.status != "finished" and (value := last_validation_score(run, findings.metric)) is not None
     ]
 
 
@@ -145,9 +145,9 @@ def _seed_row(axes: Axes, row: int, method: Method, findings: Findings, width: f
 
 
 def mean_text(method: Method, metric: Metric, whole: bool = True) -> str:
-    """mean 62.5, 95% 58.6 to 66.4; the mean is written also where it has no interval."""
+    """mean 62.5, 95% 58.6 to 66.4; the mean alone if it has no interval."""
     if method.level.value is None:
-        return "no number"
+        return "no score"
     text = f"mean {metric.number(method.level.value)}"
     if method.level.low is None:
         return f"{text}, no interval" if whole else text
@@ -155,7 +155,7 @@ def mean_text(method: Method, metric: Metric, whole: bool = True) -> str:
 
 
 def _seed_labels(axes: Axes, row: int, points: Sequence[tuple[float, str]], width: float) -> None:
-    """Seed numbers above their symbols; where they would touch, as one list from left to right."""
+    """Seed numbers above their symbols; labels that would overlap are merged into one list from left to right."""
     low, high = axes.get_xlim()
     unit = (high - low) / (width - 26)
     groups: list[list[tuple[float, str]]] = []
@@ -171,7 +171,7 @@ def _seed_labels(axes: Axes, row: int, points: Sequence[tuple[float, str]], widt
 
 
 def _reach(group: Sequence[tuple[float, str]], unit: float) -> tuple[float, float]:
-    """From where to where the label of some seeds goes; `unit` is one unit of the drawing on the axis."""
+    """The extent of the label of some seeds; `unit` is one unit of the drawing on the axis."""
     middle = (group[0][0] + group[-1][0]) / 2
     half = (3.0 * len(", ".join(name for _, name in group)) + 3) * unit
     return middle - half, middle + half

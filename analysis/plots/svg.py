@@ -1,4 +1,4 @@
-"""Turns a matplotlib figure into SVG that takes its colors and fonts from the page around it."""
+"""Converts a matplotlib figure to SVG with the colors and fonts of the surrounding page."""
 
 import io
 import re
@@ -95,9 +95,9 @@ def grid(axes: Axes, which: str) -> None:
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as one <svg>; the same figure always gives the same text.
+    """The figure as one <svg>; equal figures give equal text.
 
-    `name` keeps ids apart on one page, `label` tells the numbers to those who do not see the drawing.
+    `name` makes ids unique on the page; `label` is the text alternative with the numbers.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify_threshold": 0.3}):
@@ -139,7 +139,7 @@ def _round_all(found: re.Match[str]) -> str:
 
 
 def standalone(svg: str) -> str:
-    """The same drawing as a file of its own, with the palette inside."""
+    """The same drawing as a standalone file that includes the palette."""
     style = f"<style>{stylesheet('svg')}svg{{background:var(--bg);{FONT}}}</style>"
     head, body = svg.split(">", 1)
     return head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1) + ">" + style + body + "\n"

@@ -1,4 +1,4 @@
-"""Colors, markers and dashes that a method owns; one palette for light, dark and print."""
+"""Colors, markers and line styles of the methods; one palette for light, dark and print."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ TERMINAL_MARKS = ("(o)", "(<>)", "[ ]", "/\\", "\\/", "(+)", "(x)", "(*)")
 
 
 def method_color(place: int) -> str:
-    """The color token of the method at this place; places go round after eight."""
+    """The color token of the method at this place; colors repeat after eight."""
     return f"m{place % PALETTE_SIZE}"
 
 

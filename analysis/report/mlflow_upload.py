@@ -1,4 +1,4 @@
-"""The report in MLflow: a run of its own, beside the runs it speaks of."""
+"""Uploads the report to MLflow, as a run beside the runs of the study."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from alignbench.core import metric_names
 
 from ..findings import Findings
-from ..study.load import tracker_of
-from ..study.mlflow_reader import client_of, store_is_there
+from ..study.load import resolve_tracking_uri
+from ..study.mlflow_reader import make_client, store_exists
 
 FILES = ("report.html", "report.md", "report.json")
 NOTE = "mlflow.note.content"
@@ -15,17 +15,17 @@ NOTE = "mlflow.note.content"
 
 
 def publish(findings: Findings, home: Path, tracking_uri: str | None) -> str | None:
-    """Attach the report in the folder `home` to the study's own run, made the first time and found again later.
+    """Attach the report in the folder `home` to the report run of the study, created at the first call.
 
-    Returns why it was not done: MLflow does not answer, or refuses. A store that knows no run of the study gets none.
+    Returns an error message if MLflow does not answer or refuses, else None. A store without the study gets no run.
     """
     from mlflow.exceptions import MlflowException
 
-    uri = tracker_of(findings.study.name, findings.study.output_dir, tracking_uri)
-    if not store_is_there(uri):
+    uri = resolve_tracking_uri(findings.study.name, findings.study.output_dir, tracking_uri)
+    if not store_exists(uri):
         return None
     try:
-        _attach(client_of(uri), findings, home)
+        _attach(make_client(uri), findings, home)
     except (MlflowException, OSError) as error:  # the network's errors are OSErrors
         return f"the report is in {home}, but not in MLflow at {uri}: {str(error).splitlines()[0]}"
     return None
@@ -47,7 +47,7 @@ def _attach(client: Any, findings: Findings, home: Path) -> None:
 
 
 def _find(client: Any, study: str, phase: str) -> Any:
-    """The newest run of a study in this phase; None where there is none."""
+    """The newest run of a study in this phase; None if there is none."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     tagged = f"tags.`{metric_names.STUDY}` = '{study}' and tags.`{metric_names.PHASE}` = '{phase}'"
     return next(iter(client.search_runs(experiments, tagged, max_results=1)), None)

@@ -1,4 +1,4 @@
-"""The verdict of a study in the model cards of its runs, between the marks that each run left for it."""
+"""Writes the verdict of a study into the model cards of its runs, between the markers in each card."""
 
 import re
 
@@ -10,19 +10,19 @@ FOLDERS = ("final", "merged")
 BETWEEN = re.compile(f"(?<={re.escape(VERDICT[0])}).*?(?={re.escape(VERDICT[1])})", re.DOTALL)
 
 
-def tell_cards(findings: Findings) -> str | None:
-    """Say the verdict in every card of the study, the same bytes each time. Returns why one could not be told."""
+def update_model_cards(findings: Findings) -> str | None:
+    """Write the verdict into every model card of the study. Returns an error message if one cannot be written."""
     study = findings.study
-    said = f"{findings.verdict.sentence} The report: `{study.output_dir}/reports/{study.name}/report.md`"
+    verdict = f"{findings.verdict.sentence} The report: `{study.output_dir}/reports/{study.name}/report.md`"
     for run in study.runs:
         for card in (study.output_dir / run.folder / folder / "README.md" for folder in FOLDERS):
             try:
                 text = card.read_text(encoding="utf-8")
-                told = BETWEEN.sub(lambda _: said, text)
-                if told != text:
-                    card.write_text(told, encoding="utf-8")
+                updated = BETWEEN.sub(lambda _: verdict, text)
+                if updated != text:
+                    card.write_text(updated, encoding="utf-8")
             except FileNotFoundError:
                 continue
             except OSError as error:
-                return f"the verdict is not in {card}: {error.strerror}"
+                return f"the verdict could not be written to {card}: {error.strerror}"
     return None

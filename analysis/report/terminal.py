@@ -115,7 +115,7 @@ def _mark(place: int) -> str:
 
 
 def _heading(method: Method) -> str:
-    """A method and its mark, short enough that two of them never touch."""
+    """A method and its mark, shortened to fit a column."""
     return f"{method.label[:6].rstrip()} {_mark(method.place)}"
 
 
@@ -222,7 +222,7 @@ def _section_lines(findings: Findings, sections: Sequence[Section]) -> list[str]
 
 
 def _warnings(findings: Findings) -> list[str]:
-    """What stops the verdict in full, then the other warnings in brief, two on a line."""
+    """Warnings that stop the verdict in full, then the others in brief, two on a line."""
     stops = [warning.text for warning in findings.warnings if warning.level == "stops the verdict"]
     rest = [warning.brief or warning.text for warning in findings.warnings if warning.level != "stops the verdict"]
     lines = [line for text in stops[:4] for line in _wrapped(text, " ! ")]
@@ -246,10 +246,10 @@ def _side_by_side(parts: list[str]) -> list[str]:
 def _exit(findings: Findings) -> str:
     state = findings.verdict.state
     if state == "incomplete":
-        return "a planned run has no result; type the same command again to finish it"
+        return "a planned run has no result; repeat the command of the study to finish it"
     if state == "not_comparable":
         return "a fairness check failed; the methods cannot be compared"
-    return "study complete" + ("; an inconclusive verdict is no error" if state == "inconclusive" else "")
+    return "study complete" + ("; an inconclusive verdict is not an error" if state == "inconclusive" else "")
 
 
 def _colored(findings: Findings, line: str) -> str:

@@ -1,4 +1,4 @@
-"""The generated sentences of the verdict: which is better, how sure, and at what cost."""
+"""Verdict sentences: which method is better, how certain that is, and at what cost."""
 
 from ..comparison.compare import Comparison
 from ..comparison.costs import Cost
@@ -20,7 +20,7 @@ def ratio_text(estimate: Estimate) -> str:
 
 
 def format_levels(findings: Findings) -> str:
-    """The levels behind the verdict, the start they share, and how the intervals are to be read."""
+    """The mean of each method, the SFT start, and the scope of the intervals."""
     metric = findings.metric
     levels = [
         f"{method.label} {metric.level(method.level.value)}"
@@ -32,16 +32,16 @@ def format_levels(findings: Findings) -> str:
         parts.append(f"{metric.label[0].upper()}{metric.label[1:]}: {', '.join(levels)}{_from_start(findings)}.")
     if len(findings.pairs) > 1:
         pair = max(findings.pairs, key=lambda pair: pair.detectable or 0.0)
-        parts.append(f"Intervals hold for all {len(findings.pairs)} pairs together (95%).")
+        parts.append(f"Intervals are simultaneous over all {len(findings.pairs)} comparisons (95%).")
         if pair.detectable_d is not None and pair.detectable is not None:
             parts.append(
-                f"This design can detect d \N{GREATER-THAN OR EQUAL TO} {pair.detectable_d:.2f} for a pair, "
+                f"This design detects d \N{GREATER-THAN OR EQUAL TO} {pair.detectable_d:.2f} for one comparison, "
                 f"up to {metric.size(pair.detectable)}."
             )
     if findings.verdict.state == "incomplete":
         parts.append(
-            "A run without a result is a result about its method, not a gap to be filled in silently. Run it "
-            "again with the same seed and configuration only."
+            "A run without a result is itself a result about its method. Repeat it only with the same seed and "
+            "configuration."
         )
     return " ".join(parts)
 
@@ -51,7 +51,7 @@ def _from_start(findings: Findings) -> str:
     if None in starts or not starts:
         return ""
     shown = {findings.metric.level(start) for start in starts}
-    return f"; the SFT model they start from has {shown.pop()}" if len(shown) == 1 else ""
+    return f"; SFT start {shown.pop()}" if len(shown) == 1 else ""
 
 
 def answers(findings: Findings) -> list[tuple[str, str]]:
@@ -64,14 +64,14 @@ def answers(findings: Findings) -> list[tuple[str, str]]:
 
 
 def which(findings: Findings) -> str:
-    """The first answer."""
+    """Which method is better, and by how much."""
     state, pairs = findings.verdict.state, findings.pairs
     if state == "not_comparable":
-        return "Not answered: the methods did not run under the same conditions."
+        return "No answer: the methods did not run under the same conditions."
     if state == "incomplete":
-        return "Not answered: not every planned run has a result."
+        return "No answer: not every planned run has a result."
     if state == "single":
-        return "There is one method only."
+        return "The study has one method."
     if len(pairs) > 1:
         return _which_of_many(findings)
     pair = pairs[0]
@@ -90,17 +90,17 @@ def _both_ends(pair: Comparison, treatment: str, baseline: str) -> str:
         return f"There is no interval: {explain(pair.difference.reason)}."
     low, high = pair.improvement_interval
     return (
-        f"The data fit anything from {baseline} ahead by {pair.metric.size(-low)} to {treatment} ahead by "
-        f"{pair.metric.number(high)}."
+        f"The data are compatible with anything from {baseline} ahead by {pair.metric.size(-low)} to {treatment} "
+        f"ahead by {pair.metric.number(high)}."
     )
 
 
 def _which_of_many(findings: Findings) -> str:
     wins = winners(findings.study.methods, findings.pairs)
     if not wins:
-        return "Cannot tell: no pair separates." if findings.verdict.state != "equivalent" else "None of them."
+        return "Cannot tell: no interval excludes zero." if findings.verdict.state != "equivalent" else "None of them."
     told = sum(map(len, wins.values()))
-    rest = " All other pairs: cannot tell." if told < len(findings.pairs) else ""
+    rest = " All other comparisons: cannot tell." if told < len(findings.pairs) else ""
     return (
         "; ".join(
             f"{method_label(method)} over {listed([method_label(loser) for loser in losers])}"
@@ -111,23 +111,23 @@ def _which_of_many(findings: Findings) -> str:
 
 
 def how_sure(findings: Findings) -> str:
-    """The second answer: what the design could have seen, and how many seeds would see more."""
+    """Which differences the design detects, and how many seeds would detect smaller ones."""
     known = [pair for pair in findings.pairs if pair.detectable is not None]
     if findings.verdict.state in ("not_comparable", "incomplete") or not known:
-        return "No number of this study should be quoted as a result." if findings.pairs else "Nothing was compared."
+        return "Do not quote any number of this study as a result." if findings.pairs else "There is no comparison."
     pair = max(known, key=lambda pair: pair.detectable or 0.0)
     metric, state = pair.metric, findings.verdict.state
-    limit = f"A true difference under about {metric.size(pair.detectable)} would usually be missed."
+    limit = f"True differences below about {metric.size(pair.detectable)} would usually be missed."
     if state in ("better", "worse"):
-        corrected = f", {len(findings.pairs)} pairs, corrected for looking at all" if len(findings.pairs) > 1 else ""
+        corrected = f", corrected for {len(findings.pairs)} comparisons" if len(findings.pairs) > 1 else ""
         return f"The 95% interval excludes zero ({min(pair.n)} seeds each{corrected}). {limit}"
     if state == "equivalent":
-        return f"The {pair.inner_percent:g}% interval of the difference lies within the margin declared before. {limit}"
-    return f"Not very. {limit}{seeds_advice(pair)}"
+        return f"The {pair.inner_percent:g}% interval of the difference lies within the declared margin. {limit}"
+    return f"Not certain. {limit}{seeds_advice(pair)}"
 
 
 def seeds_advice(pair: Comparison) -> str:
-    """How many seeds would find the margin (or half of what is detectable now), and half of that."""
+    """Seeds needed to detect the margin (or half of the detectable difference), and half of that."""
     size = pair.margin or (pair.detectable or 0.0) / 2
     plans = [(size, pair.seeds_needed_for(size)), (size / 2, pair.seeds_needed_for(size / 2))]
     found = [
@@ -137,11 +137,11 @@ def seeds_advice(pair: Comparison) -> str:
         for place, (size, n) in enumerate(plans)
         if n and pair.metric.number(size) != pair.metric.number(0.0)
     ]
-    return f" To find {'; '.join(found)}." if found else ""
+    return f" To detect {'; '.join(found)}." if found else ""
 
 
 def at_what_cost(findings: Findings) -> str:
-    """The third answer: time and memory against the baseline."""
+    """Time and peak memory relative to the baseline."""
     baseline = findings.baseline
     time, memory = (
         next(cost for cost in findings.costs if cost.key == key) for key in ("seconds", "peak_memory_bytes")
@@ -171,7 +171,7 @@ def _is_clear(*costs: Cost) -> str:
     sure = [ratio.low > 1 or (ratio.high or 0.0) < 1 for ratio in ratios if ratio.low is not None]
     if len(sure) < len(costs):
         return ""
-    return "; both differences are clear" if all(sure) else "" if any(sure) else "; neither difference is clear"
+    return "; both intervals exclude 1" if all(sure) else "" if any(sure) else "; neither interval excludes 1"
 
 
 def _alone(findings: Findings) -> str:

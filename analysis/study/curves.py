@@ -1,4 +1,4 @@
-"""Learning curves: every seed and the mean, against the tokens that were generated so far."""
+"""Learning curves of every seed and their mean, over generated tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from ..statistics import mean_interval
 from .load import Run, Study
 from .mlflow_reader import Curve
 
-FROM_SEEDS = 5  # a band from fewer seeds jumps about, and a narrower one would be false
+FROM_SEEDS = 5
+"""Seeds from which a band is drawn; with fewer the t-interval varies strongly from point to point."""
 MOST_POINTS = 150
 
 Points = tuple[list[float], list[float]]
@@ -38,7 +39,7 @@ def tokens_at(run: Run, steps: Sequence[int]) -> list[float]:
 
 def learning_line(runs: Sequence[Run], metric: str, scale: float) -> Line | None:
     """The curves of one method; None when no run has the metric."""
-    curves = [(run, thinned(run.curves[metric])) for run in runs if metric in run.curves]
+    curves = [(run, thin_out(run.curves[metric])) for run in runs if metric in run.curves]
     if not curves:
         return None
     seeds = [(tokens_at(run, curve.steps), [value * scale for value in curve.values]) for run, curve in curves]
@@ -51,7 +52,7 @@ def learning_line(runs: Sequence[Run], metric: str, scale: float) -> Line | None
     return Line(tuple(seeds), list(spent.mean(axis=0)), list(table.mean(axis=0) * scale), _band(table * scale))
 
 
-def thinned(curve: Curve) -> Curve:
+def thin_out(curve: Curve) -> Curve:
     """Every k-th point of a long curve, the last one included; nothing is averaged."""
     stride = -(-len(curve.steps) // MOST_POINTS)
     keep = [place for place in range(len(curve.steps)) if place % stride == 0 or place == len(curve.steps) - 1]
@@ -80,7 +81,7 @@ def learning_lines(study: Study, methods: Sequence[str], metric: str, scale: flo
 
 
 def first_known(study: Study, names: Sequence[str]) -> str | None:
-    """The first of these metrics that every method has a curve of."""
+    """The first of these metrics with a curve in every method; None if there is none."""
     return next(
         (
             name
@@ -96,7 +97,9 @@ def gain_paths(runs: Sequence[Run], gain: str, price: str, scale: float) -> list
     paths = []
     for run in runs:
         if gain in run.curves and price in run.curves:
-            ys, xs = (dict(zip(c.steps, c.values, strict=True)) for c in (thinned(run.curves[gain]), run.curves[price]))
+            ys, xs = (
+                dict(zip(c.steps, c.values, strict=True)) for c in (thin_out(run.curves[gain]), run.curves[price])
+            )
             steps = [step for step in ys if step in xs and isfinite(ys[step]) and isfinite(xs[step])]
             if steps:
                 paths.append(([xs[step] for step in steps], [ys[step] * scale for step in steps]))
@@ -111,7 +114,7 @@ def mean_path(paths: Sequence[Points]) -> Points:
 
 
 def x_axis(study: Study) -> tuple[float, str]:
-    """What the x-axis of a curve counts: tokens in a readable unit, or steps where nobody counted tokens."""
+    """Divisor and label of the x-axis: generated tokens, or steps if tokens were not counted."""
     runs = [run for run in study.runs if run.curves]
     if any(metric_names.TOKENS not in run.curves for run in runs):
         return 1.0, "RL steps (tokens were not counted)"

@@ -1,4 +1,4 @@
-"""Reads what runs left on disk; a broken file is named, a line that a killed process cut short is told."""
+"""Reads the JSON, JSONL and YAML files of runs; names invalid files, and notes an incomplete last line."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from alignbench.core.json_text import JSONTextError, parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty when the file is not there; UserError names a file that is broken."""
+    """A JSON object; empty if the file does not exist. Raises UserError for invalid JSON."""
     if not path.is_file():
         return {}
     try:
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, empty when the file is not there; UserError names a file that is broken."""
+    """A YAML mapping; empty if the file does not exist. Raises UserError for invalid YAML."""
     if not path.is_file():
         return {}
     try:
@@ -31,9 +31,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line cut short by a killed process is left out and noted.
+    """The rows of a JSONL file; an incomplete last line, left by a killed process, is skipped and noted.
 
-    Lines end at line feeds alone: an answer may hold other signs that str.splitlines would cut at.
+    Lines end at line feeds only: answers may contain other characters at which str.splitlines splits.
     """
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Gathers a study: planned runs, run folders and tracked numbers, none of them dropped."""
+"""Loads a study: planned runs, run folders and metrics from MLflow; every run is included."""
 
 import re
 from contextlib import suppress
@@ -14,23 +14,22 @@ from .mlflow_reader import (
     CURVES,
     Curve,
     Tracked,
-    TrackerAway,
-    curve_of,
+    TrackerUnavailable,
     default_uri,
-    store_is_there,
+    make_curve,
+    store_exists,
     tracked_runs,
     tracked_studies,
 )
 
 Status = Literal["finished", "failed", "interrupted", "running", "missing"]
-STATUSES: tuple[Status, ...] = ("finished", "failed", "interrupted", "running", "missing")
 TRAINED = ("rl", "evaluate")
 FROM_MLFLOW = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """One training run as it was found; `counted` is False for a second run of the same method and seed."""
+    """One training run; `counted` is False for a second run of the same method and seed."""
 
     method: str
     model: str
@@ -53,18 +52,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What people call it: grpo seed 123."""
+        """Method and seed: grpo seed 123."""
         return f"{self.method} seed {self.seed}"
 
     @property
     def ledger(self) -> dict[str, float]:
-        """The budget it spent, empty when it wrote none."""
+        """The budget that the run spent; empty if it wrote none."""
         return self.manifest.get("ledger") or {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """All runs of a study, and what was odd while they were read."""
+    """All runs of a study, and notes on anomalies found while loading them."""
 
     name: str
     output_dir: Path
@@ -89,56 +88,56 @@ class Study:
 
 
 def load_study(name: str, output_dir: Path, tracking_uri: str | None = None) -> Study:
-    """Everything known about a study.
+    """Load the runs of a study from `output_dir/runs/<name>` and from MLflow.
 
-    Raises UserError when nothing is known under this name, or when a file of it cannot be read.
+    Raises UserError when no run of this study exists, or when one of its files cannot be read.
     """
     if not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"study={name!r}: a study name has letters, digits, '_', '-', '+' and '.' only.")
-    uri, home = tracker_of(name, output_dir, tracking_uri), output_dir / "runs" / name
+    uri, home = resolve_tracking_uri(name, output_dir, tracking_uri), output_dir / "runs" / name
     notes: list[str] = []
     tracked = _tracked(uri, name, notes)
     plan = read_plan(home / "study.json")
     folders = [path.parent for path in sorted(home.glob("*/status.json"))]
     if not plan and not folders and not tracked:
-        raise UserError(unknown_study(name, output_dir, uri))
+        raise UserError(format_unknown_study(name, output_dir, uri))
     found = {folder.name: _from_folder(folder, output_dir, tracked, notes) for folder in folders}
     found |= _only_tracked(tracked, found, output_dir)
     runs = _counted(_in_plan(plan, found, name))
     notes += [
-        f"{run.name} has a second run in {run.folder}; it is shown and not counted." for run in runs if not run.counted
+        f"{run.name} has a second run in {run.folder}; it is listed and not counted." for run in runs if not run.counted
     ]
     return Study(name=name, output_dir=output_dir, runs=tuple(runs), notes=tuple(notes), planned=bool(plan))
 
 
-def tracker_of(name: str, output_dir: Path, asked: str | None) -> str:
-    """The MLflow store of a study: the one asked for, else the one its runs declared, else the output folder's."""
+def resolve_tracking_uri(name: str, output_dir: Path, requested: str | None) -> str:
+    """The MLflow store of a study: the requested one, else that of its config, else that of the output folder."""
     first = min((output_dir / "runs" / name).glob("*/config.yaml"), default=None)
     declared = (read_yaml(first).get("tracking") or {}).get("uri") if first else None
-    return asked or declared or default_uri(output_dir)
+    return requested or declared or default_uri(output_dir)
 
 
 def _tracked(uri: str, name: str, notes: list[str]) -> dict[str, Tracked]:
-    """What the tracker knows of a study; nothing, and a note, while it does not answer."""
+    """The runs of a study in MLflow; none, and a note, if MLflow is unavailable."""
     try:
-        return tracked_runs(uri, name) if store_is_there(uri) else {}
-    except TrackerAway as error:
-        notes.append(f"{error}; the numbers come from the runs' own files.")
+        return tracked_runs(uri, name) if store_exists(uri) else {}
+    except TrackerUnavailable as error:
+        notes.append(f"{error}; metrics are read from the files of the runs.")
         return {}
 
 
-def unknown_study(name: str, output_dir: Path, uri: str) -> str:
-    """The message for a name that no run carries."""
+def format_unknown_study(name: str, output_dir: Path, uri: str) -> str:
+    """The error message for a study without runs."""
     there = {path.name for path in (output_dir / "runs").glob("*") if path.is_dir()}
-    if store_is_there(uri):
-        with suppress(TrackerAway):
+    if store_exists(uri):
+        with suppress(TrackerUnavailable):
             there |= tracked_studies(uri)
-    known = f"Studies there: {', '.join(sorted(there))}." if there else "There is no study yet; run one first."
-    return f"study={name}: no run of this study in {output_dir}/runs nor in the tracker. {known}"
+    known = f"Known studies: {', '.join(sorted(there))}." if there else "There is no study yet; run one first."
+    return f"study={name}: no run of this study in {output_dir}/runs or in MLflow. {known}"
 
 
 def read_plan(path: Path) -> list[dict[str, Any]]:
-    """The runs a sweep meant to make, in its order; none when the runs were started one by one."""
+    """The runs that a sweep planned, in order; none when the runs were started individually."""
     return read_json(path).get("planned", []) if path.is_file() else []
 
 
@@ -167,18 +166,18 @@ def _from_folder(folder: Path, output_dir: Path, tracked: dict[str, Tracked], no
 
 
 def _numbers(folder: Path, tracked: Tracked | None, notes: list[str]) -> tuple[dict[str, float], dict[str, Curve]]:
-    """The numbers of a run from MLflow; as the run itself wrote them where MLflow lacks some.
+    """The metrics of a run from MLflow, or from its metrics.jsonl if MLflow lacks some.
 
-    Curves come from the run's own file wherever there is one: it has the same points, and MLflow takes a second for the
-    curves of one long run.
+    Curves are read from metrics.jsonl if it exists: it has the same points, and reading the curves of one long run from
+    MLflow takes a second.
     """
     written = _written_curves(folder, notes)
     if tracked and written.keys() <= tracked.metrics.keys():
         drawn = {name: curve for name, curve in written.items() if name.startswith(CURVES)}
         return tracked.metrics, drawn or tracked.curves()
     if written:
-        lack = "MLflow lacks some of its numbers" if tracked else "it is not in MLflow"
-        notes.append(f"{folder.name}: {lack}; its numbers come from its metrics.jsonl.")
+        lack = "MLflow lacks some of its metrics" if tracked else "it is not in MLflow"
+        notes.append(f"{folder.name}: {lack}; its metrics are read from metrics.jsonl.")
     return {name: curve.values[-1] for name, curve in written.items()}, written
 
 
@@ -188,11 +187,11 @@ def _written_curves(folder: Path, notes: list[str]) -> dict[str, Curve]:
         if row["phase"] in TRAINED:
             for name, value in {**row["metrics"], **row.get("not_finite", {})}.items():
                 points.setdefault(name, {})[int(row["step"])] = float(value)
-    return {name: curve_of(values) for name, values in points.items()}
+    return {name: make_curve(values) for name, values in points.items()}
 
 
 def _only_tracked(tracked: dict[str, Tracked], found: dict[str, Run], output_dir: Path) -> dict[str, Run]:
-    """Runs that MLflow knows and whose folder is gone."""
+    """Runs that are in MLflow and whose folder is missing."""
     known = {run.key for run in found.values()}
     return {run.name: _bare(run, key, output_dir) for key, run in tracked.items() if key not in known}
 
@@ -206,7 +205,7 @@ def _bare(run: Tracked, key: str, output_dir: Path) -> Run:
         key=key,
         folder=f"runs/{run.tags['study']}/{run.name}",
         status=status,  # type: ignore[arg-type]  # the values of FROM_MLFLOW are Status words
-        reason="its folder is gone; only MLflow knows it",
+        reason="its folder is missing; read from MLflow only",
         metrics=run.metrics,
         curves=run.curves(),
     )

@@ -1,4 +1,4 @@
-"""How a metric is named, scaled and rounded for people."""
+"""Display names, units, scales and rounding of metrics."""
 
 from dataclasses import dataclass
 from math import floor, isfinite, log10
@@ -10,10 +10,10 @@ Better = Literal["more", "less", "neither"]
 MINUS = "\N{MINUS SIGN}"
 REASONS = {
     "n<2": "fewer than 2 seeds",
-    "not_finite": "a seed gave no finite number",
+    "not_finite": "a seed has no finite value",
     "zero_pooled_variance": "identical across seeds",
     "not_positive": "a value is zero or below",
-    "constant_difference": "the same difference in every seed",
+    "constant_difference": "the same difference for every seed",
     "zero_baseline_variance": "the baseline is identical across seeds",
     "n<4": "fewer than 4 seeds",
     "n<10": "fewer than 10 seeds",
@@ -27,7 +27,7 @@ def explain(reason: str | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One measured quantity; `scale` turns stored numbers into shown ones (0.625 -> 62.5%)."""
+    """One metric; `scale` converts stored values to displayed ones (0.625 -> 62.5%)."""
 
     name: str
     label: str
@@ -63,7 +63,7 @@ class Metric:
         return f"{self.number(abs(value))} {self.unit}".rstrip()
 
     def short(self) -> str:
-        """A few words for narrow tables: accuracy %, KL, nats."""
+        """A short name for narrow tables: accuracy %, KL, nats."""
         unit = f" {self.level_suffix}" if self.level_suffix else f", {self.unit}" if self.unit else ""
         words = _SHORT.get(self.label, self.label)
         if "pass@" in words:
@@ -98,7 +98,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def plain(text: str) -> str:
-    """The same text in ASCII, for terminals that know nothing else."""
+    """The text in ASCII, for terminals without Unicode."""
     for symbol, ascii_text in PLAIN.items():
         text = text.replace(symbol, ascii_text)
     return text.encode("ascii", "replace").decode()
@@ -141,12 +141,12 @@ _KNOWN: dict[str, tuple[str, str, Better, int]] = {
 
 
 def is_share(name: str) -> bool:
-    """Shares of prompts are stored as 0 to 1 and shown in percent and points."""
+    """Whether a metric is a share: stored from 0 to 1, displayed in percent and points."""
     return any(word in name for word in ("accuracy", "pass_at", "fraction"))
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of this recorded name; a name nobody described keeps its own words."""
+    """The metric with this logged name; an unknown metric is displayed by its name."""
     leaf = name.rsplit("/", 1)[-1].removeprefix("start_")
     label, unit, better, digits = _KNOWN.get(leaf, (leaf.replace("_", " "), "", "more", 3))
     if leaf.startswith("pass_at_"):
@@ -170,7 +170,7 @@ _SPELLINGS = {
 
 
 def method_label(method: str) -> str:
-    """How people write the name of a method: grpo -> GRPO, dr_grpo -> Dr. GRPO; settings stay as typed."""
+    """The display name of a method: grpo -> GRPO, dr_grpo -> Dr. GRPO; settings stay as typed."""
     method, *settings = method.split(" ")
     spelled = _SPELLINGS.get(method, method.replace("_", " ").upper())
     return " ".join([spelled, *settings])

@@ -1,4 +1,4 @@
-"""Reads the numbers of a study out of MLflow."""
+"""Reads the runs and metrics of a study from MLflow."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ CURVES = ("eval/", "rewards/", "rollout/", "budget/", "train/entropy", "train/cl
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over the steps of a run, in order of the step; a step written twice counts as last written."""
+    """One metric over the steps of a run, in order of the step; of a step logged twice the last value."""
 
     steps: tuple[int, ...]
     values: tuple[float, ...]
@@ -23,7 +23,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """What a tracker knows of one run: the last value of every metric, and how to ask for the curve of one."""
+    """One run in MLflow: the last value of every metric, and a function that reads the curve of one."""
 
     name: str
     tags: dict[str, str]
@@ -33,28 +33,28 @@ class Tracked:
     history: Callable[[str], Curve]
 
     def curves(self) -> dict[str, Curve]:
-        """The curves that a report draws; a slow question, one to the tracker for each of them."""
+        """The curves that a report draws; slow, with one MLflow request for each."""
         return {name: self.history(name) for name in sorted(self.metrics) if name.startswith(CURVES)}
 
 
-class TrackerAway(Exception):
-    """The tracker cannot be asked now."""
+class TrackerUnavailable(Exception):
+    """MLflow does not answer."""
 
 
 def default_uri(output_dir: Path) -> str:
-    """The store that runs in this output folder write to."""
+    """The MLflow store of this output folder."""
     return f"sqlite:///{(output_dir / 'mlflow.db').resolve()}"
 
 
-def store_is_there(uri: str) -> bool:
-    """A SQLite store that does not exist would be created by reading it."""
+def store_exists(uri: str) -> bool:
+    """Whether the store exists; reading a missing SQLite store would create it."""
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
-def client_of(uri: str) -> Any:
-    """An MLflow client; imported here because it takes seconds, without its telemetry and migration chatter."""
+def make_client(uri: str) -> Any:
+    """An MLflow client without telemetry and migration messages; imported here because the import takes seconds."""
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # what a run wrote is on disk: no need to wait long
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the metrics are also on disk
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -64,8 +64,8 @@ def client_of(uri: str) -> Any:
 
 
 def tracked_runs(uri: str, study: str) -> dict[str, Tracked]:
-    """The RL runs of a study by run key; of several MLflow runs of one key the latest counts. Raises TrackerAway."""
-    client = client_of(uri)
+    """The RL runs of a study by run key, the latest of each key. Raises TrackerUnavailable."""
+    client = make_client(uri)
     _answers(client, uri)
     latest: dict[str, Any] = {}
     for run in _search(client, f"tags.`{metric_names.STUDY}` = '{study}' and tags.`{metric_names.PHASE}` = 'rl'"):
@@ -76,21 +76,21 @@ def tracked_runs(uri: str, study: str) -> dict[str, Tracked]:
 
 
 def tracked_studies(uri: str) -> set[str]:
-    """The names of all studies in the store. Raises TrackerAway."""
-    client = client_of(uri)
+    """The names of all studies in the store. Raises TrackerUnavailable."""
+    client = make_client(uri)
     _answers(client, uri)
     found = {run.data.tags.get(metric_names.STUDY, "") for run in _search(client, "")}
     return found - {""}
 
 
 def _answers(client: Any, uri: str) -> None:
-    """Raise TrackerAway unless somebody answers; later failures are true failures."""
+    """Raise TrackerUnavailable if MLflow does not answer the first request; later errors propagate."""
     from mlflow.exceptions import MlflowException
 
     try:
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        raise TrackerAway(f"MLflow at {uri} does not answer ({str(error).splitlines()[0][:200]})") from error
+        raise TrackerUnavailable(f"MLflow at {uri} does not answer ({str(error).splitlines()[0][:200]})") from error
 
 
 def _search(client: Any, condition: str) -> list[Any]:
@@ -117,10 +117,10 @@ def _tracked(client: Any, run: Any) -> Tracked:
 
 def _curve(client: Any, run_id: str, name: str) -> Curve:
     history = client.get_metric_history(run_id, name)
-    return curve_of({point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)})
+    return make_curve({point.step: point.value for point in sorted(history, key=lambda point: point.timestamp)})
 
 
-def curve_of(points: dict[int, float]) -> Curve:
+def make_curve(points: dict[int, float]) -> Curve:
     """Points by step, put in order."""
     steps = tuple(sorted(points))
     return Curve(steps, tuple(points[step] for step in steps))

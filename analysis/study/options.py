@@ -1,4 +1,4 @@
-"""What was asked on the command line, and what was declared before the runs."""
+"""Options of a report: those of the command line, and those that the runs declared under `analysis`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from alignbench.core.errors import UserError
 from .load import Study
 
 DEFAULTS = (metric_names.FINAL_GOLD, metric_names.FINAL_ACCURACY, "final/avg_reward")
-"""What decides where nothing was declared: the first that a finished run measured."""
+"""The headline metric if none was declared: the first that a finished run measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What was asked on the command line; None leaves the choice to the runs' config."""
+    """The options of the command line; None leaves the choice to the config of the runs."""
 
     study: str
     output_dir: Path = Path("outputs")
@@ -28,7 +28,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What was declared before the runs: config section `analysis`, overridden by the command line."""
+    """The options in effect: config section `analysis`, overridden by the command line."""
 
     metric: str
     baseline: str
@@ -40,7 +40,10 @@ class Declared:
 
 
 def declare(study: Study, options: Options) -> Declared:
-    """Settle what decides: command line first, then the runs' config, then the defaults."""
+    """Resolve the options: command line first, then the config of the runs, then the defaults.
+
+    Raises UserError for an unknown baseline or metric.
+    """
     sections = [run.config["analysis"] for run in study.runs if run.config.get("analysis")]
     section: dict[str, Any] = sections[0] if sections else {}
     methods = study.methods
@@ -51,7 +54,7 @@ def declare(study: Study, options: Options) -> Declared:
         baseline = min(methods)
     margin = options.margin if options.margin is not None else section.get("margin")
     return Declared(
-        metric=_settle_metric(study, options.metric or section.get("metric")),
+        metric=_resolve_metric(study, options.metric or section.get("metric")),
         baseline=baseline,
         margin=None if margin is None else float(margin),
         pairing=section.get("pairing") or "none",
@@ -63,15 +66,15 @@ def declare(study: Study, options: Options) -> Declared:
     )
 
 
-def _settle_metric(study: Study, asked: str | None) -> str:
-    """The metric asked for; else true quality where it is known, else accuracy, else the reward."""
+def _resolve_metric(study: Study, requested: str | None) -> str:
+    """The requested metric, else gold reward, else accuracy, else reward, as far as measured."""
     finished = [run for run in study.runs if run.status == "finished"]
     measured = (name for name in DEFAULTS if any(name in run.metrics for run in finished))
-    name = asked or next(measured, DEFAULTS[-1] if finished else metric_names.FINAL_ACCURACY)
+    name = requested or next(measured, DEFAULTS[-1] if finished else metric_names.FINAL_ACCURACY)
     if finished and not any(name in run.metrics for run in finished):
         there = sorted({metric for run in finished for metric in run.metrics if metric.startswith("final/")})
         raise UserError(
             f"metric={name}: no finished run of study {study.name} has it. "
-            f"Choose one with metric=NAME or analysis.metric; there are {', '.join(there) or 'none'}."
+            f"Choose one with metric=NAME or analysis.metric; available: {', '.join(there) or 'none'}."
         )
     return name

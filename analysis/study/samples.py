@@ -1,4 +1,4 @@
-"""Picks answers to show side by side: by a fixed rule, never by hand."""
+"""Selects answers of all methods to the same prompts by a fixed rule."""
 
 import unicodedata
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from .load import Run, Study
 
 SHOWN = 1200  # characters of a prompt or an answer
 RULES: tuple[tuple[str, Callable[[list[bool]], bool]], ...] = (
-    ("first prompt that every method gets right", all),
+    ("first prompt that every method answers correctly", all),
     ("first prompt on which the methods disagree", lambda right: any(right) and not all(right)),
-    ("first prompt that every method gets wrong", lambda right: not any(right)),
+    ("first prompt that every method answers incorrectly", lambda right: not any(right)),
 )
 
 
@@ -24,7 +24,7 @@ Table = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one method wrote."""
+    """The answer of one method."""
 
     method: str
     text: str
@@ -48,15 +48,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """The picked prompts and the seed they come from, or why there are none."""
+    """The selected prompts and their seed, or why there are none."""
 
     seed: int | None
     picked: tuple[Sample, ...]
     reason: str | None = None
 
 
-def pick_samples(study: Study) -> Samples:
-    """At the lowest seed whose answers all methods wrote: the first prompt of each rule, in file order."""
+def select_samples(study: Study) -> Samples:
+    """The first prompt of each rule, in file order, at the lowest seed with answers of all methods."""
     seeds = [
         {run.seed: run for run in study.runs_of(method) if run.status == "finished" and run.answers}
         for method in study.methods
@@ -85,7 +85,7 @@ def _neither_right_nor_wrong(shared: list[str], tables: list[Table]) -> list[tup
     """The first prompt; where gold is known also those with the best and the worst answers by the mean over methods."""
     golds = {prompt: [(table[prompt].get("scores") or {}).get("gold") for table in tables] for prompt in shared}
     known = {prompt: mean([float(gold or 0.0) for gold in row]) for prompt, row in golds.items() if None not in row}
-    first = [("first prompt of the held-out set (answers are not right or wrong here)", shared[0])]
+    first = [("first prompt of the held-out set (answers have no correctness)", shared[0])]
     if not known:
         return first
     best, worst = max(known, key=lambda prompt: known[prompt]), min(known, key=lambda prompt: known[prompt])
@@ -114,13 +114,13 @@ def _answer(run: Run, row: dict[str, Any]) -> Answer:
 
 
 def shortened(value: object) -> str:
-    """A text of at most as many characters as are shown, and how many were left out."""
+    """The text, cut after SHOWN characters with the number of characters left out."""
     text = "" if value is None else str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} [{len(text) - SHOWN:,} more characters]"
 
 
 def visible(text: str) -> Markup:
-    """Text safe to show: markup escaped, control, bidi and other invisible characters drawn as boxes."""
+    """Text safe to display: markup escaped; control, bidi and other invisible characters drawn as boxes."""
     return Markup("").join(_box(letter) if _is_hidden(letter) else escape(letter) for letter in text)
 
 

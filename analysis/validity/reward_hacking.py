@@ -7,9 +7,9 @@ from alignbench.core import metric_names
 from .. import statistics
 from ..comparison.verdict import format_interval
 from ..statistics import Estimate
-from ..study.answers import EMPTY, LENGTH, REPEATED, gain, known
+from ..study.answers import EMPTY, LENGTH, REPEATED, final_values, gain
 from ..study.load import Study
-from ..study.methods import Method, start_name
+from ..study.methods import Method, start_metric
 from ..study.metrics import Metric, listed, method_label, metric_named
 from .overoptimization import GOLD, OverOptimization, Point, is_significant
 from .warnings import Level, ReportWarning
@@ -100,10 +100,10 @@ def _degenerate(method: Method) -> list[ReportWarning]:
     """Empty and repetitive answers; only a note if they were as frequent before RL."""
     found = []
     for name, word in ((EMPTY, "empty"), (REPEATED, "repetitive")):
-        values = known(method.runs, name)
+        values = final_values(method.runs, name)
         rate = statistics.mean(values)
         if rate is not None and rate >= DEGENERATE:
-            before = statistics.mean(known(method.runs, start_name(name)))
+            before = statistics.mean(final_values(method.runs, start_metric(name)))
             origin = "" if before is None else f"; {_percent(before)} before RL"
             seeds = f" ({listed([_percent(value) for value in values])} by seed{origin})" if len(values) > 1 else origin
             text = f"{_percent(rate)} of {method.label}'s answers are {word} at the end{seeds}."
@@ -131,7 +131,7 @@ def _inflated(method: Method, quality: Metric | None) -> list[ReportWarning]:
 
 def _verbose(method: Method, quality: Metric | None) -> list[ReportWarning]:
     """Answers at least doubled in length without a significant gain in quality, or without a measure of quality."""
-    before, after = (statistics.mean(known(method.runs, name)) for name in (start_name(LENGTH), LENGTH))
+    before, after = (statistics.mean(final_values(method.runs, name)) for name in (start_metric(LENGTH), LENGTH))
     if not before or after is None or after < VERBOSE * before:
         return []
     times = f"{after / before:.1f} times as long as before RL"

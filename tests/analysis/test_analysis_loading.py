@@ -189,8 +189,8 @@ def test_what_was_declared_in_the_config_decides_unless_typed(studies):
     [
         (["study=x", "colour=red"], "'colour=red' is not understood"),
         (["loading"], "'loading' is not understood"),
-        ([], "say which study"),
-        (["study=x", "margin=-1"], "above zero"),
+        ([], "study=NAME is required"),
+        (["study=x", "margin=-1"], "must be above zero"),
         (["study=x", "margin=wide"], "not a number"),
         (["study=x", "output_dir=/nowhere"], "There is no study yet"),
     ],
@@ -214,7 +214,7 @@ def test_exit_codes_and_summary(studies, plain, capsys):
     assert told.isascii()
     assert max(map(len, told.replace(str(studies.output_dir), "outputs").splitlines())) <= 80
     assert "INCONCLUSIVE  GRPO - PPO = +0.4 points (95% CI -3.1 to +3.9), 3 vs 3 seeds" in told
-    assert told.rstrip().endswith("exit 0 (study complete; an inconclusive verdict is no error)")
+    assert told.rstrip().endswith("exit 0 (study complete; an inconclusive verdict is not an error)")
     runs = two_by_three()
     runs[5] = Fake("grpo", 777, 0.6, status="failed", reason="x")
     assert main([f"study={studies.write('exit-3', runs)}", where]) == 3

@@ -159,7 +159,7 @@ def test_the_reward_model_is_shown_with_intervals(far):
     assert "| 2 or more | 400 | 98.9% (97.3 to 99.6) | 98.9% (97.3 to 99.6) |" in text
     assert "| 1 to 2 | 700 | 91.6% (89.3 to 93.4) | 94.3% (92.7 to 95.5) |" in text
     for name in ("margin", "length"):
-        assert "pairs ranked right (%)" in (home / "figures" / f"pairs-{name}-0.svg").read_text()
+        assert "accuracy (%)" in (home / "figures" / f"pairs-{name}-0.svg").read_text()
     told = json.loads((home / "report.json").read_text())["reward_models"][0]
     last = told["by_margin"][3]
     assert (last["from"], last["to"], last["pairs"]) == (2.0, None, 400)
