@@ -1,16 +1,19 @@
-"""By which function a model attends, for as long as it is to attend by another than its own."""
+"""Registers our attention functions with transformers and selects which one a model uses."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _OWN: dict[str, Callable[..., Any]] = {}
-"""Our own attention functions by the names under which transformers knows them."""
+"""Our attention functions by the names under which they are registered with transformers."""
 _excluded = False
 
 
 def register_attention(name: str, attend: Callable[..., Any]) -> None:
-    """Make an attention function known to transformers; compiled models call it as it is once they are compiled."""
+    """Register an attention function with transformers; torch.compile skips it after `exclude_from_compilation`."""
     import torch
     from transformers import AttentionInterface
 
@@ -19,7 +22,7 @@ def register_attention(name: str, attend: Callable[..., Any]) -> None:
 
 
 def exclude_from_compilation() -> None:
-    """Keep torch.compile out of our attention functions: their shapes change with every token."""
+    """Exclude our attention functions from torch.compile: their shapes change with every token."""
     global _excluded
     _excluded = True
     for name, attend in _OWN.items():
@@ -27,8 +30,8 @@ def exclude_from_compilation() -> None:
 
 
 @contextmanager
-def use_attention(config: Any, name: str) -> Iterator[None]:
-    """While it is open, the model attends by the function of that name."""
+def use_attention(config: "PreTrainedConfig", name: str) -> Iterator[None]:
+    """Context manager: the model of this config uses the attention function registered as `name`."""
     before = config._attn_implementation
     config._attn_implementation = name
     try:
@@ -37,10 +40,10 @@ def use_attention(config: Any, name: str) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def attention_for(config: Any, inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """While it is open, the model of this config reads these inputs right, be they several sequences in one row."""
+def attention_for(config: "PreTrainedConfig", inputs: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Context manager: the attention function that `inputs` need; packed sequences come with a `layout`."""
     if "layout" not in inputs:
         return nullcontext()
-    from alignbench.kernels.prefix_attention import PREFIX_ATTENTION  # here, because it imports transformers
+    from alignbench.kernels.prefix_attention import PREFIX_ATTENTION  # imports transformers
 
     return use_attention(config, PREFIX_ATTENTION)

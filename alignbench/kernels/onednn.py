@@ -1,9 +1,9 @@
-"""Linear layers by oneDNN on a CPU: the same products and gradients as torch's own choice, up to rounding."""
+"""Linear layers computed by oneDNN on a CPU: equal to torch's own up to floating-point error, and faster in fp32."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,36 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 MIN_WEIGHTS, LARGE_WEIGHTS = 1 << 14, 1 << 17
-"""Weights that a layer has at least, and from when it is large: less work is done before oneDNN has begun."""
+"""Least number of weights of a layer that uses oneDNN, and the number from which a layer is large."""
 MIN_ROWS = {True: 6, False: 96}
-"""The rows with which it is worth its call, of large layers and of others."""
+"""Least number of rows for which oneDNN pays off, of large layers (True) and of others (False)."""
 MANY_ROWS = 1024
 CACHED_PRIMITIVES = 128
-"""The kernels that oneDNN keeps, half a megabyte each, unless the environment says otherwise: by itself 1,024."""
+"""Compiled primitives that oneDNN caches, half a megabyte each; its own default is 1,024."""
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class OneDNNLinear(nn.Linear):
-    """A linear layer in fp32 on a CPU. Which way it goes depends on shapes alone, so equal runs have equal bits.
+    """An fp32 linear layer on a CPU. The path taken depends on shapes alone, so equal runs are equal bit for bit.
 
-    In fp32 torch itself takes MKL, which leaves half of what AVX-512 can do on processors by AMD.
+    In fp32 torch uses MKL, which reaches about half of the AVX-512 throughput of AMD processors.
     """
 
     prepacked: Tensor | None = None
-    """The weight once more, as oneDNN reads it, while it does not change."""
+    """The weight in oneDNN's blocked layout, while it is constant."""
 
     def forward(self, input: Tensor) -> Tensor:
         rows, large = input.numel() // self.in_features, self.weight.numel() >= LARGE_WEIGHTS
         if rows < MIN_ROWS[large]:
             return functional.linear(input, self.weight, self.bias)
-        more = -rows % row_multiple(rows, large)
-        if not more:
-            return self._multiplied(input)
-        filled = functional.pad(input.reshape(rows, self.in_features), (0, 0, 0, more))
-        return self._multiplied(filled)[:rows].view(*input.shape[:-1], self.out_features)
+        padding = -rows % row_multiple(rows, large)
+        if not padding:
+            return self._multiply(input)
+        padded = functional.pad(input.reshape(rows, self.in_features), (0, 0, 0, padding))
+        return self._multiply(padded)[:rows].view(*input.shape[:-1], self.out_features)
 
-    def _multiplied(self, inputs: Tensor) -> Tensor:
+    def _multiply(self, inputs: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return linear(inputs, self.weight if self.prepacked is None else self.prepacked, self.bias)
         out: Tensor = _OneDNNLinearFunction.apply(inputs, self.weight, self.bias)
@@ -46,10 +48,10 @@ class OneDNNLinear(nn.Linear):
 
 
 @contextmanager
-def prepacked_weights(model: Any) -> Iterator[None]:
-    """While it is open, weights may not change; those of large layers are laid out once, not at every product again.
+def prepacked_weights(model: nn.Module) -> Iterator[None]:
+    """Context manager: weights are constant, and large layers prepack theirs once instead of at every product.
 
-    That counts where rows are few, as while tokens are written: 16 of them then take two thirds of the time.
+    This matters when there are few rows, as in decoding: 16 rows take two thirds of the time.
     """
     layers = [m for m in model.modules() if isinstance(m, OneDNNLinear) and m.weight.numel() >= LARGE_WEIGHTS]
     try:
@@ -63,15 +65,15 @@ def prepacked_weights(model: Any) -> Iterator[None]:
 
 
 def prepack(weight: Tensor) -> Tensor:
-    """A weight [o, i] as oneDNN reads it fastest, opaque to everything else."""
+    """A weight [o, i] in oneDNN's blocked layout, an opaque tensor."""
     out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
     return out
 
 
 def row_multiple(rows: int, large: bool = False) -> int:
-    """Rows are filled up to a multiple of this: for each number of them oneDNN is made ready anew.
+    """The multiple that `rows` are padded to, since oneDNN compiles one primitive for each number of rows.
 
-    That takes half a millisecond, and half a megabyte for as long as the process lives.
+    A primitive takes half a millisecond to compile and half a megabyte while it is cached.
     """
     if rows > MANY_ROWS:
         return 64
@@ -79,7 +81,7 @@ def row_multiple(rows: int, large: bool = False) -> int:
 
 
 class _OneDNNLinearFunction(torch.autograd.Function):
-    """x W^T + b, and of it d x = g W, d W = g^T x, d b = the sum of g over rows."""
+    """x W^T + b, with gradients d x = g W, d W = g^T x, d b = sum of g over rows."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -88,56 +90,55 @@ class _OneDNNLinearFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_out: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs, weight = ctx.saved_tensors
-        for_inputs, for_weight, for_bias = ctx.needs_input_grad
-        by_out, rows = by_out.contiguous(), by_out.reshape(-1, len(weight))
+        needs_inputs, needs_weight, needs_bias = ctx.needs_input_grad
+        grad, rows = grad.contiguous(), grad.reshape(-1, len(weight))
         return (
-            linear(by_out, weight.T) if for_inputs else None,
-            linear(rows.T, inputs.reshape(-1, weight.shape[1]).T) if for_weight else None,
-            rows.sum(0) if for_bias else None,
+            linear(grad, weight.T) if needs_inputs else None,
+            linear(rows.T, inputs.reshape(-1, weight.shape[1]).T) if needs_weight else None,
+            rows.sum(0) if needs_bias else None,
         )
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """inputs [..., i] times weight [o, i] transposed, plus bias [o], by oneDNN."""
+    """inputs [..., i] times the transpose of weight [o, i], plus bias [o], computed by oneDNN."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return out
 
 
-def use_onednn(model: Any) -> Any:
-    """The same model, its linear layers multiplied by oneDNN where that can be; names and weights stay as they are."""
-    os.environ.setdefault(
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(CACHED_PRIMITIVES)
-    )  # which is read at the first product
+def use_onednn(model: Model) -> Model:
+    """Make eligible linear layers of `model` use oneDNN, in place; parameter names and weights do not change."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(CACHED_PRIMITIVES))  # read at the first product
     for layer in model.modules():
         if _is_convertible(layer):
             layer.__class__ = OneDNNLinear
     return model
 
 
-def use_torch_linear(model: Any) -> None:
-    """Take that back: inductor makes no code for a product by oneDNN."""
+def use_torch_linear(model: nn.Module) -> None:
+    """Undo `use_onednn`: inductor generates no code for oneDNN products."""
     for layer in model.modules():
         if type(layer) is OneDNNLinear:
-            layer.__class__ = nn.Linear
+            layer.__class__ = nn.Linear  # type: ignore[assignment]  # the class of a module may be replaced by its base
 
 
-def prepackable_weights(model: Any) -> list[Tensor]:
-    """The weights that `unchanging` lays out where this model is on a CPU; of shapes alone, too."""
+def prepackable_weights(model: nn.Module) -> list[Tensor]:
+    """The weights that `prepacked_weights` would copy if `model` were on a CPU; works on the meta device."""
     return [
         layer.weight for layer in model.modules() if _is_plain_linear(layer) and layer.weight.numel() >= LARGE_WEIGHTS
     ]
 
 
-def _is_convertible(layer: Any) -> bool:
+def _is_convertible(layer: nn.Module) -> bool:
     return _is_plain_linear(layer) and layer.weight.device.type == "cpu" and layer.weight.numel() >= MIN_WEIGHTS
 
 
-def _is_plain_linear(layer: Any) -> bool:
-    """A linear layer as torch has it, and nothing that only derives from it."""
+def _is_plain_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer is an fp32 nn.Linear, and not of a class derived from it."""
     return (
-        type(layer) in (nn.Linear, OneDNNLinear)
+        isinstance(layer, nn.Linear)
+        and type(layer) in (nn.Linear, OneDNNLinear)
         and torch.backends.mkldnn.is_available()
         and bool(layer.weight.dtype == torch.float32)
     )

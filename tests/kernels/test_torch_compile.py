@@ -139,11 +139,11 @@ def test_names_and_products_outside_the_blocks_stay_and_a_copy_is_compiled_too(m
 
 
 def test_it_is_refused_where_it_cannot_be(monkeypatch):
-    with pytest.raises(UserError, match=r"hardware\.compile=true, but transformers knows no blocks in a Linear"):
+    with pytest.raises(UserError, match=r"hardware\.compile=true, but transformers marks no blocks in a Linear"):
         compile_blocks(nn.Linear(2, 2))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     for refused in (Hardware(device="cpu", compile=True).prepare, Hardware(device="cpu", compile=True).require):
-        with pytest.raises(UserError, match=r"nothing can be compiled for cpu.*hardware\.compile=false"):
+        with pytest.raises(UserError, match=r"torch.compile fails for cpu.*hardware\.compile=false"):
             refused()
     Hardware(device="cpu").prepare()
 
