@@ -13,6 +13,11 @@ def is_adapted(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
+def unwrap(model: Any) -> Any:
+    """The transformers model itself, without the wrapper of its peft adapters."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
 @contextmanager
 def use_adapters(model: Any, *names: str) -> Iterator[None]:
     """Context in which exactly these adapters are active, on top of each other; without names, only the base model.

@@ -252,7 +252,10 @@ class Calibration:
 class ScoreModel(Protocol):
     """A reward model: one score for a whole response."""
 
-    calibration: Calibration
+    @property
+    def calibration(self) -> Calibration:
+        """Scale and temperature of its scores."""
+        ...
 
     def __call__(self, batch: Sequences) -> Tensor:
         """The score of each row, [n], fp32."""

@@ -1,4 +1,4 @@
-"""Hub name, local path or artifact -> model and tokenizer: weights, dtype, quantisation, adapter, attention."""
+"""Load a model and its tokenizer from the hub, a folder or an artifact: dtype, quantization, adapter, attention."""
 
 import hashlib
 import warnings
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from logging import ERROR, getLogger
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 
 from alignbench.core.adapters import FROZEN, TRAINED, is_adapted
 from alignbench.core.errors import UserError
@@ -19,9 +20,20 @@ from alignbench.core.seeds import address
 from alignbench.kernels.onednn import use_onednn
 from alignbench.models.text import Text
 
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import (
+        BitsAndBytesConfig,
+        LlamaConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+    )
+
 MIB = 1 << 20
 CODE = {"trust_remote_code": False}
-"""Nothing that a model brings along is ever run: only architectures that transformers knows are loaded."""
+"""Code that comes with a model is never executed: only architectures of transformers are loaded."""
 ATTENTION = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 
 
@@ -34,16 +46,21 @@ class Lora:
     alpha: Positive = 32.0
     """The update is scaled by alpha / rank."""
     dropout: Fraction = 0.0
-    """Dropout on the adapter's input in supervised phases; never in reinforcement learning."""
+    """Dropout on the adapter's input in supervised stages; never used in reinforcement learning."""
     targets: str | list[str] = "all-linear"
-    """Names of the layers adapted, or all-linear."""
+    """Names of the adapted layers, or all-linear."""
 
-    def config(self, **more: Any) -> Any:
-        """The same for peft, with what else it should know."""
+    def config(self, *, task_type: str | None = None, modules_to_save: list[str] | None = None) -> "LoraConfig":
+        """The configuration of peft."""
         from peft import LoraConfig
 
         return LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.targets, **more
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides by the rank, floats work
+            lora_dropout=self.dropout,
+            target_modules=self.targets,
+            task_type=task_type,
+            modules_to_save=modules_to_save,
         )
 
 
@@ -52,23 +69,25 @@ class Pretrained:
     """Any causal language model that transformers can load."""
 
     name: str
-    """Hub name, used when there is no path."""
+    """Name on the Hugging Face hub; used if path is null."""
     path: str | None = None
-    """A local folder as written by save_pretrained, in place of the hub name."""
+    """A local folder written by save_pretrained, in place of the hub name."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: float32 on a CPU or when all weights are trained, else bfloat16."""
+    """auto: float32 on a CPU or if all weights are trained, else bfloat16."""
     quantization: Literal["none", "nf4"] = "none"
-    """nf4 keeps the base in 4 bits (double quantisation) and needs an adapter."""
+    """nf4 stores the base model in 4 bits (with double quantization) and needs an adapter."""
     lora: Lora | None = None
     """The adapter to train; null trains all weights."""
     attention: ATTENTION = "auto"
     """auto lets transformers choose."""
     chat_template: Literal["auto", "never"] = "auto"
-    """auto uses the tokenizer's chat template where it has one."""
+    """auto uses the tokenizer's chat template if it has one."""
 
     def __post_init__(self) -> None:
         if self.quantization != "none" and self.lora is None:
-            raise UserError("model.quantization=nf4 keeps the base frozen: say what to train with model.lora.rank=16")
+            raise UserError(
+                "model.quantization=nf4 freezes the base model: set the adapter to train with model.lora.rank=16"
+            )
         if self.attention == "flash_attention_2" and not _installed("flash_attn"):
             raise UserError(
                 "model.attention=flash_attention_2 needs the flash-attn package: "
@@ -79,31 +98,33 @@ class Pretrained:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether the base is made on the spot, and stands nowhere to be loaded from."""
+        """Whether the base model is made at run time instead of loaded."""
         return False
 
     @property
     def source(self) -> str:
-        """Where the base comes from."""
+        """Path or hub name of the base model."""
         return self.path or self.name
 
     def require(self) -> None:
-        """Fail within seconds when the model can be had from nowhere."""
+        """Raises UserError, without loading, if the model is neither on disk nor on the hub."""
         if self.path is None:
             require_hub(self.name, "model", MODEL_REMEDY)
         elif not (Path(self.path) / "config.json").is_file():
-            raise UserError(f"model.path={self.path}: no config.json there; give a folder written by save_pretrained")
+            raise UserError(
+                f"model.path={self.path}: no config.json in this folder; use a folder written by save_pretrained"
+            )
 
     def base_hashes(self, device: str) -> dict[str, Any]:
-        """What the config does not say of the base: its dtype on this device, and what stands in a local folder.
+        """What identifies the base model beside its settings: its dtype on this device, and hashes of its local files.
 
-        Each file by its size and its first and last MiB: weights of gigabytes are told apart without being read.
+        A hash covers the size and the first and last MiB of a file, so that large weights are not read completely.
         """
         files = sorted(p for p in Path(self.path).iterdir() if p.is_file()) if self.path else []
         return {"dtype": str(self.resolve_dtype(device)), "files": {file.name: _ends(file) for file in files}}
 
     def load_text(self, texts: Sequence[str]) -> Text:
-        """The text side alone, to check prompts before any weights are loaded; `texts` as in `load`."""
+        """The tokenizer alone, to check prompts before weights are loaded; `texts` as in `load`."""
         from transformers import AutoConfig, AutoTokenizer
 
         _quiet()
@@ -111,21 +132,32 @@ class Pretrained:
             config = AutoConfig.from_pretrained(self.source, **CODE)
             return self._text(config, AutoTokenizer.from_pretrained(self.source, **CODE))
 
-    def load_config(self, texts: Sequence[str]) -> Any:
-        """What transformers knows of the model without its weights; `texts` as in `load`."""
+    def load_config(self, texts: Sequence[str]) -> "PreTrainedConfig":
+        """The transformers configuration of the model, without weights; `texts` as in `load`."""
         from transformers import AutoConfig
 
         with _explained(self.source):
-            return AutoConfig.from_pretrained(self.source)
+            config: PreTrainedConfig = AutoConfig.from_pretrained(self.source)
+            return config
 
-    def load(self, *, texts: Sequence[str], start: Path | None, device: str, seed: int) -> tuple[Any, Text]:
-        """The model ready to train, on its device, and its text side.
+    def load(
+        self, *, texts: Sequence[str], start: Path | None, device: str, seed: int
+    ) -> "tuple[PreTrainedModel | PeftModel, Text]":
+        """The language model ready to train, on its device, and its tokenizer.
 
-        `start` is a folder written by `save`: all weights, or an adapter, which is then loaded twice, once to train and
-        once frozen as the reference. Without it a new adapter starts as the base. `texts` train an embedded tokenizer.
+        Args:
+            texts: demonstrations that train the tokenizer of the built-in model; not used otherwise.
+            start: a folder written by `save`: all weights, or an adapter, which is loaded twice, once to train and once
+                frozen as the reference. None starts from the base model.
+            device: cpu or cuda.
+            seed: initializes a new adapter.
+
+        Raises:
+            UserError: the model cannot be loaded.
         """
         _quiet()
         adapted = start is not None and (start / "adapter_config.json").is_file()
+        model: Any
         model, tokenizer = self._base(texts, None if adapted else start, device)
         if self.quantization == "nf4":
             _keep_gradients(model)
@@ -136,23 +168,28 @@ class Pretrained:
             model = model.to(device)
         return use_onednn(model), self._text(model.config, tokenizer)
 
-    def load_with_score_head(self, *, texts: Sequence[str], start: Path | None, device: str) -> tuple[Any, Text]:
-        """The model with a head for one number in place of the one for tokens, on its device; and its text side.
+    def load_with_score_head(
+        self, *, texts: Sequence[str], start: Path | None, device: str
+    ) -> "tuple[PreTrainedModel, Text]":
+        """The model with a head for one score in place of the LM head, on its device, and its tokenizer.
 
-        `start` is a folder of all weights; the head is random where it has none, as a language model's.
+        `start` is a folder of all weights; a language model has no such head, so its head is random.
         """
         _quiet()
+        model: Any
         model, tokenizer = self._base(texts, start, device, score_head=True)
         if self.quantization == "nf4":
             _keep_gradients(model)
         model = model if self.quantization == "nf4" else model.to(device)
         return use_onednn(model), self._text(model.config, tokenizer)
 
-    def _base(self, texts: Sequence[str], start: Path | None, device: str, score_head: bool = False) -> tuple[Any, Any]:
+    def _base(
+        self, texts: Sequence[str], start: Path | None, device: str, score_head: bool = False
+    ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
         source = str(start or self.source)
-        auto = AutoModelForSequenceClassification if score_head else AutoModelForCausalLM
+        auto: Any = AutoModelForSequenceClassification if score_head else AutoModelForCausalLM
         options: dict[str, Any] = {"dtype": self.resolve_dtype(device)} | ({"num_labels": 1} if score_head else {})
         if self.attention != "auto":
             options["attn_implementation"] = self.attention
@@ -163,16 +200,17 @@ class Pretrained:
             return auto.from_pretrained(source, **options, **CODE), AutoTokenizer.from_pretrained(source, **CODE)
 
     def resolve_dtype(self, device: str) -> torch.dtype:
-        """The dtype of the base weights on this device."""
+        """The dtype of the base model on this device (cpu or cuda)."""
         if self.dtype != "auto":
-            return getattr(torch, self.dtype)
+            dtype: torch.dtype = getattr(torch, self.dtype)
+            return dtype
         return torch.float32 if device == "cpu" or self.lora is None else torch.bfloat16
 
     def is_exact(self, device: str) -> bool:
-        """Whether two ways through the model agree to float32 rounding."""
+        """Whether two computations of the same values agree up to the floating-point error of float32."""
         return self.resolve_dtype(device) == torch.float32 and self.quantization == "none"
 
-    def _nf4(self, device: str) -> Any:
+    def _nf4(self, device: str) -> "BitsAndBytesConfig":
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
@@ -182,7 +220,7 @@ class Pretrained:
             bnb_4bit_compute_dtype=self.resolve_dtype(device),
         )
 
-    def _adapt(self, model: Any, start: Path | None, seed: int) -> Any:
+    def _adapt(self, model: "PreTrainedModel", start: Path | None, seed: int) -> "PeftModel":
         from peft import PeftModel, get_peft_model
 
         assert self.lora is not None
@@ -196,7 +234,7 @@ class Pretrained:
             torch.manual_seed(address(seed, "adapter"))
             return get_peft_model(model, self.lora.config(task_type="CAUSAL_LM"), adapter_name=TRAINED)
 
-    def _text(self, config: Any, tokenizer: Any) -> Text:
+    def _text(self, config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> Text:
         context = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
         chat = self.chat_template == "auto" and getattr(tokenizer, "chat_template", None) is not None
         return Text(tokenizer=tokenizer, chat=chat, context=context)
@@ -204,10 +242,10 @@ class Pretrained:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiny(Pretrained):
-    """The embedded model: a small Llama and a tokenizer made from the demonstrations, unless a path is given."""
+    """The built-in model: a small Llama, and a tokenizer trained on the demonstrations, unless a path is set."""
 
     name: str = "tiny"
-    """What the runs call it."""
+    """The name of the model in the runs."""
     hidden: Count = 128
     """Width of the hidden states."""
     layers: Count = 2
@@ -217,32 +255,35 @@ class Tiny(Pretrained):
     intermediate: Count = 384
     """Width of the feed-forward layer."""
     context: Count = 2048
-    """The longest sequence in tokens."""
+    """Maximum sequence length in tokens."""
     vocabulary: Count = 374
     """Size of the tokenizer's vocabulary, of which 258 are bytes and special tokens."""
     tokenizer_texts: Count = 3000
-    """How many demonstrations the tokenizer is trained on."""
+    """Number of demonstrations that the tokenizer is trained on."""
     seed: int = field(default=0)
-    """Where the first weights are drawn from; the same for all runs of a study."""
+    """Initializes the weights; the same for all runs of a study."""
 
     @property
     def is_built_in(self) -> bool:
-        """Unless a path is given."""
+        """True unless a path is set."""
         return self.path is None
 
     def require(self) -> None:
-        """Nothing is needed from outside, unless a path is given."""
+        """The built-in model needs no files, unless a path is set."""
         if self.path is not None:
             super().require()
 
-    def _base(self, texts: Sequence[str], start: Path | None, device: str, score_head: bool = False) -> tuple[Any, Any]:
+    def _base(
+        self, texts: Sequence[str], start: Path | None, device: str, score_head: bool = False
+    ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         from alignbench.models.tiny import tiny_model, with_score_head
 
         if start is not None or self.path is not None:
             return super()._base(texts, start, device, score_head)
         tokenizer = self._tokenizer(texts)
-        model = tiny_model(self._shape(tokenizer), self.seed)
-        return (with_score_head(model) if score_head else model).to(self.resolve_dtype(device)), tokenizer
+        model = tiny_model(self._config(tokenizer), self.seed)
+        made: Any = with_score_head(model) if score_head else model
+        return made.to(self.resolve_dtype(device)), tokenizer
 
     def load_text(self, texts: Sequence[str]) -> Text:
         """The tokenizer that `load` makes from the same texts."""
@@ -250,11 +291,11 @@ class Tiny(Pretrained):
             return super().load_text(texts)
         return Text(tokenizer=self._tokenizer(texts), chat=False, context=self.context)
 
-    def load_config(self, texts: Sequence[str]) -> Any:
-        """The sizes that `load` gives the model from the same texts."""
-        return self._shape(self._tokenizer(texts)) if self.path is None else super().load_config(texts)
+    def load_config(self, texts: Sequence[str]) -> "PreTrainedConfig":
+        """The configuration of the model that `load` makes from the same texts."""
+        return self._config(self._tokenizer(texts)) if self.path is None else super().load_config(texts)
 
-    def _shape(self, tokenizer: Any) -> Any:
+    def _config(self, tokenizer: "PreTrainedTokenizerFast") -> "LlamaConfig":
         from alignbench.models.tiny import tiny_config
 
         return tiny_config(
@@ -266,18 +307,18 @@ class Tiny(Pretrained):
             context=self.context,
         )
 
-    def _tokenizer(self, texts: Sequence[str]) -> Any:
+    def _tokenizer(self, texts: Sequence[str]) -> "PreTrainedTokenizerFast":
         from alignbench.models.tiny import tiny_tokenizer
 
         return tiny_tokenizer(texts[: self.tokenizer_texts], self.vocabulary)
 
 
-def save(model: Any, text: Text, folder: Path) -> None:
-    """Write the trained adapter, or all weights, and the tokenizer, as transformers and peft read them."""
+def save(model: "PreTrainedModel | PeftModel", text: Text, folder: Path) -> None:
+    """Write the trained adapter, or all weights, and the tokenizer, in the formats of peft and transformers."""
     if is_adapted(model):
-        model.save_pretrained(folder, selected_adapters=[TRAINED])
+        model.save_pretrained(str(folder), selected_adapters=[TRAINED])
     else:
-        model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
     text.tokenizer.save_pretrained(folder)
 
 
@@ -287,12 +328,12 @@ def _explained(source: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         what = f"the model cannot be loaded from {source}: {_first_line(error)}"
-        raise UserError(f"{what}\nCheck what is there. {MODEL_REMEDY}") from error
+        raise UserError(f"{what}\nCheck the files. {MODEL_REMEDY}") from error
 
 
-def _keep_gradients(model: Any) -> None:
-    """Forbid 4-bit layers to repack weights in eval mode, as they do on some CPUs: no gradient passes them then."""
-    from bitsandbytes.nn import Linear4bit
+def _keep_gradients(model: nn.Module) -> None:
+    """Prevent 4-bit layers from repacking weights in eval mode on some CPUs, which would block gradients."""
+    from bitsandbytes.nn.modules import Linear4bit
 
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
@@ -318,7 +359,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _quiet() -> None:
-    """Keep loading silent: no progress bars, no advice about kernels that this machine lacks."""
+    """Silence loading: no progress bars, and no warnings about kernels that are not installed."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

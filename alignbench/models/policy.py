@@ -1,14 +1,14 @@
-"""A causal language model as a policy: log-probabilities, a critic when asked for, and its frozen reference."""
+"""A causal language model as a policy: log-probabilities, an optional critic, and a frozen reference."""
 
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from alignbench.core.adapters import CRITIC, FROZEN, is_adapted, use_adapters
+from alignbench.core.adapters import CRITIC, FROZEN, is_adapted, unwrap
 from alignbench.core.batches import Forward, Sequences
 from alignbench.kernels.attention_switch import attention_for
 from alignbench.kernels.chunked_lm_head import LMHead
@@ -18,21 +18,32 @@ from alignbench.kernels.sequence_packing import ModelInput, pad_sequences
 from alignbench.models.critic import ValueFunction
 from alignbench.models.text import Text
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 
 class CausalPolicy:
-    """Reads sequences each in a row of its own, or several behind the prompt they share where that is less work.
+    """Computes log-probabilities, entropies and values of response tokens, [n, t].
 
-    No padding stands before or between tokens. Whether the model gives packed sequences what it gives each alone is
-    tried when it is loaded; where it does not, or where its attention has a window that cuts them, each stays alone.
+    Sequences that share a prompt are packed into one row if that saves computation. Whether the model supports packing
+    is tried once in the constructor; otherwise, or if an attention window is shorter than a sequence, each sequence has
+    a row of its own. Rows are padded on the right only.
     """
 
     def __init__(
-        self, model: Any, text: Text, *, temperature: float = 1.0, critic: ValueFunction | None = None
+        self,
+        model: "PreTrainedModel | PeftModel",
+        text: Text,
+        *,
+        temperature: float = 1.0,
+        critic: ValueFunction | None = None,
     ) -> None:
-        """`critic` was made for this model."""
-        self.model, self.text, self.temperature, self.critic = model, text, temperature, critic
+        """`critic` must have been made for this model (`make_critic`); `temperature` divides the logits."""
+        self.model: Any = model
+        self.text, self.temperature, self.critic = text, temperature, critic
         self.model.eval()
-        self.inner = model.get_base_model() if is_adapted(model) else model
+        self.inner = unwrap(model)
         self.decoder, self.lm_head = self.inner.get_decoder(), self.inner.get_output_embeddings()
         self.vocabulary = self.lm_head.weight.shape[0]
         self.hidden_size = self.inner.get_input_embeddings().embedding_dim
@@ -46,26 +57,28 @@ class CausalPolicy:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.inner.get_input_embeddings().weight.device
+        """The device of the model."""
+        device: torch.device = self.inner.get_input_embeddings().weight.device
+        return device
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether sequences that answer one prompt cost less together."""
+        """Whether sequences that answer one prompt are cheaper in one batch."""
         return self.packing.supported
 
     @property
     def dtype(self) -> torch.dtype:
-        """What hidden states are counted in."""
-        return self.inner.get_input_embeddings().weight.dtype
+        """The dtype of the hidden states."""
+        dtype: torch.dtype = self.inner.get_input_embeddings().weight.dtype
+        return dtype
 
     def __call__(self, batch: Sequences) -> Forward:
-        """Log-probabilities, entropies and values of the response tokens, [n, t]; the reference has no values."""
+        """Log-probabilities, entropies and values of the response tokens, [n, t]; no values from the reference."""
         rows = self._rows(batch).to(self.device)
         inputs, mask = rows.forward_kwargs(self.dtype), batch.mask.to(self.device)
-        before = rows.select_predictors(self._hidden(inputs), mask)
+        hidden = rows.select_predictors(self._hidden(inputs), mask)
         logprobs, entropy = token_logprobs(
-            before,
+            hidden,
             batch.responses.to(self.device)[mask],
             self._head,
             vocabulary=self.vocabulary,
@@ -74,10 +87,9 @@ class CausalPolicy:
         )
         values = None
         if self.critic is not None and not self._is_reference:
-            own = self.critic.trunk
-            values = self.critic(
-                before[:, : self.hidden_size] if own is None else rows.select_predictors(own(inputs), mask)
-            )
+            trunk = self.critic.trunk
+            states = hidden[:, : self.hidden_size] if trunk is None else rows.select_predictors(trunk(inputs), mask)
+            values = self.critic(states)
         return Forward(
             logprobs=scatter(logprobs, mask),
             entropy=scatter(entropy, mask),
@@ -85,42 +97,42 @@ class CausalPolicy:
         )
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name and value of everything the optimizer may change: the policy's, then the critic's."""
+        """Name and value of every trainable parameter: those of the policy, then those of the critic."""
         yield from self.policy_parameters()
         yield from self.critic_parameters()
 
     def policy_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is trainable in the language model, but for the critic's own adapter on it."""
+        """Name and value of the trainable parameters of the language model, without the critic's adapter."""
         yield from (
             (name, p) for name, p in self.model.named_parameters() if p.requires_grad and f".{CRITIC}." not in name
         )
 
     def critic_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is trained for the values alone."""
+        """Name and value of the parameters that only the value loss trains; empty without a critic."""
         if self.critic is not None:
             yield from self.critic.parameters()
 
     def freeze_reference(self) -> None:
-        """Remember the policy as it is now: a frozen adapter beside the trained one, or a frozen copy of the model."""
+        """Make the current policy the reference: copies the model, unless `load` already gave it a frozen adapter."""
         if is_adapted(self.model):
             return
         self._frozen = CausalPolicy(copy.deepcopy(self.model), self.text, temperature=self.temperature)
         self._frozen.model.requires_grad_(False)
 
     def reference(self) -> AbstractContextManager[Any]:
-        """While it is open, the policy answers as the frozen reference does; it may be opened inside itself."""
+        """Context manager: calls of the policy use the weights of the frozen reference; reentrant."""
         return nullcontext() if self._is_reference else self._as_reference()
 
     def training(self) -> AbstractContextManager[None]:
-        """While it is open, dropout acts, as supervised fine-tuning may want; reinforcement learning never opens it."""
+        """Context manager: dropout is active, for supervised fine-tuning; reinforcement learning never uses it."""
         return training(self.model)
 
     def state(self) -> dict[str, Tensor]:
-        """The trained weights, on the CPU."""
+        """The trainable weights by name, on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.trainable()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Put trained weights back."""
+        """Restore the weights returned by `state`."""
         with torch.no_grad():
             for name, parameter in self.trainable():
                 parameter.copy_(state[name])
@@ -149,20 +161,21 @@ class CausalPolicy:
             self.model, self.inner, self.decoder, self.lm_head = mine
 
     def _rows(self, batch: Sequences) -> ModelInput:
-        """As the model is to read them; with dropout each alone, for siblings would lose the same of their prompt."""
+        """The model input of a batch; not packed with dropout: siblings would share the dropout of their prompt."""
         return (
             pad_sequences(batch, self.text.pad) if self.model.training else self.packing.arrange(batch, self.text.pad)
         )
 
     def _read(self, rows: ModelInput) -> Tensor:
-        """The last hidden states on the CPU, wherever the model reads them."""
+        """The last hidden states, [r, l, h], on the CPU."""
         return self._hidden(rows.to(self.device).forward_kwargs(self.dtype))[..., : self.hidden_size].cpu()
 
     def _hidden(self, inputs: Mapping[str, Any]) -> Tensor:
-        """The last hidden state of each position, [r, l, h]; then the logits where the head has rules of its own."""
+        """The last hidden states, [r, l, h]; concatenated with the logits if the head is not a plain linear layer."""
         with attention_for(self.decoder.config, inputs):
             if self._head_is_exact:
-                return self.decoder(**inputs, use_cache=False).last_hidden_state
+                hidden: Tensor = self.decoder(**inputs, use_cache=False).last_hidden_state
+                return hidden
             out = self.model(**inputs, use_cache=False, output_hidden_states=True)
         return torch.cat([out.hidden_states[-1].float(), out.logits.float()], dim=-1)
 
@@ -174,7 +187,7 @@ class CausalPolicy:
 
     @torch.no_grad()
     def _check_head(self) -> bool:
-        """Whether decoder, then head, then cap is all the model does to its hidden states: tried on a few tokens."""
+        """Whether head and soft-capping reproduce the logits of the model, tried on a few tokens."""
         self._head_is_exact = True
         ids = torch.arange(1, 5, device=self.device)[None] % self.vocabulary
         ours = self._head(self._hidden({"input_ids": ids})[0]).float()
@@ -183,8 +196,8 @@ class CausalPolicy:
 
 
 @contextmanager
-def training(model: Any) -> Iterator[None]:
-    """While it is open, the model's dropout acts."""
+def training(model: nn.Module) -> Iterator[None]:
+    """Context manager: the dropout of the model is active."""
     model.train()
     try:
         yield
@@ -193,5 +206,5 @@ def training(model: Any) -> Iterator[None]:
 
 
 def scatter(values: Tensor, mask: Tensor) -> Tensor:
-    """Values of the masked tokens back in their places, 0 elsewhere, [n, t]."""
+    """Scatter values [m] to the True positions of `mask` [n, t]; 0 elsewhere."""
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)

@@ -1,15 +1,23 @@
-"""The embedded model and tokenizer, made on the spot: no download, and small enough to learn on two CPU cores."""
+"""The built-in model and tokenizer, made at run time: no download, and small enough to train on two CPU cores."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from alignbench.core.seeds import address
 
+if TYPE_CHECKING:
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
 
-def tiny_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer trained on the texts, digits apart, `<pad>` 0 and `<eos>` 1."""
+
+def tiny_tokenizer(texts: Iterable[str], vocabulary: int) -> "PreTrainedTokenizerFast":
+    """A byte-level BPE tokenizer trained on the texts; digits are separate tokens, `<pad>` is 0 and `<eos>` is 1."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -30,8 +38,10 @@ def tiny_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
-def tiny_config(vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int) -> Any:
-    """A Llama of these sizes with tied embeddings, without its weights."""
+def tiny_config(
+    vocabulary: int, *, hidden: int, layers: int, heads: int, intermediate: int, context: int
+) -> "LlamaConfig":
+    """The configuration of a Llama of these sizes with tied embeddings."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -49,8 +59,8 @@ def tiny_config(vocabulary: int, *, hidden: int, layers: int, heads: int, interm
     )
 
 
-def tiny_model(config: Any, seed: int) -> Any:
-    """A Llama of that shape, its weights drawn from the seed alone."""
+def tiny_model(config: "LlamaConfig", seed: int) -> "LlamaForCausalLM":
+    """A Llama of this configuration; its weights depend on the seed alone."""
     from transformers import LlamaForCausalLM
 
     with torch.random.fork_rng(devices=[]):
@@ -58,8 +68,8 @@ def tiny_model(config: Any, seed: int) -> Any:
         return LlamaForCausalLM(config)
 
 
-def with_score_head(model: Any) -> Any:
-    """The same weights under a head for one number, which is random, in place of the one for tokens."""
+def with_score_head(model: "LlamaForCausalLM") -> "LlamaForSequenceClassification":
+    """The same weights with a random head for one score in place of the LM head."""
     from transformers import LlamaForSequenceClassification
 
     model.config.num_labels = 1

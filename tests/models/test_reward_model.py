@@ -210,7 +210,7 @@ def test_the_weights_checksum_covers_weights_and_scale(saved, tmp_path):
 
 def test_folders_without_a_reward_model_are_refused_in_words(tmp_path, checkpoint):
     source = Pretrained(name="any")
-    with pytest.raises(UserError, match=r"holds no reward model.*config\.json"):
+    with pytest.raises(UserError, match=r"has no reward model.*config\.json"):
         load_reward_model(source, tmp_path, texts=(), device="cpu")
     with pytest.raises(UserError, match="LlamaForCausalLM without a head for one score"):
         load_reward_model(source, checkpoint, texts=(), device="cpu")

@@ -76,7 +76,7 @@ def test_a_row_without_a_prompt_is_an_error(model):
 
 
 def test_a_folder_without_a_reward_model_is_an_error_before_training(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} holds no reward model"):
+    with pytest.raises(UserError, match=f"{tmp_path} has no reward model"):
         BradleyTerry(path=str(tmp_path)).check([])
 
 
