@@ -1,6 +1,4 @@
-"""Keys and values of a layer: a prompt's once for all its answers, and each answer's own."""
-
-from typing import Any
+"""KV cache of one layer for shared-prefix decoding: the prompt once per group, and the response of each row."""
 
 import torch
 from torch import Tensor
@@ -8,77 +6,80 @@ from torch.nn import functional
 from transformers.cache_utils import CacheLayerMixin
 
 INITIAL_CAPACITY = 32
-"""Tokens of an answer that a cache has room for at first; it doubles as they are needed."""
+"""Response tokens that the cache of a row has space for at first; it doubles as needed."""
 
 
 class SharedPrefixLayer(CacheLayerMixin):
-    """Keys and values of one layer: of the prompts [g, h, p, d], and of what each row wrote so far [n, h, t, d].
+    """Keys and values of one layer: of the prompts [g, h, p, d], and of the responses [n, h, t, d].
 
-    All rows write into the same column at a time. The columns are a ring: where nobody sees the first of them any more,
-    they are written again, so that there are no more than the longest answer needs.
+    All rows write to the same column in a step. The columns are a ring buffer: a column that no row can see any more is
+    overwritten, so that there are no more columns than the longest response needs.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.prompt: tuple[Tensor, Tensor] | None = None
         self.responses: list[Tensor] = []
-        self.rows = self.written = self.since = 0
-        """How many rows are left, how many tokens were written in all, and before how many of them anybody came."""
+        self.rows = self.written = self.oldest = 0
+        """Number of rows; number of columns written so far; number that was written before the oldest row joined."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """While the prompts are read: keep theirs. After that: write a token's, and return all that was written."""
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Prefill: store the prompts. Afterwards: write one token, and return the keys and values of the responses."""
         if self.prompt is None:
             self.prompt = key_states, value_states
             return self.prompt
-        for kept, new in zip(self.responses, (key_states, value_states), strict=True):
-            kept[: self.rows, :, self.written % self.capacity] = new[:, :, 0]
+        for stored, new in zip(self.responses, (key_states, value_states), strict=True):
+            stored[: self.rows, :, self.written % self.capacity] = new[:, :, 0]
         self.written += 1
-        keys, values = (kept[: self.rows, :, : self.written] for kept in self.responses)
+        keys, values = (stored[: self.rows, :, : self.written] for stored in self.responses)
         return keys, values
 
     @property
     def capacity(self) -> int:
-        """How many tokens of each row there is room for."""
+        """Number of columns for response tokens."""
         return self.responses[0].shape[2]
 
     def ensure_capacity(self) -> None:
-        """For one more: twice as many columns where all are in use, each in its place among these as among those."""
-        if self.written - self.since == self.capacity:
-            self.responses = [torch.cat([kept[: self.rows]] * 2, 2) for kept in self.responses]
+        """Double the columns if all are in use; column indices modulo the new capacity stay valid."""
+        if self.written - self.oldest == self.capacity:
+            self.responses = [torch.cat([stored[: self.rows]] * 2, 2) for stored in self.responses]
 
     def prompts(self) -> tuple[Tensor, Tensor]:
-        """The keys and values of the prompts."""
-        assert self.prompt is not None, "they are read before any answer is written"
+        """Keys and values of the prompts, [g, h, p, d] each."""
+        assert self.prompt is not None, "prompts are read before responses are generated"
         return self.prompt
 
     def allocate(self, group_size: int) -> None:
-        """Make room for the answers."""
+        """Allocate columns for `group_size` responses to each prompt."""
         keys, values = self.prompts()
         groups, heads, _, _ = keys.shape
         self.rows = groups * group_size
-        self.responses = [kept.new_empty(self.rows, heads, INITIAL_CAPACITY, kept.shape[3]) for kept in (keys, values)]
-        self.prompt = _laid_out(keys, values)
+        self.responses = [
+            stored.new_empty(self.rows, heads, INITIAL_CAPACITY, stored.shape[3]) for stored in (keys, values)
+        ]
+        self.prompt = _contiguous_layout(keys, values)
 
-    def select(self, rows: Tensor, groups: Tensor, since: int) -> None:
-        """Only these rows and prompts are left, and none of them came before so many tokens had been written."""
+    def select(self, rows: Tensor, groups: Tensor, oldest: int) -> None:
+        """Keep only these rows and prompts; `oldest` columns had been written before the oldest of the rows joined."""
         keys, values = self.prompts()
         if len(groups) < len(keys):
             keys, values = keys.mT[groups].mT, values[groups]
-            self.prompt = (keys, values) if len(groups) > 1 else (_as_read(keys), _as_read(values))
+            self.prompt = (keys, values) if len(groups) > 1 else (_prefill_layout(keys), _prefill_layout(values))
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-        for kept in self.responses:
-            kept[moved, :, : self.written] = kept[rows[moved], :, : self.written]
-        self.rows, self.since = len(rows), since
+        for stored in self.responses:
+            stored[moved, :, : self.written] = stored[rows[moved], :, : self.written]
+        self.rows, self.oldest = len(rows), oldest
 
     def add(self, prompts: tuple[Tensor, Tensor], rows: int) -> None:
-        """These prompts are there too, and that many rows that answer them."""
+        """Add prompts (keys and values), and `rows` rows that answer them."""
         keys, values = (concat_left_padded(*both) for both in zip(self.prompts(), prompts, strict=True))
-        self.prompt = _laid_out(keys, values)
+        self.prompt = _contiguous_layout(keys, values)
         self.responses = [
-            functional.pad(kept, (0, 0, 0, 0, 0, 0, 0, max(self.rows + rows - len(kept), 0))) for kept in self.responses
+            functional.pad(stored, (0, 0, 0, 0, 0, 0, 0, max(self.rows + rows - len(stored), 0)))
+            for stored in self.responses
         ]
-        for kept in self.responses:
-            kept[self.rows : self.rows + rows] = 0  # what was there may not even be a number
+        for stored in self.responses:
+            stored[self.rows : self.rows + rows] = 0  # uninitialized memory may contain NaN
         self.rows += rows
 
     def get_seq_length(self) -> int:
@@ -94,16 +95,16 @@ class SharedPrefixLayer(CacheLayerMixin):
 
 
 def concat_left_padded(first: Tensor, second: Tensor, fill: float = 0.0) -> Tensor:
-    """[a, h, p, d] and [b, h, q, d] as one, the narrower filled up on the left."""
+    """Concatenate [a, h, p, d] and [b, h, q, d] along the first dimension, left-padding the shorter to the longer."""
     width = max(first.shape[2], second.shape[2])
     return torch.cat([functional.pad(part, (0, 0, width - part.shape[2], 0), value=fill) for part in (first, second)])
 
 
-def _laid_out(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """So that a product need not copy them all at every step: as they are read, tokens stand before heads."""
+def _contiguous_layout(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Contiguous operands for the products of every step; after prefill, tokens come before heads in memory."""
     return (keys, values) if len(keys) == 1 else (keys.mT.contiguous().mT, values.contiguous())
 
 
-def _as_read(kept: Tensor) -> Tensor:
-    """The keys or values of a prompt alone, token by token: so a prompt that was alone from the start has them, too."""
-    return kept.transpose(1, 2).contiguous().transpose(1, 2)
+def _prefill_layout(states: Tensor) -> Tensor:
+    """The memory layout of a single prompt after prefill, so that results equal those of a prompt decoded alone."""
+    return states.transpose(1, 2).contiguous().transpose(1, 2)

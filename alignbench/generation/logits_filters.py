@@ -1,4 +1,4 @@
-"""Which tokens may be sampled at all: the likeliest, with their chances made whole again."""
+"""Logits filters: restrict sampling to the most probable tokens (top-k, top-p, min-p) and renormalize."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,37 +10,38 @@ from alignbench.core.field_types import Momentum, Size
 from alignbench.kernels.chunked_lm_head import MASKED_LOGIT
 
 Share = Annotated[float, Interval(gt=0, le=1)]
-"""Above 0 and up to 1."""
+"""Above 0 and at most 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsFilter:
-    """One rule after the other, as in transformers; what is left is a distribution after each.
+    """top-k, then top-p, then min-p, as in transformers; probabilities are renormalized after each.
 
-    Answers sampled so come from mu = pi / Z on the tokens that are left, where Z is their chance under pi, and log mu
-    is what the sampler reports. To learn from them with pi, each token is weighed by pi / mu = Z: then every term
-    of the loss is what pi makes of these tokens.
+    Filtered answers are samples of mu = pi / Z on the kept tokens, where Z is their total probability under pi; the
+    sampler reports log mu. To train pi on them, each token is weighted by pi / mu = Z (rl.importance_cap).
     """
 
     top_k: Size = 0
-    """The k likeliest tokens, and those as likely as the last of them; 0 is all."""
+    """Keep the k most probable tokens, and those tied with the last of them; 0 keeps all."""
     top_p: Share = 1.0
-    """The fewest likeliest tokens whose chances sum up to this: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751"""
+    """Keep the fewest most probable tokens whose probabilities sum to at least this: Holtzman et al. 2020,
+    https://arxiv.org/abs/1904.09751"""
     min_p: Momentum = 0.0
-    """Tokens at least this times as likely as the likeliest: Nguyen et al. 2024, https://arxiv.org/abs/2407.01082"""
+    """Keep tokens with at least this share of the largest probability: Nguyen et al. 2024,
+    https://arxiv.org/abs/2407.01082"""
 
     def __call__(self, logp: Tensor) -> Tensor:
         """log mu [n, v] from log pi [n, v]."""
         if 0 < self.top_k < logp.shape[-1]:
-            logp = _only(logp, logp >= logp.topk(self.top_k).values[:, -1:])
+            logp = _renormalize(logp, logp >= logp.topk(self.top_k).values[:, -1:])
         if self.top_p < 1:
             ranked, order = logp.sort(descending=True, stable=True)
             before = ranked.exp().cumsum(-1) - ranked.exp()
-            logp = _only(logp, (before < self.top_p).scatter(-1, order, before < self.top_p))
+            logp = _renormalize(logp, (before < self.top_p).scatter(-1, order, before < self.top_p))
         if self.min_p:
-            logp = _only(logp, logp.exp() >= self.min_p * logp.max(-1, keepdim=True).values.exp())
+            logp = _renormalize(logp, logp.exp() >= self.min_p * logp.max(-1, keepdim=True).values.exp())
         return logp
 
 
-def _only(logp: Tensor, left: Tensor) -> Tensor:
-    return logp.where(left, MASKED_LOGIT).log_softmax(-1)
+def _renormalize(logp: Tensor, kept: Tensor) -> Tensor:
+    return logp.where(kept, MASKED_LOGIT).log_softmax(-1)

@@ -1,4 +1,4 @@
-"""Prompts -> Rollouts, written by vLLM: the twin of our own decoding loop, with arithmetic of its own."""
+"""The vLLM sampler: prompts to rollouts with the interface of our own sampler, but other kernels."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from alignbench.generation.vllm_engine import VLLMEngine, WeightsChecksum
 from alignbench.models.policy import CausalPolicy
 
 FORBIDDEN = -100.0
-"""What is added to the logit of a token that is never sampled: the least that vLLM adds, a chance of exp(-100)."""
+"""Logit bias of a suppressed token: the lowest that vLLM allows, a factor of exp(-100) in probability."""
 
 
 class VLLMSampler:
-    """The same contract as our own sampler; nothing of vLLM is imported before it first writes.
+    """The same interface as `Sampler`; vLLM is imported at the first call.
 
-    Each rollout is a request with a seed of its own, from which vLLM makes a generator for this request alone: so what
-    else stands in the batch changes no draw. It can change what is drawn from, by rounding: kernels may sum in another
-    order when a batch has another size. Only VLLM_BATCH_INVARIANT=1, on GPUs that vLLM names, promises the same bits.
+    Each rollout is a request with its own seed and random generator, so the other requests of a batch do not change its
+    random numbers. They can change its logits by floating-point error, since kernels may sum in another order for
+    another batch size. Only VLLM_BATCH_INVARIANT=1, on GPUs that vLLM supports, guarantees equal bits.
     """
 
     def __init__(
@@ -39,11 +39,15 @@ class VLLMSampler:
         cache_gib: float,
         weights_checksum: WeightsChecksum,
     ) -> None:
-        """`weights_checksum` tells whether the policy's weights are still those that vLLM was given."""
+        """`weights_checksum` is used to find out whether the weights have changed since vLLM loaded them.
+
+        Raises:
+            UserError: top_p and min_p are both set, which vLLM applies in another order.
+        """
         if logits_filter is not None and logits_filter.top_p < 1 and logits_filter.min_p:
             raise UserError(
-                "hardware.sampler=vllm takes rl.logits_filter.min_p before top_p, our own loop after it: set "
-                "one of the two, or hardware.sampler=own"
+                "hardware.sampler=vllm applies rl.logits_filter.min_p before top_p, our own sampler after it: set only "
+                "one of them, or hardware.sampler=own"
             )
         self.policy, self.max_new_tokens, self.temperature = policy, max_new_tokens, temperature
         self.logits_filter = logits_filter or LogitsFilter()
@@ -53,14 +57,16 @@ class VLLMSampler:
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts, group_size: int, seed: int) -> Rollouts:
-        """`group_size` responses to each prompt; the draw of each depends on the seed, its prompt and its number."""
+        """Sample `group_size` responses to each prompt; each depends on the seed, its prompt and its number."""
         if self._engine is None:
             self._engine = VLLMEngine(
                 self.policy, longest=self._longest, cache_gib=self._cache_gib, weights_checksum=self._weights_checksum
             )
-        asked = [row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)]
-        rules = [self._rules(each) for each in _seeds(seed, prompts.rows, group_size)]
-        answers = self._engine.generate([prompt for prompt in asked for _ in range(group_size)], rules)
+        tokens_of = [
+            row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)
+        ]
+        params = [self._sampling_params(each) for each in _seeds(seed, prompts.rows, group_size)]
+        answers = self._engine.generate([prompt for prompt in tokens_of for _ in range(group_size)], params)
         tokens = [list(answer.token_ids) for answer in answers]
         logprobs = [
             [float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]
@@ -85,17 +91,17 @@ class VLLMSampler:
             rows=tuple(row for row in prompts.rows for _ in range(group_size)),
         )
 
-    def _rules(self, seed: int) -> Any:
+    def _sampling_params(self, seed: int) -> Any:
         from vllm import SamplingParams
 
-        text, cut = self.policy.text, self.logits_filter
+        text, kept = self.policy.text, self.logits_filter
         return SamplingParams(
             seed=seed,
             temperature=self.temperature,
             max_tokens=self.max_new_tokens,
-            top_k=cut.top_k,
-            top_p=cut.top_p,
-            min_p=cut.min_p,
+            top_k=kept.top_k,
+            top_p=kept.top_p,
+            min_p=kept.min_p,
             stop_token_ids=list(text.stops),
             ignore_eos=True,
             logprobs=0,
@@ -105,7 +111,7 @@ class VLLMSampler:
 
 
 def _seeds(seed: int, rows: Sequence[Row], group_size: int) -> list[int]:
-    """One for each rollout; a prompt that comes twice goes on numbering its responses, as in our own sampler."""
+    """One seed per rollout; the numbering of responses continues if a prompt occurs again, as in `Sampler`."""
     numbers: defaultdict[object, count[int]] = defaultdict(count)
     return [address(seed, "sample", row["id"], next(numbers[row["id"]])) for row in rows for _ in range(group_size)]
 
