@@ -62,11 +62,11 @@ class VLLMSampler:
             self._engine = VLLMEngine(
                 self.policy, longest=self._longest, cache_gib=self._cache_gib, weights_checksum=self._weights_checksum
             )
-        tokens_of = [
+        prompt_tokens = [
             row[-length:] for row, length in zip(prompts.tokens.tolist(), prompts.lengths.tolist(), strict=True)
         ]
         params = [self._sampling_params(each) for each in _seeds(seed, prompts.rows, group_size)]
-        answers = self._engine.generate([prompt for prompt in tokens_of for _ in range(group_size)], params)
+        answers = self._engine.generate([prompt for prompt in prompt_tokens for _ in range(group_size)], params)
         tokens = [list(answer.token_ids) for answer in answers]
         logprobs = [
             [float(at[token].logprob) for at, token in zip(answer.logprobs, answer.token_ids, strict=True)]

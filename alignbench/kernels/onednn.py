@@ -123,11 +123,17 @@ def use_torch_linear(model: nn.Module) -> None:
             layer.__class__ = nn.Linear  # type: ignore[assignment]  # the class of a module may be replaced by its base
 
 
-def prepackable_weights(model: nn.Module) -> list[Tensor]:
-    """The weights that `prepacked_weights` would copy if `model` were on a CPU; works on the meta device."""
-    return [
-        layer.weight for layer in model.modules() if _is_plain_linear(layer) and layer.weight.numel() >= LARGE_WEIGHTS
-    ]
+def prepackable_weights(model: nn.Module, device: str) -> list[Tensor]:
+    """The weights that `prepacked_weights` would copy if `model` were on `device`; works on the meta device."""
+    return (
+        []
+        if device != "cpu"
+        else [
+            layer.weight
+            for layer in model.modules()
+            if _is_plain_linear(layer) and layer.weight.numel() >= LARGE_WEIGHTS
+        ]
+    )
 
 
 def _is_convertible(layer: nn.Module) -> bool:

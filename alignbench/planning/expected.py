@@ -168,7 +168,7 @@ class Expected:
             self.job.model,
             texts=self.material.texts,
             device=self._device,
-            scalar=True,
+            score_head=True,
             lora=lora if trained or config is None else None,
             config=config,
         )

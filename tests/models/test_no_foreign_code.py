@@ -31,5 +31,5 @@ def trap(tmp_path: Path) -> Path:
 def test_code_that_a_model_brings_along_is_not_run(trap: Path, how: str) -> None:
     source = Pretrained(name="odd", path=str(trap))
     with pytest.raises(UserError, match="cannot be loaded"):
-        source.text(()) if how == "text" else source.load(texts=(), start=None, device="cpu", seed=0)
+        source.load_text(()) if how == "text" else source.load(texts=(), start=None, device="cpu", seed=0)
     assert not (trap.parent / "was_run").exists()
