@@ -1,12 +1,12 @@
 """Hardware settings: device, threads, microbatch size, and the one switch for hardware-specific kernels."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -16,12 +16,16 @@ from alignbench.core.field_types import Count, Positive
 from alignbench.kernels import liger, malloc, torch_compile
 from alignbench.kernels.activation_checkpointing import checkpoint_blocks
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 DEFAULT_ROWS, CPU_TOKENS, GPU_TOKENS, LARGE_GPU_TOKENS, LARGE_GPU_MEMORY = 32, 2048, 8192, 32768, 40 << 30
 """Default rows, and tokens, of a microbatch. On a CPU more tokens take more memory and are hardly faster."""
 REMEDY = (
     "use smaller batches (hardware.tokens_per_microbatch, hardware.rollouts_at_once, hardware.eval_batch_size), or "
-    "keep fewer activations (hardware.activation_checkpointing=true); these change results by floating-point error only. Or "
-    "use shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a smaller model"
+    "keep fewer activations (hardware.activation_checkpointing=true); these change results by floating-point error "
+    "only. Or use shorter answers (rl.max_new_tokens), an adapter (model.lora), 4 bits (model.quantization) or a "
+    "smaller model"
 )
 
 
@@ -119,6 +123,11 @@ class Hardware:
             torch_compile.require(device)
         if self.liger:
             liger.require(device)
+
+    def check_model(self, load_config: Callable[[], "PreTrainedConfig"]) -> None:
+        """Raises UserError if the configured kernels do not support the model; loads its config only if needed."""
+        if self.liger:
+            liger.check_architecture(load_config().model_type)
 
     def prepare(self) -> None:
         """Apply the settings of this process: malloc, threads, determinism; tries the compiler if it is used.

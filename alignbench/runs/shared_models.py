@@ -12,7 +12,6 @@ from alignbench.core.protocols import Scorer, learned
 from alignbench.data.splits import rows_hash
 from alignbench.engine.run_state import RunState
 from alignbench.generation import vllm_engine
-from alignbench.kernels import liger
 from alignbench.models import critic as critics
 from alignbench.models import loading
 from alignbench.models import reward_model as reward_models
@@ -52,8 +51,7 @@ class SharedModels:
         """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
         if self.job.hardware.sampler == "vllm":
             vllm_engine.check_model(self.job.model)
-        if self.job.hardware.liger:
-            liger.check_architecture(self.job.model.load_config(self.material.texts).model_type)
+        self.job.hardware.check_model(lambda: self.job.model.load_config(self.material.texts))
         critic = self.job.algo.critic
         if critic and critic.start == "reward_model" and not learned(self.job.reward):
             raise UserError(
