@@ -1,4 +1,4 @@
-"""Models of random weights, with special tokens and chat templates like the real ones', each in a folder of its own."""
+"""Random checkpoints with the special tokens and chat templates of real model families, for the tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Models of several architectures, small and random, for the tests of models."""
+"""Small random models of several architectures, and batches for them, for the tests."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Answers that come into the batch while others are written are the answers that all at once would have been."""
+"""Continuous batching: answers that join the batch later equal those of one large batch."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def watched(monkeypatch):
 
 
 @pytest.mark.parametrize("name", WIDE)
-def test_those_that_come_later_write_the_same(name, text, watched):
+def test_prompts_that_join_later_get_the_same_answers(name, text, watched):
     policy, (steps, came) = CausalPolicy(make_model(name, **WIDE[name]), text), watched
     expected = draw(policy, None)
     assert expected.mask.sum(1).max() > INITIAL_CAPACITY, "some need more than the first columns"
@@ -75,19 +75,19 @@ def test_those_that_come_later_write_the_same(name, text, watched):
 @pytest.mark.parametrize(
     "rules", [{"temperature": 0.0}, {"temperature": 1.3, "logits_filter": LogitsFilter(top_k=6, top_p=0.9)}]
 )
-def test_so_do_the_greedy_and_the_truncated(llama, rules, watched):
+def test_greedy_and_filtered_answers_are_the_same(llama, rules, watched):
     expected = draw(llama, None, **rules)
     assert_same(draw(llama, 8, **rules), expected)
     assert sum(watched[1]) > 1
 
 
-def test_the_update_agrees_with_them(llama):
+def test_log_probabilities_agree_with_the_update(llama):
     rollouts = draw(llama, 8)
     with torch.no_grad():
         assert_close(llama(rollouts).logprobs, rollouts.logprobs, atol=1e-5, rtol=1e-5)
 
 
-def test_an_adapter_writes_the_same(text, watched):
+def test_answers_with_an_adapter_are_the_same(text, watched):
     from peft import get_peft_model
 
     model = make_model("llama").requires_grad_(False)
@@ -105,7 +105,7 @@ def test_an_adapter_writes_the_same(text, watched):
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2"])
-def test_where_layers_forget_one_batch_is_written_after_the_other(name, text, watched):
+def test_with_a_sliding_window_batches_are_sequential(name, text, watched):
     policy, (steps, came) = CausalPolicy(make_model(name), text), watched
     expected = draw(policy, None)
     steps.clear()
@@ -114,20 +114,20 @@ def test_where_layers_forget_one_batch_is_written_after_the_other(name, text, wa
 
 
 @pytest.mark.parametrize("at_once", [len(MANY) * GROUP, 1000])
-def test_where_all_fit_nothing_changes_by_a_bit(llama, at_once):
+def test_if_all_rows_fit_results_are_bit_identical(llama, at_once):
     found, expected = draw(llama, at_once), draw(llama, None)
     assert torch.equal(found.responses, expected.responses)
     assert torch.equal(found.logprobs, expected.logprobs)
 
 
-def test_a_group_larger_than_that_is_written_whole(llama, watched):
+def test_a_group_larger_than_the_limit_is_not_split(llama, watched):
     expected, (steps, came) = draw(llama, None, group=8), watched
     steps.clear()
     assert_same(draw(llama, 5, group=8), expected)
     assert (max(steps), came) == (8, [])
 
 
-def test_no_more_is_kept_than_they_need(llama, monkeypatch):
+def test_the_cache_has_no_more_rows_and_columns_than_needed(llama, monkeypatch):
     """Rows of the cache as many as are written at once, and no more columns than the longest answer takes."""
     sizes, step = [], SharedPrefixDecoder.step
 
@@ -143,7 +143,7 @@ def test_no_more_is_kept_than_they_need(llama, monkeypatch):
     assert written > 2 * INITIAL_CAPACITY, "columns must have been written again"
 
 
-def test_memory_that_was_never_written_hides_nothing(llama, monkeypatch):
+def test_uninitialized_memory_does_not_leak(llama, monkeypatch):
     """A row that comes sees nothing of what its place held, which may not even be numbers."""
     expected, empty = draw(llama, 8), torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *size, **kw: empty(self, *size, **kw).fill_(torch.nan))
@@ -153,7 +153,7 @@ def test_memory_that_was_never_written_hides_nothing(llama, monkeypatch):
 # --- who waits, and who is written ------------------------------------------------------------------------------------
 
 
-def test_prompts_are_handed_out_in_order_as_wide_as_they_are():
+def test_the_queue_pops_prompts_in_order_without_excess_padding():
     given = prompts_of([[5, 6, 7], [3], [4, 5], [6]])
     waiting = PromptQueue(given, 2, 5)
     (first, rows), (second, more), (last, rest) = waiting.pop(0), waiting.pop(3), waiting.pop(2)
@@ -166,7 +166,7 @@ def test_prompts_are_handed_out_in_order_as_wide_as_they_are():
 
 
 @pytest.mark.parametrize(("to_be_filled", "going"), [(False, [1, 3, 4, 6]), (True, [4, 1, 6, 3])])
-def test_the_last_move_up_where_others_are_to_come(to_be_filled, going):
+def test_compact_moves_the_last_rows_if_prompts_will_join(to_be_filled, going):
     batch = ActiveBatch(torch.arange(10, 17), limit=9)
     batch.advance(torch.tensor([True, False, True, False, False, True, False]))
     assert batch.should_compact()
@@ -176,7 +176,7 @@ def test_the_last_move_up_where_others_are_to_come(to_be_filled, going):
     assert (len(batch), batch.generated.tolist()) == (6, [1, 1, 1, 1, 0, 0])
 
 
-def test_a_row_at_the_limit_leaves_at_once():
+def test_a_row_at_the_limit_is_removed_at_once():
     """Were it to go on, its place in the text would pass what the model knows."""
     batch = ActiveBatch(torch.tensor([0]), limit=3)
     batch.advance(torch.tensor([False]))
@@ -188,12 +188,12 @@ def test_a_row_at_the_limit_leaves_at_once():
     assert batch.compact(refill=False).tolist() == list(range(1, 10))
 
 
-def test_vllm_lets_in_by_itself():
+def test_vllm_does_not_take_rollouts_at_once():
     with pytest.raises(UserError, match=r"hardware\.rollouts_at_once=null, or hardware\.sampler=own"):
         Hardware(sampler="vllm", rollouts_at_once=64)
 
 
-def test_a_run_writes_its_rollouts_so_and_its_plan_counts_less(tmp_path, monkeypatch):
+def test_a_run_uses_continuous_batching_and_its_plan_estimates_less_memory(tmp_path, monkeypatch):
     """The embedded model, eight prompts with four answers each at every step, eight answers at once."""
     words = (
         "algo=grpo",

@@ -1,4 +1,4 @@
-"""The tokens that are left are those transformers leaves, and what the sampler draws and reports is of them alone."""
+"""Logits filters equal those of transformers, and log-probabilities are those of the filtered distribution."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LOGP = (3 * torch.randn(50, 40, generator=torch.Generator().manual_seed(0))).log
 
 @pytest.mark.parametrize("rules", [{"top_k": 5}, {"top_p": 0.9}, {"top_p": 0.1}, {"min_p": 0.05},
                                    {"top_k": 9, "top_p": 0.8, "min_p": 0.1}])  # fmt: skip
-def test_tokens_and_chances_are_those_of_transformers(rules):
+def test_tokens_and_probabilities_equal_those_of_transformers(rules):
     theirs = LOGP.clone()
     for name, warper in (("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper), ("min_p", MinPLogitsWarper)):
         if name in rules:
@@ -24,13 +24,13 @@ def test_tokens_and_chances_are_those_of_transformers(rules):
     assert (found == 0).any(1).all()
 
 
-def test_nothing_is_left_out_without_a_rule():
+def test_an_empty_filter_keeps_all_tokens():
     assert LogitsFilter()(LOGP) is LOGP
 
 
 @pytest.mark.parametrize(("rules", "left"), [
     ({"top_k": 3}, [2, 4, 5]), ({"top_p": 0.75}, [2, 5]), ({"min_p": 0.5}, [2, 5])])  # fmt: skip
-def test_what_is_drawn_is_reported_with_the_chance_it_was_drawn_with(rules, left):
+def test_log_probabilities_are_those_of_the_filtered_distribution(rules, left):
     chances = torch.tensor([0.0, 0.05, 0.3, 0.02, 0.13, 0.5])
     policy = CausalPolicy(markov_model(chances.clamp(min=1e-30).expand(6, 6)), make_text(pad_is_eos=True))
     sampler = Sampler(policy=policy, max_new_tokens=1, temperature=1.0, logits_filter=LogitsFilter(**rules))

@@ -1,4 +1,4 @@
-"""What is written, and with which probability: the loop against transformers' own, the update's and plain counting."""
+"""The sampler against generate() of transformers, the log-probabilities of the update, and token frequencies."""
 
 import gc
 
@@ -37,7 +37,7 @@ def test_the_sampler_and_the_update_agree_on_every_token(policy, temperature):
     assert (rollouts.logprobs[~rollouts.mask] == 0).all()
 
 
-def test_temperature_zero_is_the_greedy_loop_of_transformers(policy):
+def test_temperature_zero_equals_greedy_generation_of_transformers(policy):
     prompts = prompts_of()
     seen = torch.arange(prompts.tokens.shape[1])[None] >= (prompts.tokens.shape[1] - prompts.lengths)[:, None]
     written = policy.model.generate(
@@ -54,26 +54,26 @@ def test_temperature_zero_is_the_greedy_loop_of_transformers(policy):
     assert answers(rollouts) == expected
 
 
-def test_a_prompt_alone_is_answered_as_in_a_batch(policy):
+def test_a_single_prompt_gets_the_answers_it_gets_in_a_batch(policy):
     together = answers(draw(policy))
     for i, prompt in enumerate(PROMPTS):
         assert answers(draw(policy, [prompt], ids=[i])) == together[3 * i : 3 * i + 3]
 
 
-def test_a_larger_group_begins_with_the_smaller_one(llama):
+def test_a_larger_group_starts_with_the_smaller_one(llama):
     small, large = answers(draw(llama, group=2)), answers(draw(llama, group=5))
     for i in range(len(PROMPTS)):
         assert large[5 * i : 5 * i + 2] == small[2 * i : 2 * i + 2]
 
 
-def test_a_prompt_that_comes_twice_is_answered_anew(llama):
+def test_a_repeated_prompt_gets_new_answers(llama):
     once = answers(draw(llama, [PROMPTS[0]], group=6))
     twice = answers(draw(llama, [PROMPTS[0]] * 2, group=3, ids=[0, 0]))
     assert twice == once
     assert twice[:3] != twice[3:]
 
 
-def test_the_seed_alone_decides(llama):
+def test_answers_depend_on_the_seed_alone(llama):
     first, again, other = draw(llama, seed=1), draw(llama, seed=1), draw(llama, seed=2)
     assert torch.equal(first.responses, again.responses)
     assert torch.equal(first.logprobs, again.logprobs)
@@ -82,7 +82,7 @@ def test_the_seed_alone_decides(llama):
     assert answers(draw(llama, seed=1)) == answers(first)
 
 
-def test_what_was_sampled_can_be_learned_from(llama):
+def test_rollouts_can_be_used_with_autograd(llama):
     rollouts = draw(llama)
     weight = torch.ones(1, requires_grad=True)
     for part in (rollouts.logprobs, rollouts.responses, compute_forward(llama, rollouts, 4).logprobs):
@@ -95,7 +95,7 @@ def test_siblings_differ(llama):
 
 
 @pytest.mark.parametrize("pad_is_eos", [False, True])
-def test_an_answer_ends_with_the_only_end_token_it_has(pad_is_eos):
+def test_an_answer_ends_with_its_only_stop_token(pad_is_eos):
     text = make_text(pad_is_eos)
     policy = CausalPolicy(make_model("llama"), text)
     rollouts = draw(policy, group=16)
@@ -112,7 +112,7 @@ def test_padding_is_never_sampled(llama):
     assert not (rollouts.responses[rollouts.mask] == PAD).any()
 
 
-def test_prompts_go_through_untouched(llama):
+def test_prompts_are_returned_unchanged(llama):
     given = prompts_of()
     rollouts = draw(llama, group=3)
     assert torch.equal(rollouts.prompts, given.tokens.repeat_interleave(3, 0))
@@ -121,7 +121,7 @@ def test_prompts_go_through_untouched(llama):
     assert [row["id"] for row in rollouts.rows] == [row["id"] for row in given.rows for _ in range(3)]
 
 
-def test_responses_are_the_sampled_tokens_and_not_their_text_read_again(text):
+def test_responses_are_the_sampled_tokens_and_not_the_encoded_text(text):
     """Bytes drawn one by one seldom make characters, so that reading the text again gives other tokens."""
     policy = CausalPolicy(markov_model(torch.ones(258, 258) / 258), text)
     rollouts = draw(policy, group=4, limit=8)
@@ -137,7 +137,7 @@ def test_one_token_is_the_shortest_answer(llama):
     assert torch.equal(rollouts.truncated, rollouts.responses[:, 0] != EOS)
 
 
-def test_tokens_come_as_often_as_they_should():
+def test_token_frequencies_match_the_probabilities():
     chances = torch.tensor([0.0, 0.05, 0.3, 0.02, 0.13, 0.5])
     model = markov_model(chances.clamp(min=1e-30).expand(6, 6))
     policy = CausalPolicy(model, make_text(pad_is_eos=True))
@@ -147,7 +147,7 @@ def test_tokens_come_as_often_as_they_should():
     assert chisquare(counts[1:].numpy(), 4000 * chances[1:].double().numpy()).pvalue > 0.01
 
 
-def test_temperature_sharpens_what_is_drawn():
+def test_temperature_sharpens_the_distribution():
     chances = torch.tensor([0.1, 0.1, 0.2, 0.6])
     policy = CausalPolicy(markov_model(chances.expand(4, 4)), make_text(pad_is_eos=True), temperature=0.5)
     drawn = draw(policy, [[3, 2]], group=4000, limit=1, temperature=0.5).responses[:, 0]
@@ -161,7 +161,7 @@ FITTING = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 6
 
 
 @pytest.mark.parametrize("name", FITTING)
-def test_grouped_and_plain_decoding_read_the_same(name, text):
+def test_shared_prefix_and_standard_decoding_give_the_same_logits(name, text):
     """Tokens are given, some rows leave, a whole group leaves, and more is written than there was room for at first."""
     policy = CausalPolicy(make_model(name, **FITTING[name]), text)
     assert isinstance(make_decoder(policy, prompts_of(), 3, 40), SharedPrefixDecoder)
@@ -181,18 +181,18 @@ def test_grouped_and_plain_decoding_read_the_same(name, text):
 
 @pytest.mark.parametrize("name", FITTING)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_rounding_to_16_bits_does_not_stand_in_the_way(name, dtype, text):
+def test_16_bit_models_use_shared_prefix_decoding(name, dtype, text):
     policy = CausalPolicy(make_model(name, **FITTING[name]).to(dtype), text)
     assert isinstance(make_decoder(policy, prompts_of(), 3, 40), SharedPrefixDecoder)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2"])
-def test_layers_that_forget_go_the_plain_way(name, text):
+def test_a_sliding_window_uses_standard_decoding(name, text):
     assert isinstance(make_decoder(CausalPolicy(make_model(name), text), prompts_of(), 3, 5), StandardDecoder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_attention_that_is_not_ours_goes_the_plain_way(text, dtype):
+def test_an_unsupported_attention_uses_standard_decoding(text, dtype):
     bloom = BloomConfig(vocab_size=16, hidden_size=32, n_layer=2, n_head=4, pad_token_id=PAD, eos_token_id=EOS)
     sinks = GptOssConfig(
         **SIZES,
@@ -213,7 +213,7 @@ def test_an_attention_that_is_not_ours_goes_the_plain_way(text, dtype):
             torch.testing.assert_close(policy(rollouts).logprobs, rollouts.logprobs, atol=close, rtol=close)
 
 
-def test_a_model_is_tried_once_and_forgotten_with_it(text, monkeypatch):
+def test_a_model_is_checked_once_and_the_result_is_freed_with_it(text, monkeypatch):
     tried, before = [], len(shared_prefix_decoding._IS_EXACT)
     monkeypatch.setattr(
         shared_prefix_decoding, "_matches_standard", lambda policy: tried.append(policy.inner.config.model_type) or True
@@ -228,14 +228,14 @@ def test_a_model_is_tried_once_and_forgotten_with_it(text, monkeypatch):
     assert len(shared_prefix_decoding._IS_EXACT) <= before
 
 
-def test_sampling_leaves_the_attention_of_the_model_as_it_was(llama):
+def test_sampling_restores_the_attention_of_the_model(llama):
     before = llama.inner.config._attn_implementation
     draw(llama)
     assert llama.inner.config._attn_implementation == before == "sdpa"
 
 
 @pytest.mark.parametrize("full", [0.0, 1.0])
-def test_when_rows_leave_the_batch_changes_nothing(llama, monkeypatch, full):
+def test_results_do_not_depend_on_the_compaction_threshold(llama, monkeypatch, full):
     expected = draw(llama, group=8)
     monkeypatch.setattr(continuous_batching, "COMPACTION_THRESHOLD", full)
     found = draw(llama, group=8)
@@ -248,7 +248,7 @@ def test_when_rows_leave_the_batch_changes_nothing(llama, monkeypatch, full):
 
 
 @pytest.mark.parametrize("vocabulary", [3, 128, 129, 5000])
-def test_the_first_token_whose_sum_passes_the_number(vocabulary):
+def test_inverse_cdf_finds_the_first_token_above_the_number(vocabulary):
     rng = torch.Generator().manual_seed(vocabulary)
     chances = torch.rand(200, vocabulary, generator=rng) ** 8
     chances[:, torch.randperm(vocabulary, generator=rng)[: vocabulary // 3]] = 0.0
@@ -259,7 +259,7 @@ def test_the_first_token_whose_sum_passes_the_number(vocabulary):
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24, 1.0])
-def test_no_number_reaches_a_token_without_a_chance(uniform):
+def test_inverse_cdf_never_returns_a_token_of_probability_zero(uniform):
     chances = torch.zeros(3, 1000)
     chances[0, [5, 130, 700]] = torch.tensor([1e-30, 0.3, 1e-38])
     chances[1, 999] = 1.0

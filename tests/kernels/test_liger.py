@@ -1,4 +1,4 @@
-"""Liger's kernels give the model's numbers and gradients: run by Triton's interpreter, where both packages are.
+"""Liger's kernels equal the model's values and gradients; run by Triton's interpreter if both are installed.
 
 pip install --no-deps liger-kernel triton
 TRITON_INTERPRET=1 python -m pytest tests/kernels/test_liger.py
@@ -80,7 +80,7 @@ def test_numbers_gradients_and_answers_are_the_same(interpreted, text, spares):
     assert modeling_llama.apply_rotary_pos_emb.__module__.startswith("liger_kernel")
 
 
-def test_it_is_refused_where_it_cannot_be(monkeypatch):
+def test_an_unsupported_machine_raises(monkeypatch):
     monkeypatch.setattr(liger, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'alignbench\[liger\]'.*hardware\.liger=false"):
         Hardware(device="cpu", liger=True).prepare()
@@ -91,7 +91,7 @@ def test_it_is_refused_where_it_cannot_be(monkeypatch):
         Hardware(compile=True, liger=True)
 
 
-def test_an_architecture_without_kernels_is_refused(monkeypatch):
+def test_an_unsupported_architecture_raises(monkeypatch):
     if not HERE:
         patches = ModuleType("liger_kernel.transformers.monkey_patch")
         patches.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None, "qwen2": None}

@@ -1,4 +1,4 @@
-"""Slices of tokens give what the whole gives, gradient included."""
+"""Token log-probabilities in slices equal those of all logits, gradients included."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def gradients(drawn, **options):
 
 
 @pytest.mark.parametrize("logits_at_once", [1, VOCABULARY, 4 * VOCABULARY, 100 * VOCABULARY])
-def test_any_slice_gives_the_same_numbers_and_gradients(drawn, monkeypatch, logits_at_once):
+def test_values_and_gradients_do_not_depend_on_the_slice_size(drawn, monkeypatch, logits_at_once):
     whole = gradients(drawn, never=(0,), temperature=0.7)
     monkeypatch.setattr(logprobs, "SLICE_LOGITS", logits_at_once)
     for found, expected in zip(gradients(drawn, never=(0,), temperature=0.7), whole, strict=True):
@@ -42,7 +42,7 @@ def test_any_slice_gives_the_same_numbers_and_gradients(drawn, monkeypatch, logi
 
 
 @pytest.mark.parametrize("slices", [VOCABULARY, 1 << 25])
-def test_no_more_logits_than_a_slice_are_made_at_once(drawn, monkeypatch, slices):
+def test_the_head_gets_at_most_one_slice_at_a_time(drawn, monkeypatch, slices):
     monkeypatch.setattr(logprobs, "SLICE_LOGITS", slices)
     hidden, weight, tokens = drawn
     rows = []
@@ -57,7 +57,7 @@ def test_no_more_logits_than_a_slice_are_made_at_once(drawn, monkeypatch, slices
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_numbers_are_those_of_torchs_own_categorical(drawn, temperature):
+def test_values_equal_those_of_torch_categorical(drawn, temperature):
     hidden, weight, tokens = drawn
     expected = Categorical(logits=(hidden @ weight.T).double() / temperature)
     logp, entropy = work(drawn, temperature=temperature)
@@ -67,7 +67,7 @@ def test_numbers_are_those_of_torchs_own_categorical(drawn, temperature):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 @pytest.mark.parametrize(("chosen", "entropy"), [(1, 0), (0, 1), (1, -0.5)])
-def test_gradients_are_those_of_torchs_own_softmax(drawn, temperature, chosen, entropy):
+def test_gradients_equal_those_of_torch_log_softmax(drawn, temperature, chosen, entropy):
     hidden, weight, tokens = drawn
     logp = ((hidden @ weight.T).index_fill(1, torch.tensor([0]), -1e9).double() / temperature).log_softmax(-1)
     plain = (logp.gather(1, tokens[:, None])[:, 0], -(logp.exp() * logp).sum(-1))
@@ -81,14 +81,14 @@ def test_gradients_are_those_of_torchs_own_softmax(drawn, temperature, chosen, e
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_the_logits_that_were_given_stay_what_they_are(dtype, temperature):
+def test_logits_are_not_modified(dtype, temperature):
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).to(dtype)
     before = logits.clone()
     assert (vocabulary_logprobs(logits, temperature, (2,)).exp()[:, 2] == 0).all()
     assert torch.equal(logits, before)
 
 
-def test_three_matrices_of_the_size_of_the_logits_are_the_most_there_are_at_once():
+def test_peak_memory_is_three_matrices_of_logits():
     hidden, weight = torch.randn(500, 8, requires_grad=True), torch.randn(2000, 8)
     with LiveTensorCounter([hidden, weight]) as alive:
         logp, entropy = token_logprobs(
@@ -103,7 +103,7 @@ def test_three_matrices_of_the_size_of_the_logits_are_the_most_there_are_at_once
     assert alive.peak < 3.1 * 500 * 2000 * 4
 
 
-def test_a_token_that_is_never_drawn_has_no_part_in_anything(drawn):
+def test_a_suppressed_token_changes_neither_values_nor_gradients(drawn):
     hidden, weight, tokens = drawn
     expected = Categorical(logits=(hidden @ weight.T)[:, 1:].double())
     logp, entropy, _, by_weight = gradients(drawn, never=(0,))
@@ -113,14 +113,14 @@ def test_a_token_that_is_never_drawn_has_no_part_in_anything(drawn):
     assert by_weight.isfinite().all()
 
 
-def test_logits_in_low_precision_are_worked_on_in_float32():
+def test_low_precision_logits_are_converted_to_float32():
     logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(0)).bfloat16()
     logp = vocabulary_logprobs(logits, 1.0, ())
     assert logp.dtype == torch.float32
     torch.testing.assert_close(logp.exp().sum(-1), torch.ones(3), atol=1e-6, rtol=0)
 
 
-def test_a_certain_token_has_no_entropy_and_no_nan():
+def test_a_token_of_probability_one_has_entropy_zero_and_no_nan():
     head = torch.tensor([[0.0, 1e4, -1e4]])
     logp, entropy = token_logprobs(
         torch.ones(1, 1), torch.tensor([1]), lambda h: h @ head, vocabulary=3, temperature=1.0, suppressed=(0,)

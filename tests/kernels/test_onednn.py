@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: the same numbers and gradients as torch's own, and a model that is otherwise as it was."""
+"""Linear layers by oneDNN equal those of torch, gradients included, and do not change the model otherwise."""
 
 import copy
 import os
@@ -33,7 +33,7 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
-def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatch, calls):
+def test_sampler_and_update_agree_with_onednn(name, text, monkeypatch, calls):
     monkeypatch.setattr(module, "MIN_WEIGHTS", 1)
     monkeypatch.setattr(module, "LARGE_WEIGHTS", 1)
     policy = CausalPolicy(use_onednn(make_model(name)), text)
@@ -46,7 +46,7 @@ def test_the_sampler_agrees_with_the_update_by_oneDNN_too(name, text, monkeypatc
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(108,), (4, 27), (2, 3, 18)])
-def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
+def test_products_and_gradients_equal_those_of_torch(bias, shape, calls):
     layer = use_onednn(nn.Sequential(nn.Linear(300, 200, bias=bias)))[0]
     inputs = torch.randn(*shape, 300, requires_grad=True)
     by_out = torch.randn(200, *shape).movedim(0, -1)  # not contiguous, as a gradient may come
@@ -58,14 +58,14 @@ def test_products_and_gradients_are_those_of_torch(bias, shape, calls):
     assert len(calls) == 3  # forward, to the inputs, to the weight
 
 
-def test_a_sum_gives_the_gradient_of_ones():
+def test_expanded_gradients_are_supported():
     layer = use_onednn(nn.Sequential(nn.Linear(300, 200)))[0]
     inputs = torch.randn(108, 300)
     layer(inputs).sum().backward()
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(200, 300), atol=1e-4, rtol=1e-4)
 
 
-def test_no_gradient_is_worked_out_that_nobody_wants(calls):
+def test_unneeded_gradients_are_not_computed(calls):
     layer = use_onednn(nn.Sequential(nn.Linear(300, 200)))[0].requires_grad_(False)
     inputs = torch.randn(108, 300, requires_grad=True)
     layer(inputs).sum().backward()
@@ -75,7 +75,7 @@ def test_no_gradient_is_worked_out_that_nobody_wants(calls):
 
 
 @pytest.mark.parametrize("given", [None, "7"])
-def test_it_keeps_few_kernels_unless_told_otherwise(given, monkeypatch):
+def test_the_primitive_cache_is_small_unless_configured(given, monkeypatch):
     monkeypatch.delenv(KEPT, raising=False)
     if given is not None:
         monkeypatch.setenv(KEPT, given)
@@ -83,7 +83,7 @@ def test_it_keeps_few_kernels_unless_told_otherwise(given, monkeypatch):
     assert os.environ[KEPT] == (given or str(module.CACHED_PRIMITIVES))
 
 
-def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
+def test_small_derived_and_16_bit_layers_are_not_converted():
     class Own(nn.Linear):
         """Somebody else's."""
 
@@ -98,7 +98,7 @@ def test_small_layers_and_layers_that_are_not_fp32_stay_as_they_are():
 @pytest.mark.parametrize(("outputs", "rows", "filled"), [
     (200, 95, None), (200, 96, 96), (200, 97, 112), (200, 129, 160), (200, 1024, 1024), (200, 1025, 1088),
     (600, 5, None), (600, 6, 16), (600, 129, 144), (600, 1025, 1088)])  # fmt: skip
-def test_rows_alone_say_which_way_is_gone_and_are_filled_up(outputs, rows, filled, calls):
+def test_the_number_of_rows_decides_the_kernel_and_is_padded(outputs, rows, filled, calls):
     layer = use_onednn(nn.Sequential(nn.Linear(300, outputs)))[0]
     inputs = torch.randn(1, rows, 300)
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_rows_alone_say_which_way_is_gone_and_are_filled_up(outputs, rows, fille
     assert [shape[0][-2] for shape in calls] == ([] if filled is None else [filled] * 2)
 
 
-def test_weights_that_do_not_change_are_laid_out_once_and_not_kept(calls, monkeypatch):
+def test_constant_weights_are_prepacked_once_and_freed(calls, monkeypatch):
     model = use_onednn(nn.Sequential(nn.Linear(300, 600), nn.ReLU(), nn.Linear(600, 200)))
     inputs, laid_out = torch.randn(8, 300), []
     lay_out = torch.ops.mkldnn._reorder_linear_weight
@@ -122,7 +122,7 @@ def test_weights_that_do_not_change_are_laid_out_once_and_not_kept(calls, monkey
     assert all(layer.prepacked is None for layer in (model[0], model[2]))
 
 
-def test_weights_that_are_laid_out_are_learned_as_ever():
+def test_prepacked_weights_can_be_trained():
     layer = use_onednn(nn.Sequential(nn.Linear(300, 600)))[0]
     inputs = torch.randn(8, 300)
     with prepacked_weights(layer):
@@ -130,7 +130,7 @@ def test_weights_that_are_laid_out_are_learned_as_ever():
     torch.testing.assert_close(layer.weight.grad, inputs.sum(0).expand(600, 300), atol=1e-4, rtol=1e-4)
 
 
-def test_a_model_is_loaded_with_them_and_saves_and_copies_as_before(tmp_path):
+def test_a_loaded_model_uses_onednn_and_is_saved_and_copied_as_usual(tmp_path):
     model, _ = Tiny(layers=1).load(texts=["1 + 1 = 2"], start=None, device="cpu", seed=0)
     fast = {name for name, layer in model.named_modules() if type(layer) is OneDNNLinear}
     assert "model.layers.0.mlp.up_proj" in fast

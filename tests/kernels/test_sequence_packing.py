@@ -1,4 +1,4 @@
-"""Siblings packed behind the prompt they share get what each gets alone, gradients included, or are not packed."""
+"""Packed sequences equal padded ones, gradients included, for every model that supports packing."""
 
 from dataclasses import dataclass, replace
 
@@ -120,14 +120,14 @@ def tokens_read(policy, of=BATCH):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_which_models_can_share_a_prompt(name, text):
+def test_which_models_support_packing(name, text):
     policy = family(name, text)
     assert policy.shares_prompts == (name not in NEVER)
     assert tokens_read(policy) == (8 * 15 if name in NEVER else WHOLE)
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NEVER])
-def test_packed_is_what_each_is_alone(name, text):
+def test_packed_equals_padded(name, text):
     policy = family(name, text)
     agree(ask(policy, True), ask(policy, False))
 
@@ -135,7 +135,7 @@ def test_packed_is_what_each_is_alone(name, text):
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("critic", [Critic(hidden=4), Critic(trunk="separate", hidden=4)], ids=["shared", "separate"])
 @pytest.mark.parametrize("kind", ["all weights", "adapter", "four bits"])
-def test_packed_is_what_each_is_alone_with_a_critic_and_adapters(kind, critic, attention, wide_gemma, text):
+def test_packed_equals_padded_with_a_critic_and_adapters(kind, critic, attention, wide_gemma, text):
     source = Pretrained(
         name="gemma",
         path=str(wide_gemma),
@@ -170,7 +170,7 @@ def wide_gemma(tmp_path_factory, text):
     return folder
 
 
-def test_low_precision_is_no_reason_to_read_each_alone(text):
+def test_low_precision_models_support_packing(text):
     policy = CausalPolicy(make_model("llama").bfloat16(), text)
     assert policy.shares_prompts
     with torch.no_grad():
@@ -179,20 +179,20 @@ def test_low_precision_is_no_reason_to_read_each_alone(text):
         torch.testing.assert_close(together, policy(BATCH).logprobs, atol=0.15, rtol=0.05)
 
 
-def test_sequences_longer_than_the_window_stay_alone(text):
+def test_sequences_longer_than_the_window_are_not_packed(text):
     policy = family("phi3", text)
     fits, longer = (batch([[5, 6, 7, 8]] * 2, [[3] * t, [4] * 5]) for t in (28, 29))
     assert tokens_read(policy, fits) == 48 >= 4 + 27 + 4
     assert tokens_read(policy, longer) == 2 * (4 + 28)
 
 
-def test_with_dropout_each_stays_alone(packing):
+def test_with_dropout_sequences_are_not_packed(packing):
     assert tokens_read(packing) == WHOLE
     with packing.training():
         assert tokens_read(packing) == 8 * 15
 
 
-def test_what_a_sibling_wrote_never_matters(packing):
+def test_a_sibling_does_not_change_log_probabilities(packing):
     other = batch(
         [p for p in PROMPTS for _ in range(4)],
         [r if i else [12, 13, 5, 11] for group in RESPONSES for i, r in enumerate(group)],
@@ -213,7 +213,7 @@ def test_a_sibling_gets_no_gradient(packing):
 
 
 @pytest.mark.parametrize("pad", [EOS, 7])
-def test_what_the_row_is_padded_with_never_matters(packing, pad):
+def test_the_padding_of_a_packed_row_does_not_matter(packing, pad):
     rows = pack_sequences(BATCH, PAD)
     assert rows.input_ids.shape == (1, WHOLE)
     assert (rows.input_ids[0, TOKENS:] == PAD).all()
@@ -258,33 +258,33 @@ def test_a_packed_row_by_hand():
         ((30, 9, 9, 9), [(1, 29), (3, 8)]),
     ],
 )
-def test_long_responses_are_looked_up_apart_where_short_ones_would_be_filled_up_to_them(lengths, looked_up):
+def test_long_responses_get_their_own_attention_block_if_that_saves_work(lengths, looked_up):
     layout = pack_sequences(sequences([[5, 6]] * len(lengths), [[3] * n for n in lengths], PAD), PAD).layout
     assert [tuple(look.query_columns.shape) for look in layout.blocks[1:]] == looked_up
 
 
 @pytest.mark.parametrize(("tokens", "columns"), [(97, 112), (481, 496), (521, 544), (1031, 1088)])
-def test_a_row_is_filled_up_once_so_that_products_need_not(tokens, columns):
+def test_a_packed_row_is_padded_to_the_row_multiple(tokens, columns):
     assert pack_sequences(sequences([[5]], [[3] * tokens], PAD), PAD).input_ids.shape == (
         1,
         columns,
     )  # the last is not read
 
 
-def test_of_padding_no_column_is_looked_at():
+def test_no_attention_block_contains_padding():
     rows = pack_sequences(BATCH, PAD)
     looked = [part.flatten() for look in rows.layout.blocks for part in (look.query_columns, look.key_columns)]
     assert sorted(set(torch.cat([*looked, rows.predictors.flatten()]).tolist())) == list(range(TOKENS))
 
 
-def test_responses_of_one_token_need_their_prompts_alone(packing):
+def test_responses_of_one_token_need_only_their_prompts(packing):
     single = batch([[5, 6, 7, 8, 9]] * 3 + [[5, 6, 7]], [[3], [4], [EOS], [7]])
     rows = packing.packing.arrange(single, PAD)
     assert rows.input_ids.tolist() == [[5, 6, 7, 5, 6, 7, 8, 9] + [PAD] * 8]
     agree(ask(packing, True, single), ask(packing, False, single))
 
 
-def test_rows_alone_by_hand():
+def test_padded_rows_by_hand():
     rows = pad_sequences(TWO, PAD)
     assert rows.input_ids.tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, PAD, PAD], [5, 6, 3, PAD, PAD]]
     assert set(rows.forward_kwargs(torch.float32)) == {"input_ids"}
@@ -292,7 +292,7 @@ def test_rows_alone_by_hand():
     assert whole == [[5, 6, 7, 8, 9, 1], [5, 6, 7, 2, PAD, PAD], [5, 6, 3, 4, PAD, PAD]]
 
 
-def test_only_the_same_prompt_is_shared():
+def test_only_equal_prompts_are_shared():
     prompts = [[5, 6], [5, 6, 7], [5, 6], [PAD, 5, 6], [5, 6, 7]]
     rows = pack_sequences(sequences(prompts, [[3, 4]] * 5, PAD), PAD)
     assert rows.predictors[0, 0] == rows.predictors[2, 0]  # where the prompt ends
@@ -305,11 +305,11 @@ def test_only_the_same_prompt_is_shared():
     ([[5, 6, 7, t] for t in range(4)], [[3] * 9] * 4, 4),  # nothing is, and all are as long
     ([[5, 6, 7, t] for t in range(4)], [[3] * 40, [3], [4], [5]], 1),  # nothing is, but padding would be most of it
 ])  # fmt: skip
-def test_sequences_share_a_row_only_where_that_is_less_to_read(packing, prompts, responses, rows):
+def test_sequences_are_packed_only_if_that_saves_tokens(packing, prompts, responses, rows):
     assert len(packing.packing.arrange(batch(prompts, responses), PAD).input_ids) == rows
 
 
-def test_attention_with_sinks_is_refused(packing):
+def test_attention_with_sinks_raises(packing):
     inputs = pack_sequences(BATCH, PAD).forward_kwargs(torch.float32)
     with pytest.raises(ValueError, match="sinks"), use_attention(packing.inner.config, PREFIX_ATTENTION):
         packing.decoder(**inputs, use_cache=False, s_aux=torch.zeros(4))
@@ -320,7 +320,7 @@ def test_attention_with_sinks_is_refused(packing):
 
 @pytest.mark.parametrize(("size", "tokens"), [(1, None), (3, None), (4, None), (8, None), (8, 1), (8, 19), (8, 50)])
 @pytest.mark.parametrize("algorithm", [GRPO(group_size=4), PPO(group_size=4, value_clip=None)], ids=["grpo", "ppo"])
-def test_any_microbatch_of_packed_rows_gives_the_gradient_of_rows_alone(algorithm, size, tokens, text):
+def test_microbatches_of_packed_rows_give_the_gradient_of_padded_rows(algorithm, size, tokens, text):
     critic = algorithm.critic and Critic(hidden=4)
 
     def gradients(packs, microbatch_size, tokens=None):

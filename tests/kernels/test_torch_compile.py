@@ -1,4 +1,4 @@
-"""Compiled blocks give the numbers, gradients and answers of the model, and are not compiled again for each shape.
+"""Compiled blocks equal the model's values, gradients and answers, and are not recompiled for each shape.
 
 All but one test run the graphs as they are found, without a C++ compiler.
 """
@@ -78,14 +78,14 @@ def nothing_compiled_yet():
 
 
 @pytest.mark.skipif(shutil.which(CXX) is None, reason=f"there is no C++ compiler {CXX} here")
-def test_compiled_code_gives_the_same_numbers_and_gradients(text):
+def test_compiled_values_and_gradients_are_the_same(text):
     ours, theirs = (make(text, None, num_hidden_layers=1) for _ in range(2))
     compile_blocks(ours.model)
     agree(learn(ours, SHAPES[1]), learn(theirs, SHAPES[1]))
 
 
 @pytest.mark.parametrize("writing", [False, True])
-def test_other_shapes_and_more_layers_need_no_other_code(text, writing):
+def test_other_shapes_and_more_layers_do_not_recompile(text, writing):
     ours, theirs = (make(text, compiled, writing=writing, num_hidden_layers=4) for compiled in (DYNAMO, None))
     assert (ours.shares_prompts, theirs.shares_prompts) == (True, True)
     made = []
@@ -100,7 +100,7 @@ def test_other_shapes_and_more_layers_need_no_other_code(text, writing):
     assert made[3] == made[2] == made[1]
 
 
-def test_adapters_a_critic_and_checkpointing_stay_what_they_are(text, tmp_path):
+def test_adapters_critic_and_checkpointing_work_with_compiled_blocks(text, tmp_path):
     make_model("llama", num_hidden_layers=1).save_pretrained(tmp_path)
     text.tokenizer.save_pretrained(tmp_path)
     source, found = Pretrained(name="llama", path=str(tmp_path), lora=Lora(rank=4)), []
@@ -122,7 +122,7 @@ def test_adapters_a_critic_and_checkpointing_stay_what_they_are(text, tmp_path):
     assert ours.keys() == theirs.keys()
 
 
-def test_names_and_products_outside_the_blocks_stay_and_a_copy_is_compiled_too(monkeypatch, tmp_path):
+def test_parameter_names_are_kept_and_a_copy_is_compiled(monkeypatch, tmp_path):
     monkeypatch.setattr(onednn, "MIN_WEIGHTS", 1)
     model, text = Tiny(layers=1).load(texts=["1 + 1 = 2"], start=None, device="cpu", seed=0)
     names = list(model.state_dict())
@@ -138,7 +138,7 @@ def test_names_and_products_outside_the_blocks_stay_and_a_copy_is_compiled_too(m
     assert list(type(model).from_pretrained(tmp_path).state_dict()) == names
 
 
-def test_it_is_refused_where_it_cannot_be(monkeypatch):
+def test_an_unsupported_machine_raises(monkeypatch):
     with pytest.raises(UserError, match=r"hardware\.compile=true, but transformers marks no blocks in a Linear"):
         compile_blocks(nn.Linear(2, 2))
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
@@ -148,6 +148,6 @@ def test_it_is_refused_where_it_cannot_be(monkeypatch):
     Hardware(device="cpu").prepare()
 
 
-def test_nobody_is_promised_equal_bits():
+def test_compiled_runs_are_not_bitwise_deterministic():
     assert Hardware(device="cpu").determinism == "bitwise"
     assert Hardware(device="cpu", compile=True).determinism == "seeded"

@@ -1,4 +1,4 @@
-"""A critic foresees rewards: it starts where it was told to, learns beside the policy, and is saved with no policy."""
+"""The critic: first values, trunks and adapters, gradients, resume, and that it is not saved with the policy."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -141,7 +141,7 @@ def scores_of_texts_so_far(model):
     return judged(model, batch([text[:-1] for text in texts], [text[-1:] for text in texts]), 2)
 
 
-def test_values_can_start_as_the_scores_of_the_text_so_far(study):
+def test_first_values_can_be_the_scores_of_the_text_so_far(study):
     policy, judge = study.policy(FROM_REWARD_MODEL), study.judge()
     expected = scores_of_texts_so_far(judge)
     assert expected.std() > 0.1
@@ -151,7 +151,7 @@ def test_values_can_start_as_the_scores_of_the_text_so_far(study):
     close(read(scaled).values[batch(PROMPTS, RESPONSES).mask], (expected / 2 - 0.5) / 3)
 
 
-def test_a_critic_leaves_the_policy_as_it_was(study, settings):
+def test_a_critic_does_not_change_the_policy(study, settings):
     plain = read(study.policy())
     with_critic = read(study.policy(settings))
     assert plain.values is None
@@ -159,7 +159,7 @@ def test_a_critic_leaves_the_policy_as_it_was(study, settings):
     assert torch.equal(with_critic.entropy, plain.entropy)
 
 
-def test_the_seed_draws_the_critic(study):
+def test_the_seed_initializes_the_critic(study):
     def drawn(seed):
         torch.rand(seed + 1)  # What was drawn elsewhere does not matter.
         return torch.cat([p.flatten() for _, p in study.policy(Critic(trunk="separate"), seed).critic_parameters()])
@@ -168,13 +168,13 @@ def test_the_seed_draws_the_critic(study):
     assert not torch.equal(drawn(0), drawn(1))
 
 
-def test_the_head_and_the_trunk_of_a_reward_model_go_together():
+def test_start_reward_model_needs_a_separate_trunk_and_a_linear_head():
     for wrong in ({"hidden": 0}, {"trunk": "separate"}, {}):
         with pytest.raises(UserError, match=r"algo\.critic\.trunk=separate and algo\.critic\.hidden=0"):
             Critic(start="reward_model", **wrong)
 
 
-def test_a_reward_model_of_another_kind_or_start_is_refused(gemma, tmp_path):
+def test_a_reward_model_of_another_kind_or_base_raises(gemma, tmp_path):
     adapted = Pretrained(name="small", path=str(gemma), lora=Lora(rank=4))
     model, text = adapted.load(texts=(), start=None, device="cpu", seed=0)
     shake(CausalPolicy(model, text).trainable(), 1)
@@ -208,7 +208,7 @@ def gradients(policy, loss):
     return found
 
 
-def test_each_trainable_weight_is_the_policys_or_the_critics(study, settings):
+def test_policy_and_critic_parameters_partition_the_trainable_ones(study, settings):
     policy = study.policy(settings)
     mine, its = dict(policy.policy_parameters()), dict(policy.critic_parameters())
     assert mine
@@ -249,7 +249,7 @@ def test_the_value_loss_reaches_the_policy_only_through_a_shared_trunk(study, se
     assert all(g is None or not g.any() for g in only_values.values()) == (settings.trunk == "separate")
 
 
-def test_it_learns_while_the_policy_and_its_reference_stay(study, settings):
+def test_training_the_critic_changes_neither_policy_nor_reference(study, settings):
     policy = study.policy(settings)
     before, reference = read(policy), read_reference(policy)
     wished = torch.tensor([1.0, -1.0, 0.5])[:, None]
@@ -269,7 +269,7 @@ def test_it_learns_while_the_policy_and_its_reference_stay(study, settings):
     assert torch.equal(read_reference(policy).logprobs, reference.logprobs)
 
 
-def test_the_reference_has_no_values_and_leaves_all_as_it_was(study, settings):
+def test_the_reference_has_no_values_and_restores_the_policy(study, settings):
     policy = study.policy(settings)
     assert torch.equal(read_reference(policy).logprobs, read(policy).logprobs)
     shake(policy.trainable(), 5)
@@ -290,7 +290,7 @@ def test_the_reference_has_no_values_and_leaves_all_as_it_was(study, settings):
 
 
 @pytest.mark.parametrize("study", [kind for kind, (_, lora, _) in KINDS.items() if lora], indirect=True)
-def test_adapters_act_in_turn_and_what_learns_stays(study):
+def test_active_adapters_are_switched_and_requires_grad_is_kept(study):
     policy = study.policy(SEPARATE)
     shake(policy.trainable(), 6)
     learning = {name: p.requires_grad for name, p in policy.model.named_parameters()}
@@ -362,7 +362,7 @@ def test_the_policys_step_does_not_depend_on_the_weight_of_a_separate_critics_lo
     assert all(torch.equal(small[name], large[name]) for name in small) == (settings.trunk == "separate")
 
 
-def test_a_run_that_stopped_goes_on_exactly(study, settings, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(study, settings, tmp_path):
     def weights(policy):
         return {name: p.detach().clone() for name, p in policy.trainable()}
 
@@ -388,7 +388,7 @@ def test_a_run_that_stopped_goes_on_exactly(study, settings, tmp_path):
     assert torch.equal(read(again).values, read(whole).values)
 
 
-def test_what_a_run_leaves_is_the_policy_alone(study, settings, tmp_path):
+def test_a_run_saves_the_policy_without_the_critic(study, settings, tmp_path):
     policy = study.policy(settings)
     shake(policy.trainable(), 7)
     save(policy.model, policy.text, tmp_path)
@@ -399,14 +399,14 @@ def test_what_a_run_leaves_is_the_policy_alone(study, settings, tmp_path):
     assert files == {f.relative_to(tmp_path / "plain") for f in (tmp_path / "plain").rglob("*") if f.is_file()}
 
 
-def test_only_a_trunk_of_its_own_costs_passes(study, settings):
+def test_only_a_separate_trunk_costs_flops(study, settings):
     policy, plain = study.policy(settings), study.policy()
     assert plain.critic_flops_per_token == 0
     share = policy.critic_flops_per_token / plain.flops_per_token
     assert share == 0 if settings.trunk == "shared" else 0.7 < share < 1.3
 
 
-def test_group_methods_keep_no_critic(study):
+def test_group_methods_have_no_critic(study):
     policy = study.policy(GRPO.critic)
     assert policy.critic is None
     assert not list(policy.critic_parameters())

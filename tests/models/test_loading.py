@@ -1,4 +1,4 @@
-"""Models come from a folder, in the wanted precision; what cannot be loaded is said at once and in words."""
+"""Loading models: quantization, dtype, attention, local folders, and the built-in model."""
 
 import time
 import warnings
@@ -31,7 +31,7 @@ def in_four_bits(gemma):
     return CausalPolicy(model, text)
 
 
-def test_a_model_in_four_bits_is_one(in_four_bits, gemma):
+def test_a_quantized_model_stores_four_bits(in_four_bits, gemma):
     linear = in_four_bits.model.get_base_model().model.layers[0].mlp.up_proj.base_layer
     assert linear.weight.dtype == torch.uint8
     assert linear.weight.quant_state.nested, "double quantisation"
@@ -42,7 +42,7 @@ def test_a_model_in_four_bits_is_one(in_four_bits, gemma):
     assert 0.8 < torch.corrcoef(pairs)[0, 1] < 1 - 1e-6
 
 
-def test_an_adapter_learns_on_four_bits_beside_an_exact_reference(in_four_bits):
+def test_an_adapter_trains_on_four_bits_with_an_exact_reference(in_four_bits):
     policy = in_four_bits
     with torch.no_grad():
         before = policy(batch()).logprobs
@@ -76,24 +76,24 @@ def test_loading_in_four_bits_is_silent(gemma, capfd):
     assert not [str(w.message) for w in heard if w.category is UserWarning]
 
 
-def test_four_bits_without_an_adapter_have_nothing_to_train():
+def test_four_bits_need_an_adapter():
     with pytest.raises(UserError, match=r"model\.lora\.rank"):
         Pretrained(name="any", quantization="nf4")
 
 
-def test_flash_attention_is_asked_for_by_name():
+def test_missing_flash_attention_names_the_package():
     with pytest.raises(UserError, match=r"alignbench\[flash\]"):
         Pretrained(name="any", attention="flash_attention_2")
 
 
-def test_a_path_without_a_model_is_refused(tmp_path):
+def test_a_path_without_a_model_raises(tmp_path):
     with pytest.raises(UserError, match=rf"model\.path={tmp_path}: no config\.json"):
         Pretrained(name="any", path=str(tmp_path)).require()
     with pytest.raises(UserError, match=r"model\.path"):
         Tiny(path=str(tmp_path / "nowhere")).require()
 
 
-def test_a_hub_name_without_network_is_refused_within_seconds(monkeypatch, tmp_path):
+def test_a_hub_name_without_network_raises_within_seconds(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(UserError, match=r"model\.path=<folder>"):
@@ -101,13 +101,13 @@ def test_a_hub_name_without_network_is_refused_within_seconds(monkeypatch, tmp_p
     assert time.monotonic() - start < 5
 
 
-def test_a_folder_that_is_no_model_is_refused_in_words(tmp_path):
+def test_a_folder_without_a_model_raises_user_error(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UserError, match=r"(?s)cannot be loaded from .*model\.path"):
         Pretrained(name="any", path=str(tmp_path)).load(texts=(), start=None, device="cpu", seed=0)
 
 
-def test_a_folder_that_is_a_model_is_let_through(checkpoint):
+def test_a_folder_with_a_model_passes(checkpoint):
     Pretrained(name="any", path=str(checkpoint)).require()
 
 
@@ -122,26 +122,26 @@ def test_a_folder_that_is_a_model_is_let_through(checkpoint):
         ("bfloat16", "cpu", None, torch.bfloat16),
     ],
 )
-def test_precision_follows_device_and_what_is_trained(dtype, device, lora, expected):
+def test_dtype_depends_on_device_and_adapter(dtype, device, lora, expected):
     source = Pretrained(name="any", dtype=dtype, lora=lora)
     assert source.resolve_dtype(device) == expected
     assert source.is_exact(device) == (expected == torch.float32)
 
 
-def test_the_chosen_precision_and_attention_are_used(checkpoint):
+def test_configured_dtype_and_attention_are_used(checkpoint):
     source = Pretrained(name="any", path=str(checkpoint), dtype="bfloat16", attention="eager")
     model, _ = source.load(texts=(), start=None, device="cpu", seed=0)
     assert model.dtype == torch.bfloat16
     assert model.config._attn_implementation == "eager"
 
 
-def test_the_context_is_the_models(checkpoint, gemma):
+def test_the_context_length_is_that_of_the_model(checkpoint, gemma):
     for folder in (checkpoint, gemma):
         _, text = Pretrained(name="any", path=str(folder)).load(texts=(), start=None, device="cpu", seed=0)
         assert text.context == 64
 
 
-def test_the_embedded_model_is_the_same_each_time():
+def test_the_built_in_model_is_deterministic():
     source = Tiny(hidden=16, layers=1, heads=2, intermediate=16, vocabulary=300)
     texts = ["1 + 2 = 3", "the sum of 4 and 5 is 9"] * 20
     torch.manual_seed(5)
@@ -154,12 +154,12 @@ def test_the_embedded_model_is_the_same_each_time():
     assert model.get_input_embeddings().num_embeddings == len(text.tokenizer)
 
 
-def test_the_embedded_model_can_be_given_a_folder(checkpoint):
+def test_the_built_in_model_can_be_loaded_from_a_folder(checkpoint):
     model, _ = Tiny(path=str(checkpoint)).load(texts=(), start=None, device="cpu", seed=0)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), make_model("llama").parameters(), strict=True))
 
 
-def test_folders_of_other_weights_are_told_apart(tmp_path):
+def test_folders_with_other_weights_have_other_hashes(tmp_path):
     hashes = []
     for content in (b"aaa", b"bbb", b"aaa"):
         (tmp_path / "model.safetensors").write_bytes(content)

@@ -1,4 +1,4 @@
-"""What is loaded runs nobody's code: a model with code of its own is refused, and weights are no pickles."""
+"""Loading never executes code: models with custom code raise, and pickled weights are not read."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def trap(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", ["text", "load"])
-def test_code_that_a_model_brings_along_is_not_run(trap: Path, how: str) -> None:
+def test_code_that_comes_with_a_model_is_not_executed(trap: Path, how: str) -> None:
     source = Pretrained(name="odd", path=str(trap))
     with pytest.raises(UserError, match="cannot be loaded"):
         source.load_text(()) if how == "text" else source.load(texts=(), start=None, device="cpu", seed=0)

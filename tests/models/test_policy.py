@@ -1,4 +1,4 @@
-"""Log-probabilities are those of a plain forward, whatever else is in the batch and however it is padded."""
+"""Log-probabilities equal those of a plain forward pass, whatever the batch and its padding."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def test_a_batch_gives_the_log_probabilities_of_a_plain_forward(policy):
         assert (row[len(response) :] == 0).all()
 
 
-def test_a_sequence_alone_is_the_sequence_in_a_batch(policy):
+def test_a_single_sequence_equals_the_sequence_in_a_batch(policy):
     together = read(policy, *PAIRS)
     for i, (prompt, response) in enumerate(PAIRS):
         alone = read(policy, (prompt, response))
@@ -60,19 +60,19 @@ def test_more_left_padding_changes_nothing(policy, extra):
 
 
 @pytest.mark.parametrize("pad", [EOS, 7, VOCABULARY - 1])
-def test_what_padding_is_made_of_never_matters(policy, pad):
+def test_the_padding_token_does_not_matter(policy, pad):
     with torch.no_grad():
         torch.testing.assert_close(policy(batch(pad=pad)).logprobs, policy(batch()).logprobs, atol=0, rtol=0)
 
 
-def test_tokens_outside_the_mask_never_matter(llama):
+def test_tokens_outside_the_mask_do_not_matter(llama):
     plain = batch()
     other = replace(plain, responses=torch.where(plain.mask, plain.responses, 13))
     with torch.no_grad():
         assert torch.equal(llama(plain).logprobs, llama(other).logprobs)
 
 
-def test_the_cap_on_logits_is_there_to_be_tested():
+def test_the_models_include_soft_capped_logits():
     model = make_model("gemma2")
     with torch.no_grad():
         capped = model(input_ids=torch.tensor([PROMPTS[0]])).logits
@@ -81,7 +81,7 @@ def test_the_cap_on_logits_is_there_to_be_tested():
     assert capped.abs().max() < 2.0 < free.abs().max()
 
 
-def test_the_sliding_window_is_there_to_be_tested():
+def test_the_models_include_a_sliding_window():
     tokens = torch.tensor([list(range(2, 14))])
     with torch.no_grad():
         near = make_model("mistral")(input_ids=tokens).logits
@@ -89,7 +89,7 @@ def test_the_sliding_window_is_there_to_be_tested():
     assert (near - far).abs().max() > 0.01
 
 
-def test_each_token_is_read_where_it_was_predicted():
+def test_each_token_is_scored_at_the_position_that_predicts_it():
     chances = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) + 0.05
     chances = chances / chances.sum(1, keepdim=True)
     policy = CausalPolicy(markov_model(chances), make_text(pad_is_eos=True))
@@ -107,7 +107,7 @@ def test_log_probabilities_are_those_of_the_sampling_temperature(text, temperatu
     torch.testing.assert_close(found, logprobs_by_hand(policy.model, *PAIRS[0], temperature), **CLOSE)
 
 
-def test_a_model_in_bfloat16_answers_in_float32(text):
+def test_a_bfloat16_model_returns_float32(text):
     policy = with_critic(make_model("llama").bfloat16(), text, Critic())
     now = policy(batch())
     assert now.logprobs.dtype == now.entropy.dtype == now.values.dtype == torch.float32
@@ -116,7 +116,7 @@ def test_a_model_in_bfloat16_answers_in_float32(text):
         torch.testing.assert_close(row[: len(response)].detach(), by_hand, atol=0.15, rtol=0.05)
 
 
-def test_only_the_tokens_that_count_go_through_the_head(policy):
+def test_only_masked_tokens_pass_the_head(policy):
     rows = []
     hook = policy.lm_head.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:-1].numel()))
     try:
@@ -136,7 +136,7 @@ class Loud(type(make_model("llama"))):
 
 
 @pytest.mark.parametrize("critic", [None, Critic(hidden=4)])
-def test_a_head_with_rules_of_its_own_is_read_from_the_logits(text, critic):
+def test_a_nonlinear_head_falls_back_to_the_logits(text, critic):
     model = Loud(make_model("llama").config)
     policy = with_critic(model, text, critic)
     now = policy(batch())
@@ -147,7 +147,7 @@ def test_a_head_with_rules_of_its_own_is_read_from_the_logits(text, critic):
     assert model.lm_head.weight.grad.abs().max() > 0
 
 
-def test_the_critic_sees_the_same_states_on_either_way(text):
+def test_the_critic_gets_the_same_states_with_either_head(text):
     plain, loud = make_model("llama"), Loud(make_model("llama").config)
     loud.load_state_dict(plain.state_dict())
     policies = [with_critic(model, text, Critic(hidden=0)) for model in (plain, loud)]
@@ -159,7 +159,7 @@ def test_the_critic_sees_the_same_states_on_either_way(text):
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
-def test_values_start_at_zero_and_can_learn(text, hidden):
+def test_values_start_at_zero_and_are_trainable(text, hidden):
     policy = with_critic(make_model("llama"), text, Critic(hidden=hidden))
     values = policy(batch()).values
     assert (values == 0).all()

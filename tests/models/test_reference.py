@@ -1,4 +1,4 @@
-"""The reference is what the policy was when learning began, bit for bit, and stays so; dropout is on when asked."""
+"""The reference equals the initial policy bit for bit, through training, saving and loading."""
 
 import copy
 
@@ -68,11 +68,11 @@ def policy(request, checkpoint, learned):
     return load(checkpoint, start=start, lora="adapter" in request.param, critic=Critic(hidden=4))
 
 
-def test_at_the_start_policy_and_reference_agree_exactly(policy):
+def test_initially_policy_and_reference_are_equal(policy):
     assert torch.equal(read(policy), read_reference(policy))
 
 
-def test_learning_moves_the_policy_and_not_the_reference(policy):
+def test_training_changes_the_policy_and_not_the_reference(policy):
     before, frozen = read(policy), frozen_adapter(policy)
     learn(policy)
     assert (read(policy) - before).abs().max() > 1e-3
@@ -80,7 +80,7 @@ def test_learning_moves_the_policy_and_not_the_reference(policy):
     assert all(torch.equal(frozen[name], p) for name, p in frozen_adapter(policy).items())
 
 
-def test_looking_at_the_reference_leaves_the_policy_as_it_was(policy):
+def test_using_the_reference_does_not_change_the_policy(policy):
     learn(policy)
     before, trainable = read(policy), {name for name, _ in policy.trainable()}
     read_reference(policy)
@@ -90,7 +90,7 @@ def test_looking_at_the_reference_leaves_the_policy_as_it_was(policy):
     assert all(p.grad is not None for _, p in policy.policy_parameters())
 
 
-def test_the_reference_may_be_opened_inside_itself(policy):
+def test_the_reference_context_is_reentrant(policy):
     learn(policy)
     reference, learned = read_reference(policy), read(policy)
     with policy.reference():
@@ -100,7 +100,7 @@ def test_the_reference_may_be_opened_inside_itself(policy):
     assert not torch.equal(reference, learned)
 
 
-def test_an_error_under_the_reference_leaves_the_policy_as_it_was(policy):
+def test_an_error_inside_the_reference_context_restores_the_policy(policy):
     learn(policy)
     before = read(policy)
     with pytest.raises(KeyError), policy.reference():
@@ -108,7 +108,7 @@ def test_an_error_under_the_reference_leaves_the_policy_as_it_was(policy):
     assert torch.equal(read(policy), before)
 
 
-def test_there_is_something_to_train_and_the_rest_is_frozen(policy):
+def test_the_adapter_is_trainable_and_the_rest_is_frozen(policy):
     names = [name for name, _ in policy.policy_parameters()]
     assert sum(p.numel() for _, p in policy.policy_parameters()) > 0
     assert not any(f".{FROZEN}." in name for name in names)
@@ -116,13 +116,13 @@ def test_there_is_something_to_train_and_the_rest_is_frozen(policy):
         assert all("lora_" in name for name in names)
 
 
-def test_a_learned_adapter_starts_where_it_ended(checkpoint, learned):
+def test_a_saved_adapter_is_loaded_with_its_weights(checkpoint, learned):
     fresh, started = load(checkpoint), load(checkpoint, start=learned["adapter"])
     assert (read(fresh) - read(started)).abs().max() > 1e-3
     assert torch.equal(read_reference(started), read(started))
 
 
-def test_a_state_is_put_back_whole(policy, checkpoint):
+def test_load_restores_a_state(policy, checkpoint):
     learn(policy)
     state, before = policy.state(), read(policy)
     learn(policy)
@@ -132,7 +132,7 @@ def test_a_state_is_put_back_whole(policy, checkpoint):
     assert {name for name, _ in policy.trainable()} == set(state)
 
 
-def test_a_state_does_not_follow_the_weights(checkpoint):
+def test_a_state_is_a_copy(checkpoint):
     policy = load(checkpoint, lora=False)
     state = policy.state()
     kept = copy.deepcopy(state)
@@ -140,7 +140,7 @@ def test_a_state_does_not_follow_the_weights(checkpoint):
     assert all(torch.equal(kept[name], value) for name, value in state.items())
 
 
-def test_a_saved_adapter_is_read_by_peft(checkpoint, learned):
+def test_peft_loads_a_saved_adapter(checkpoint, learned):
     ours = load(checkpoint, start=learned["adapter"])
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint), learned["adapter"])
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -149,7 +149,7 @@ def test_a_saved_adapter_is_read_by_peft(checkpoint, learned):
     assert AutoTokenizer.from_pretrained(learned["adapter"]).eos_token_id == ours.text.eos
 
 
-def test_saved_weights_are_read_by_transformers(checkpoint, learned):
+def test_transformers_loads_saved_weights(checkpoint, learned):
     ours = load(checkpoint, start=learned["full"], lora=False)
     plain = AutoModelForCausalLM.from_pretrained(learned["full"])
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -157,7 +157,7 @@ def test_saved_weights_are_read_by_transformers(checkpoint, learned):
         torch.testing.assert_close(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits, atol=0, rtol=0)
 
 
-def test_a_run_that_started_from_an_adapter_saves_only_the_one_it_trained(checkpoint, learned, tmp_path):
+def test_a_run_on_an_sft_adapter_saves_only_the_trained_one(checkpoint, learned, tmp_path):
     policy = load(checkpoint, start=learned["adapter"])
     learn(policy)
     save(policy.model, policy.text, tmp_path)
@@ -165,7 +165,7 @@ def test_a_run_that_started_from_an_adapter_saves_only_the_one_it_trained(checkp
     assert torch.equal(read(load(checkpoint, start=tmp_path)), read(policy))
 
 
-def test_the_seed_draws_the_adapter(checkpoint):
+def test_the_seed_initializes_the_adapter(checkpoint):
     def drawn(seed):
         source = Pretrained(name="small", path=str(checkpoint), lora=Lora(rank=4))
         torch.rand(seed + 1)  # What was drawn elsewhere does not matter.
@@ -186,7 +186,7 @@ def dropping(text, checkpoint, lora):
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_dropout_acts_in_training_only(text, checkpoint, lora):
+def test_dropout_is_active_in_training_only(text, checkpoint, lora):
     policy = dropping(text, checkpoint, lora)
     before = read(policy)
     assert torch.equal(read(policy), before)

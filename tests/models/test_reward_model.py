@@ -1,4 +1,4 @@
-"""A score is that of the plain model on the row alone, however rows are padded, cut into pieces, saved or loaded."""
+"""The reward model: padding, head, adapters, calibration, and loading by transformers."""
 
 import json
 
@@ -47,7 +47,7 @@ def close(found, expected, atol=1e-5):
 
 
 @torch.no_grad()
-def test_a_score_is_that_of_the_plain_model_on_the_row_alone(model):
+def test_a_score_equals_that_of_the_plain_model_on_a_single_row(model):
     expected = by_hand(make_scoring(model.inner.config.model_type))
     assert expected.std() > 0.1
     close(model(batch()), expected)
@@ -56,7 +56,7 @@ def test_a_score_is_that_of_the_plain_model_on_the_row_alone(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("pad", [PAD, EOS])
-def test_padding_has_no_part_in_it(pad):
+def test_padding_does_not_change_scores(pad):
     text, plain = make_text(pad_is_eos=pad == EOS), make_scoring("llama")
     plain.config.pad_token_id = text.pad
     assert text.pad == pad
@@ -74,7 +74,7 @@ def test_padding_has_no_part_in_it(pad):
 
 
 @torch.no_grad()
-def test_the_last_token_counts_and_the_end_token_is_one(small):
+def test_the_last_token_is_scored_even_if_it_ends_the_sequence(small):
     with_end, without = small(batch([[5, 6]], [[3, 4, EOS]])), small(batch([[5, 6]], [[3, 4]]))
     assert abs(with_end - without) > 0.01
     close(small(batch([[5, 6], [5, 6, 3]], [[3, 4, EOS], [4, EOS]])), with_end.expand(2))
@@ -87,7 +87,7 @@ def thousand() -> Sequences:
     return sequences([p for p, _ in lists], [r for _, r in lists], PAD)
 
 
-def test_a_thousand_scores_do_not_depend_on_how_many_are_scored_at_once(small):
+def test_a_thousand_scores_do_not_depend_on_the_batch_size(small):
     rows = thousand()
     whole = score_with_model(small, rows, 1000)
     assert whole.std() > 0.1
@@ -97,7 +97,7 @@ def test_a_thousand_scores_do_not_depend_on_how_many_are_scored_at_once(small):
     close(score_with_model(small, rows[order], 64), whole[order])
 
 
-def test_scores_have_a_gradient_and_training_leaves_them_as_they_are(small):
+def test_scores_have_a_gradient_and_do_not_change_in_training_mode(small):
     with small.training():
         trained_on = small(batch())
         assert small.model.training
@@ -115,7 +115,7 @@ def begin(folder=None, seed=0, source=None, lora=None, texts=()):
     return make_reward_model(source, texts=texts, start=None, lora=lora, device="cpu", seed=seed)
 
 
-def test_it_begins_with_the_trunk_of_a_language_model_and_a_head_of_the_seed(checkpoint):
+def test_it_starts_from_the_trunk_of_a_language_model_and_a_seeded_head(checkpoint):
     torch.manual_seed(5)
     model = begin(checkpoint)
     torch.manual_seed(6)
@@ -127,7 +127,7 @@ def test_it_begins_with_the_trunk_of_a_language_model_and_a_head_of_the_seed(che
     assert model.inner.score.weight.std().item() == pytest.approx(33**-0.5, rel=0.4)
 
 
-def test_it_can_begin_with_the_embedded_model():
+def test_it_can_start_from_the_built_in_model():
     source, texts = Tiny(hidden=16, layers=1, heads=2, intermediate=16, vocabulary=300), ["1 + 2 = 3"] * 20
     torch.manual_seed(5)
     drawn = torch.rand(3)
@@ -139,7 +139,7 @@ def test_it_can_begin_with_the_embedded_model():
     assert all(torch.equal(expected[name], p) for name, p in model.inner.model.state_dict().items())
 
 
-def test_a_new_adapter_on_an_sft_model_of_all_weights_is_refused(checkpoint):
+def test_a_new_adapter_on_a_fully_trained_sft_model_raises(checkpoint):
     with pytest.raises(UserError, match=r"reward_model\.lora=null"):
         make_reward_model(
             Pretrained(name="any", path=str(checkpoint)), texts=(), start=checkpoint, lora=Lora(), device="cpu", seed=0
@@ -157,7 +157,7 @@ def saved(tmp_path, checkpoint):
 
 
 @torch.no_grad()
-def test_what_is_saved_is_loaded_frozen_with_its_scale(saved):
+def test_a_saved_model_is_loaded_frozen_with_its_calibration(saved):
     model, folder = saved
     again = load_reward_model(Pretrained(name="gone", path="/nowhere"), folder, texts=(), device="cpu")
     assert torch.equal(again(batch()), model(batch()))
@@ -169,7 +169,7 @@ def test_what_is_saved_is_loaded_frozen_with_its_scale(saved):
 
 @torch.no_grad()
 @pytest.mark.parametrize("left", [False, True])
-def test_transformers_loads_it_too_and_gives_the_same_scores(saved, left):
+def test_transformers_loads_it_and_gives_the_same_scores(saved, left):
     model, folder = saved
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     rows = [torch.tensor(p + r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
@@ -179,7 +179,7 @@ def test_transformers_loads_it_too_and_gives_the_same_scores(saved, left):
     close(plain(input_ids=ids, attention_mask=seen).logits[:, 0], model(batch()))
 
 
-def test_where_padding_ends_answers_transformers_is_kept_from_guessing(tmp_path, checkpoint):
+def test_if_padding_ends_answers_transformers_raises_instead_of_guessing(tmp_path, checkpoint):
     make_text(pad_is_eos=True).tokenizer.save_pretrained(tmp_path)
     make_model("llama", pad_token_id=EOS).save_pretrained(tmp_path)
     model = begin(tmp_path)
@@ -208,7 +208,7 @@ def test_the_weights_checksum_covers_weights_and_scale(saved, tmp_path):
     assert len({first, rescaled, weights_checksum()}) == 3
 
 
-def test_folders_without_a_reward_model_are_refused_in_words(tmp_path, checkpoint):
+def test_folders_without_a_reward_model_raise_user_error(tmp_path, checkpoint):
     source = Pretrained(name="any")
     with pytest.raises(UserError, match=r"has no reward model.*config\.json"):
         load_reward_model(source, tmp_path, texts=(), device="cpu")
@@ -219,7 +219,7 @@ def test_folders_without_a_reward_model_are_refused_in_words(tmp_path, checkpoin
         load_reward_model(source, tmp_path, texts=(), device="cpu")
 
 
-def test_a_model_with_rules_of_its_own_is_refused(text):
+def test_a_nonlinear_head_raises(text):
     class Shy(type(make_scoring("llama"))):
         def forward(self, **inputs):
             out = super().forward(**inputs)
@@ -277,7 +277,7 @@ def hidden(model, ids):
     return model(input_ids=ids, use_cache=False).last_hidden_state
 
 
-def test_it_begins_as_the_sft_model_with_its_adapter_frozen_under_a_new_one(adapted):
+def test_it_starts_as_the_sft_model_with_a_frozen_and_a_new_adapter(adapted):
     model, policy = on_top(adapted, Lora(rank=2, alpha=4.0)), adapted[2]
     ids = torch.tensor([[3, 4, 5, 6]])
     close(hidden(model.inner.base_model, ids), hidden(policy.inner.get_decoder(), ids), atol=1e-4)
@@ -301,7 +301,7 @@ def learn(model, rows, steps=30, rate=1e-2):
         optimizer.step()
 
 
-def test_adapter_and_head_learn_and_come_back_from_disk(adapted, tmp_path):
+def test_adapter_and_head_are_trained_saved_and_loaded(adapted, tmp_path):
     model, rows = on_top(adapted), batch()
     frozen = {n: p.detach().clone() for n, p in model.model.named_parameters() if not p.requires_grad}
     start = {n: p.detach().clone() for n, p in model.trainable()}
@@ -358,7 +358,7 @@ def rollouts(text, answers, cut):
     )
 
 
-def test_a_policy_with_another_tokenizer_is_read_as_text():
+def test_rollouts_of_another_tokenizer_are_encoded_again():
     config = {"vocab_size": 400}
     ours, theirs = (Tiny(vocabulary=v).load_text(["1 + 2 = 3", "say 3"] * 30) for v in (258, 300))
     model = RewardModel(make_scoring("llama", **config), theirs)
@@ -375,7 +375,7 @@ def test_a_policy_with_another_tokenizer_is_read_as_text():
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_beside_an_adapter_in_low_precision_the_head_stays_exact(gemma, tmp_path, quantization):
+def test_with_a_low_precision_adapter_the_head_stays_float32(gemma, tmp_path, quantization):
     source = Pretrained(name="gemma", path=str(gemma), dtype="bfloat16", quantization=quantization, lora=Lora(rank=4))
     model = begin(source=source)
     assert model.inner.get_input_embeddings().weight.dtype == torch.bfloat16
@@ -390,7 +390,7 @@ def test_beside_an_adapter_in_low_precision_the_head_stays_exact(gemma, tmp_path
     close(score_with_model(load_reward_model(source, tmp_path, texts=(), device="cpu"), wished, 8), scores)
 
 
-def test_all_weights_in_low_precision_come_back_as_they_were(checkpoint, tmp_path):
+def test_low_precision_weights_are_loaded_unchanged(checkpoint, tmp_path):
     source = Pretrained(name="llama", path=str(checkpoint), dtype="bfloat16")
     model = begin(source=source)
     model.save(tmp_path, CARD)

@@ -1,4 +1,4 @@
-"""Text becomes tokens once: template, end and padding."""
+"""Text encoding: chat template, stop tokens and padding."""
 
 import copy
 
@@ -39,13 +39,13 @@ def test_padding_that_ends_answers_may_be_sampled(text):
     assert shared.never == ()
 
 
-def test_without_padding_the_end_token_pads(text):
+def test_without_a_padding_token_the_end_token_pads(text):
     tokenizer = copy.deepcopy(text.tokenizer)
     tokenizer.pad_token = None
     assert Text(tokenizer=tokenizer, chat=False, context=64).pad == text.eos
 
 
-def test_a_tokenizer_without_an_end_is_refused(text):
+def test_a_tokenizer_without_an_end_token_raises(text):
     tokenizer = copy.deepcopy(text.tokenizer)
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="eos_token"):

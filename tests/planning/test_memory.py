@@ -1,4 +1,4 @@
-"""What a model takes, counted on shapes alone, is what the same model takes when it really computes."""
+"""Memory estimates on the meta device equal the memory of the same model in real computations."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ WORDY = LlamaConfig(vocab_size=20_000, hidden_size=32, intermediate_size=32, num
 
 
 @pytest.mark.parametrize("kind", ["deepseek_math", "gemma", "qwen2_5"])
-def test_weights_and_adapter_take_what_those_of_the_loaded_model_take(kind: str, tmp_path: Path) -> None:
+def test_weight_and_adapter_bytes_equal_those_of_the_loaded_model(kind: str, tmp_path: Path) -> None:
     source = Pretrained(name=kind, path=str(make_checkpoint(kind, tmp_path, TEXTS)), lora=Lora(rank=4))
     real, _ = source.load(texts=(), start=None, device="cpu", seed=0)
     counted = memory.make_meta_model(source, texts=(), device="cpu", lora=source.lora)
@@ -41,14 +41,14 @@ def test_weights_and_adapter_take_what_those_of_the_loaded_model_take(kind: str,
     assert (counted.weights, counted.adapter, counted.trained) == (base, adapter, adapter)
 
 
-def test_the_embedded_model_is_counted_too() -> None:
+def test_the_built_in_model_is_counted() -> None:
     real, _ = Tiny().load(texts=TEXTS, start=None, device="cpu", seed=0)
     counted = memory.make_meta_model(Tiny(), texts=TEXTS, device="cpu")
     assert counted.weights == counted.trained == memory.nbytes(real.parameters())
     assert not counted.adapter
 
 
-def test_four_bits_are_an_eighth_of_float32_but_for_head_and_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_bits_are_an_eighth_of_float32_except_head_and_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignbench.models.loading._installed", lambda package: True)
     whole, packed = (
         memory.make_meta_model(
@@ -65,7 +65,7 @@ def test_four_bits_are_an_eighth_of_float32_but_for_head_and_embeddings(monkeypa
     assert (whole.largest_dequantized, packed.largest_dequantized) == (0, 4 * 64 * 160)
 
 
-def test_the_cache_holds_prompts_once_and_room_for_every_answer() -> None:
+def test_the_cache_has_each_prompt_once_and_capacity_for_every_answer() -> None:
     counted = memory.make_meta_model(Pretrained(name="x"), texts=(), device="cpu", config=SHAPE)
     found = memory.generation_memory(counted, prompts=3, group=4, prompt=50, answer=33)
     of_a_token = 2 * 3 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
@@ -77,7 +77,7 @@ def test_the_cache_holds_prompts_once_and_room_for_every_answer() -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)])
 @pytest.mark.parametrize("tile", [logprobs.TILE_LOGITS, 1 << 13])
-def test_learning_takes_on_shapes_what_it_takes_in_numbers(
+def test_training_memory_on_the_meta_device_equals_that_of_real_training(
     tile: int, lora: Lora | None, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logprobs, "TILE_LOGITS", tile)
@@ -104,7 +104,7 @@ def test_learning_takes_on_shapes_what_it_takes_in_numbers(
     assert counted == pytest.approx(alive.peak, rel=0.1)
 
 
-def test_the_logits_of_a_large_vocabulary_take_a_tile_on_a_cpu_and_a_slice_on_a_gpu() -> None:
+def test_logits_take_a_tile_on_a_cpu_and_a_slice_on_a_gpu() -> None:
     counted = memory.make_meta_model(
         Pretrained(name="x", lora=Lora()), texts=(), device="cpu", config=WORDY, lora=Lora()
     )
@@ -116,7 +116,7 @@ def test_the_logits_of_a_large_vocabulary_take_a_tile_on_a_cpu_and_a_slice_on_a_
     assert found["cpu"] < logits / 2 < 2 * logits < found["cuda"] < 4 * logits
 
 
-def test_large_weights_are_held_once_more_while_tokens_are_written_on_a_cpu() -> None:
+def test_large_weights_are_prepacked_in_generation_on_a_cpu() -> None:
     wide, source = LlamaConfig(**SHAPE.to_dict() | {"hidden_size": 256, "head_dim": 64}), Pretrained(name="x")
     counted = {
         device: memory.make_meta_model(source, texts=(), device=device, config=wide) for device in ("cpu", "cuda")
@@ -130,7 +130,7 @@ def test_large_weights_are_held_once_more_while_tokens_are_written_on_a_cpu() ->
     assert held == counted["cpu"].prepacked == head
 
 
-def test_of_weights_in_four_bits_none_is_laid_out_but_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_quantized_models_only_the_head_is_prepacked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignbench.models.loading._installed", lambda package: True)
     wide = LlamaConfig(**SHAPE.to_dict() | {"hidden_size": 256, "head_dim": 64, "intermediate_size": 1024})
     whole, packed = (
@@ -143,7 +143,7 @@ def test_of_weights_in_four_bits_none_is_laid_out_but_the_head(monkeypatch: pyte
     assert whole.prepacked == packed.prepacked + 4 * 3 * 3 * 256 * 1024
 
 
-def test_a_longer_answer_and_more_rows_take_more() -> None:
+def test_longer_answers_and_more_rows_take_more_memory() -> None:
     counted = memory.make_meta_model(Pretrained(name="x"), texts=(), device="cpu", config=SHAPE)
     small, long, wide = (
         memory.training_memory(counted, rows=rows, length=length, answer=8)
@@ -154,7 +154,7 @@ def test_a_longer_answer_and_more_rows_take_more() -> None:
     assert memory.inference_memory(counted, rows=4, length=16) < wide
 
 
-def test_the_most_a_process_held_is_its_own_and_not_that_of_the_process_that_started_it() -> None:
+def test_peak_memory_is_not_that_of_the_parent_process() -> None:
     held = bytearray(os.urandom(1 << 20)) * 2000
     asked = "from alignbench.kernels.hardware import resident_memory; print(resident_memory(peak=True))"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
