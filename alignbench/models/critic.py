@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from alignbench.core.adapters import CRITIC, FROZEN, SFT, TRAINED, is_adapted, unwrap
+from alignbench.core.adapters import CRITIC, FROZEN, SFT, TRAINED, is_adapted, unwrap, use_adapters
 from alignbench.core.errors import UserError
 from alignbench.core.protocols import Calibration, Critic
 from alignbench.core.seeds import address

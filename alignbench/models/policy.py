@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from alignbench.core.adapters import CRITIC, FROZEN, is_adapted, unwrap
+from alignbench.core.adapters import CRITIC, FROZEN, is_adapted, unwrap, use_adapters
 from alignbench.core.batches import Forward, Sequences
 from alignbench.kernels.attention_switch import attention_for
 from alignbench.kernels.chunked_lm_head import LMHead
