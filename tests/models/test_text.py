@@ -36,7 +36,7 @@ def test_padding_that_ends_answers_may_be_sampled(text):
     assert text.suppressed == (text.pad,)
     shared = make_text(pad_is_eos=True)
     assert shared.pad == shared.eos
-    assert shared.never == ()
+    assert shared.suppressed == ()
 
 
 def test_without_a_padding_token_the_end_token_pads(text):
