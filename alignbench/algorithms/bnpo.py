@@ -1,4 +1,4 @@
-"""Beta normalization policy optimization: how surprising a score is, by how the pass rates of a step are spread.
+"""Beta normalization policy optimization: scores normalized by a Beta distribution fitted to the pass rates of a step.
 
     A_i = (R_i - p) / f(p; alpha, beta),  p = mean(group),  f the density of a Beta distribution
     alpha = max(1 + a/3, 1),  beta = max(1 + b/3, 1),  Beta(a, b) fitted to the p of all groups of the step by moments
@@ -21,30 +21,30 @@ from alignbench.equations.advantages import beta_divided
 
 @dataclass(frozen=True, kw_only=True)
 class BNPO(Clipped):
-    """The group's mean as baseline, and a scale that follows the spread of the prompts' difficulty."""
+    """The mean of the group as baseline, and a scale that adapts to the distribution of prompt difficulty."""
 
     low: float = 0.0
-    """The lowest score there is."""
+    """Minimum score of the reward."""
     high: float = 1.0
-    """The highest score there is."""
+    """Maximum score of the reward."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.low >= self.high:
-            raise UserError(f"low={self.low:g} is not below high={self.high:g}: give the range of the scores")
+            raise UserError(f"low={self.low:g} is not below high={self.high:g}: set them to the range of the scores")
 
     def baseline(self, scores: PerRollout, batch: Scored) -> PerRollout:
         shares = (scores - self.low) / (self.high - self.low)
         if bool((shares < -1e-6).any()) or bool((shares > 1 + 1e-6).any()):
             raise UserError(
                 f"a score is {float(scores.min()):g} and another {float(scores.max()):g}, outside "
-                f"algo.low={self.low:g} and algo.high={self.high:g}: give the range of the scores"
+                f"algo.low={self.low:g} and algo.high={self.high:g}: set them to the range of the scores"
             )
         return beta_divided(shares, batch.group, *fitted(shares, batch))
 
 
 def fitted(shares: PerRollout, batch: Scored) -> tuple[float, float]:
-    """alpha and beta of a step; 1 and 1 where its groups show no spread."""
+    """alpha and beta of a step; 1 and 1 if all groups have the same pass rate."""
     names, of = torch.unique(batch.group, return_inverse=True)
     p = torch.zeros(len(names), dtype=torch.float64, device=of.device).index_add(0, of, shares.double())
     p = (p / of.bincount()).clamp(0, 1)

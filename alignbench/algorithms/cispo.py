@@ -1,11 +1,11 @@
-"""CISPO: the importance weight is bounded, never the update, so that every token keeps its gradient.
+"""CISPO: the importance weight is clipped instead of the update, so that every token keeps its gradient.
 
     L = E[-sg(clip(rho, weight_low, weight_high)) A log pi],  A as in GRPO; sg: no gradient through it
 
 MiniMax 2025, eq. 4 and 5, https://arxiv.org/abs/2506.13585. There the bounds are 1 - eps_low and 1 + eps_high, here
 they are the weights themselves; the paper sets no lower one (0) and tunes the upper one. Deviations: a group whose
 scores are all equal gets exactly 0, and log-ratios are kept within +-20. Within the bounds its gradient is that of GRPO
-without a clip.
+without clipping.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from alignbench.equations.objectives import weighted_logprob
 
 @dataclass(frozen=True, kw_only=True)
 class CISPO(GroupRelative):
-    """REINFORCE with the group as baseline, each token weighed by a bounded ratio."""
+    """REINFORCE with a group baseline; each token is weighted by a bounded ratio."""
 
     weight_low: NonNegative = 0.0
-    """The least weight of a token: the ratio itself, not its distance from 1; 0 is no bound."""
+    """Lower bound of a token's weight: a ratio, not a distance from 1; 0 sets no bound."""
     weight_high: Positive = 5.0
-    """The largest weight of a token: the ratio itself, not its distance from 1."""
+    """Upper bound of a token's weight: a ratio, not a distance from 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.weight_low <= 1 <= self.weight_high:
             raise UserError(
-                f"weight_low={self.weight_low:g}, weight_high={self.weight_high:g}: these are ratios, so 1 "
-                "lies between them"
+                f"weight_low={self.weight_low:g}, weight_high={self.weight_high:g}: these bound the ratio, so 1 "
+                "must lie between them"
             )
 
     def surrogate(self, now: Forward, batch: Experience) -> tuple[PerToken, Mask]:

@@ -1,4 +1,4 @@
-"""What methods without a critic share: penalties, where the KL stands, who counts; each brings its equations."""
+"""Base class of methods without a critic: KL penalty, length penalty, token weights and the clipped surrogate."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -15,43 +15,45 @@ from alignbench.core.protocols import Algorithm
 from alignbench.equations.advantages import over_tokens
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate
-from alignbench.equations.reductions import Reduction, refuse_idle_length, token_weights
+from alignbench.equations.reductions import Reduction, check_fixed_length, token_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriticFree(Algorithm):
-    """A `baseline` says what a rollout deserves, a `surrogate` what is descended for each of its tokens."""
+    """A method defines `baseline`, the advantage of each rollout, and `surrogate`, the policy loss of each token."""
 
     group_size: Count = 8
-    """Rollouts drawn for each prompt."""
+    """Rollouts sampled for each prompt."""
     reduction: Reduction = "token_mean"
-    """How much each token counts in the loss."""
+    """How the losses of tokens are averaged."""
     fixed_length: Count | None = None
     """Divisor for reduction fixed_length: the response limit."""
     target_kl: Positive | None = None
-    """Leave the rest of a step's minibatches once the KL per token to the sampler is above this; null is off."""
+    """Skip the remaining minibatches of a step once the KL per token to pi_old exceeds this; null is off."""
     kl: Penalty = field(default_factory=FixedKL)
     """The KL penalty."""
     normalizer: EMA | None = None
-    """Brings the scores to a known scale; null trains on them as they are."""
+    """Rescales the scores; null trains on the raw scores."""
     overlong: Overlong | None = None
-    """What becomes of answers near the length limit; null treats them as all others."""
+    """Penalty and masking of answers near the length limit; null is off."""
     dynamic_sampling: DynamicSampling | None = None
-    """Draws other prompts in place of those whose answers all scored the same; null takes them all."""
+    """Replaces prompts whose answers all have the same score by newly sampled ones; null trains on all prompts."""
 
     least_group: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.group_size < self.least_group:
-            raise UserError(f"group_size={self.group_size}: one answer has nothing to be compared with; use 2 or more")
-        refuse_idle_length(self.reduction, self.fixed_length)
+            raise UserError(
+                f"group_size={self.group_size}: a group of one has no siblings to compare with; use 2 or more"
+            )
+        check_fixed_length(self.reduction, self.fixed_length)
 
     def credit(self, batch: Scored) -> Experience:
         scores = self.penalised(batch) - batch.kl_coef * self.kl.in_reward(batch).sum(1)
         return batch.widen(Experience, advantages=over_tokens(self.baseline(scores, batch), batch.mask))
 
     def penalised(self, batch: Scored) -> PerRollout:
-        """The scores less what the length costs, [n]."""
+        """The scores minus the length penalty, [n]."""
         return batch.scores if self.overlong is None else batch.scores - self.overlong(batch)
 
     @abstractmethod
@@ -60,7 +62,7 @@ class CriticFree(Algorithm):
 
     @abstractmethod
     def surrogate(self, now: Forward, batch: Experience) -> tuple[PerToken, Mask]:
-        """The policy's loss of each token, and where a clip decides it, both [n, t]."""
+        """The policy loss of each token, and where it is clipped, both [n, t]."""
 
     def token_weights(self, batch: Experience) -> PerToken:
         mask = batch.mask if self.overlong is None else self.overlong.counted(batch)
@@ -84,9 +86,9 @@ class Clipped(CriticFree):
     """The surrogate of PPO: -min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A)."""
 
     clip_low: BelowOne = 0.2
-    """How far below 1 the ratio may push."""
+    """Lower clip range: the ratio is clipped at 1 - clip_low."""
     clip_high: Positive = 0.2
-    """How far above 1 the ratio may push."""
+    """Upper clip range: the ratio is clipped at 1 + clip_high."""
     dual_clip: AboveOne | None = None
     """Bound on the loss of tokens with negative advantage, as a multiple of it; null is off."""
 

@@ -1,4 +1,4 @@
-"""Prompts whose answers all scored the same teach nothing: leave them out, and draw others in their place."""
+"""Dynamic sampling: drops prompts whose answers all have the same score, and samples other prompts instead."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from alignbench.equations.advantages import group_std
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicSampling:
-    """Keeps the groups in which scores differ, as DAPO does where some answers are right and some are wrong.
+    """Selects the groups in which scores differ; DAPO: where some answers are correct and some are incorrect.
 
-    Yu et al. 2025, eq. 11, https://arxiv.org/abs/2503.14476. Deviations: the paper draws until the step is full, here
-    `draws` ends it; groups beyond the step's number are left out in the order they were drawn.
+    Yu et al. 2025, eq. 11, https://arxiv.org/abs/2503.14476. Deviations: the paper samples until the step is full, here
+    at most `draws` times; surplus groups are dropped in the order they were sampled.
     """
 
     draws: Count = 4
-    """The most times that a step's prompts are drawn; all of them are counted in the budget."""
+    """Maximum number of prompt batches sampled in a step; all of them count in the budget."""
 
     def __call__(self, batch: Scored) -> Tensor:
-        """True for each rollout [n] whose group has something to compare."""
+        """True for each rollout [n] whose group has different scores."""
         return group_std(batch.scores, batch.group) > 0

@@ -1,4 +1,4 @@
-"""Group relative policy optimization: the group is the critic; the KL penalty stands in the loss.
+"""Group relative policy optimization: the mean of the group replaces the critic; the KL penalty is in the loss.
 
     A_i = (score_i - mean(group)) / (std(group) + eps), the same for every token of rollout i
     L   = E[-min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A) + beta KL(pi || pi_ref)]
@@ -20,16 +20,16 @@ from alignbench.equations.advantages import batch_std, divided, group_mean, grou
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRelative(CriticFree):
-    """Each rollout is judged against its siblings on the same prompt."""
+    """The advantage of a rollout is relative to its siblings, the rollouts of the same prompt."""
 
     scale_by_std: bool = True
     """Divide by a standard deviation (n - 1)."""
     std_over: Literal["group", "batch"] = "group"
-    """Whose deviation: that of the scores of the group, or of all scores of the step."""
+    """The standard deviation over the scores of the group, or over all scores of the step."""
     eps: NonNegative = 1e-6
     """Added to that standard deviation."""
     whiten_advantages: bool = False
-    """Divide by the deviation (n - 1) of all advantages of the step once more; their mean is 0 already."""
+    """Also divide by the standard deviation (n - 1) of all advantages of the step; their mean is already 0."""
 
     def baseline(self, scores: PerRollout, batch: Scored) -> PerRollout:
         advantages = scores - group_mean(scores, batch.group)

@@ -1,10 +1,10 @@
-"""Group sequence policy optimization: a response is clipped as a whole, by the ratio of its likelihoods.
+"""Group sequence policy optimization: clipping of whole responses by their sequence likelihood ratio.
 
     s_i = (pi(o_i) / pi_old(o_i))^(1/|o_i|)
     L   = E_i[-min(s_i A_i, clip(s_i, 1 - eps_low, 1 + eps_high) A_i)],  A_i as in GRPO
 
 Zheng et al. 2025, eq. 5 and 7, https://arxiv.org/abs/2507.18071. The paper's own bounds (3e-4 and 4e-4, in the YAML)
-belong to whole sequences; a mean over sequences needs reduction sequence_mean. Deviations: a group whose scores are all
+are for whole sequences; a mean over sequences needs reduction sequence_mean. Deviations: a group whose scores are all
 equal gets exactly 0, and token log-ratios are kept within +-20. For responses of one token it is GRPO.
 """
 
@@ -22,11 +22,11 @@ class GSPO(GRPO):
     """GRPO with one ratio for each response."""
 
     clip_low: BelowOne = 3e-4
-    """How far below 1 the ratio of a response may push."""
+    """Lower clip range: the ratio of a response is clipped at 1 - clip_low."""
     clip_high: Positive = 4e-4
-    """How far above 1 the ratio of a response may push."""
+    """Upper clip range: the ratio of a response is clipped at 1 + clip_high."""
     reduction: Reduction = "sequence_mean"
-    """How much each token counts in the loss."""
+    """How the losses of tokens are averaged."""
 
     def ratio(self, now: Forward, batch: Experience) -> PerToken:
         """s_i for each token of response i, [n, t]."""

@@ -1,4 +1,4 @@
-"""The KL penalty: where it stands, which estimator, and a controller that steers by the KL that is measured."""
+"""The KL penalty: its placement, its estimator, and controllers that adapt its coefficient to the measured KL."""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -18,10 +18,10 @@ Unit = Literal["per_sequence", "per_token"]
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty(ABC):
-    """Where the KL stands; its subclasses say how strong it is."""
+    """Placement and estimator of the penalty; subclasses control its coefficient."""
 
     placement: Literal["reward", "loss", "none"] = "loss"
-    """Where the penalty stands: added to each token's loss, subtracted from its reward, or nowhere."""
+    """Where the penalty is applied: added to each token's loss, subtracted from its reward, or nowhere."""
     estimator: Estimator = "k3"
     """Which estimator of KL(pi || ref) from sampled tokens."""
     exact_gradient: bool = True
@@ -35,8 +35,8 @@ class Penalty(ABC):
             )
         if self.placement == "none" and self.start.coef:
             raise UserError(
-                f"placement=none leaves the penalty out, so its coefficient {self.start.coef:g} would not "
-                "be read: set it to 0, or use placement=loss or reward"
+                f"with placement=none the coefficient {self.start.coef:g} has no effect: "
+                "set it to 0, or use placement=loss or reward"
             )
 
     @property
@@ -49,13 +49,13 @@ class Penalty(ABC):
         """The state after a step that ran under `state` and measured `stats`."""
 
     def in_reward(self, batch: Scored) -> PerToken:
-        """What to subtract from each token's reward, before the coefficient; 0 when it stands elsewhere, [n, t]."""
+        """The penalty of each token's reward, without the coefficient; 0 for another placement, [n, t]."""
         if self.placement != "reward":
             return torch.zeros_like(batch.old_logprobs)
         return torch.where(batch.mask, estimate(self.estimator, batch.old_logprobs, batch.ref_logprobs), 0.0)
 
     def in_loss(self, now: Forward, batch: Experience) -> PerToken:
-        """What to add to each token's loss, before the coefficient; 0 when it stands elsewhere, [n, t]."""
+        """The penalty in each token's loss, without the coefficient; 0 for another placement, [n, t]."""
         if self.placement != "loss":
             return torch.zeros_like(now.logprobs)
         value = estimate(self.estimator, now.logprobs, batch.ref_logprobs)
@@ -66,7 +66,7 @@ class Penalty(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FixedKL(Penalty):
-    """The same coefficient from the first step to the last."""
+    """A constant coefficient."""
 
     coef: NonNegative = 0.02
     """The coefficient beta."""
@@ -92,13 +92,13 @@ class AdaptiveKL(Penalty):
     coef: Positive = 0.2
     """The coefficient beta at step 0."""
     target: Positive = 6.0
-    """The KL to steer to, in nats, in the unit below."""
+    """Target KL, in nats, in the unit below."""
     unit: Unit = "per_sequence"
-    """Whether the target is nats for a whole response or nats for each token."""
+    """Whether the target is in nats per response or per token."""
     horizon: Count = 10_000
-    """Episodes over which a relative error of 1 would double the coefficient."""
+    """Number of rollouts over which a relative error of 1 doubles the coefficient."""
     clip: Positive = 0.2
-    """The largest relative error that counts."""
+    """Bound on the relative error."""
 
     @property
     def start(self) -> KLControlState:
@@ -111,7 +111,7 @@ class AdaptiveKL(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class BandKL(Penalty):
-    """Changes the coefficient by one factor at each step whose KL stands outside a band around the target.
+    """Changes the coefficient by a factor at each step whose KL is outside a band around the target.
 
         beta <- beta * factor  while KL > target * band        beta <- beta / factor  while KL < target / band
 
@@ -122,11 +122,11 @@ class BandKL(Penalty):
     coef: Positive = 0.2
     """The coefficient beta at step 0."""
     target: Positive = 6.0
-    """The KL to steer to, in nats, in the unit below."""
+    """Target KL, in nats, in the unit below."""
     unit: Unit = "per_sequence"
-    """Whether the target is nats for a whole response or nats for each token."""
+    """Whether the target is in nats per response or per token."""
     band: AboveOne = 1.5
-    """How many times the target, or which part of it, the KL may be before the coefficient changes."""
+    """Width of the band: the coefficient changes above target * band and below target / band."""
     factor: AboveOne = 2.0
     """What the coefficient is multiplied or divided by."""
 
@@ -143,7 +143,7 @@ class BandKL(Penalty):
 
 @dataclass(frozen=True, kw_only=True)
 class PhasedKL(Penalty):
-    """A value for each phase of the run, which is either the coefficient itself or the KL not to be exceeded.
+    """A value for each phase of the run: the coefficient itself, or a maximum KL.
 
     action coef   beta = values[phase]
     action lr     rate <- rate * factor while KL > values[phase], back towards the schedule's while not
@@ -151,28 +151,28 @@ class PhasedKL(Penalty):
     """
 
     values: tuple[NonNegative, ...] = (0.05, 0.02, 0.01)
-    """One for each phase: coefficients for action=coef, else the most KL allowed, in nats, in the unit below."""
+    """One per phase: coefficients for action=coef, else the maximum KL, in nats, in the unit below."""
     boundaries: tuple[BelowOne, ...] = (0.333, 0.667)
-    """Where phases end, as shares of the run; one fewer than `values`, growing."""
+    """Ends of the phases, as increasing fractions of the run; one fewer than `values`."""
     action: Literal["coef", "lr", "stop"] = "coef"
     """What the values act on."""
     unit: Unit = "per_token"
-    """Whether the most KL allowed is nats for a whole response or nats for each token."""
+    """Whether the maximum KL is in nats per response or per token."""
     factor: BelowOne = 0.5
-    """For action=lr: what the learning rate is multiplied by at a step above the value."""
+    """For action=lr: factor on the learning rate after a step above the value."""
     floor: BelowOne = 0.01
-    """For action=lr: the least share of the scheduled learning rate."""
+    """For action=lr: minimum fraction of the scheduled learning rate."""
     coef: NonNegative | None = None
-    """The coefficient of the penalty for action=lr and stop; null for action=coef, where the values are that."""
+    """Coefficient of the penalty for action=lr and stop; null for action=coef, whose values are the coefficients."""
 
     def __post_init__(self) -> None:
         if len(self.boundaries) != len(self.values) - 1 or list(self.boundaries) != sorted(set(self.boundaries)):
             raise UserError(
-                f"boundaries={list(self.boundaries)} must be {len(self.values) - 1} growing shares of the "
+                f"boundaries={list(self.boundaries)} must be {len(self.values) - 1} increasing fractions of the "
                 f"run, one fewer than values={list(self.values)}"
             )
         if (self.coef is None) != (self.action == "coef"):
-            remedy = "set coef=null" if self.action == "coef" else "say how strong the penalty is, coef=0 for none"
+            remedy = "set coef=null" if self.action == "coef" else "set the coefficient of the penalty, 0 for none"
             raise UserError(f"coef={self.coef} with action={self.action}: {remedy}")
         super().__post_init__()
 
@@ -192,5 +192,5 @@ class PhasedKL(Penalty):
 
 
 def measured(stats: KLStats, unit: Unit) -> float:
-    """The KL of a step in that unit, in nats."""
+    """The KL of a step, in nats per `unit`."""
     return stats.per_sequence if unit == "per_sequence" else stats.per_token

@@ -1,4 +1,4 @@
-"""Scores on a known scale: a running mean and deviation that drift slowly with the policy."""
+"""Score normalization by an exponential moving average of mean and standard deviation."""
 
 from dataclasses import dataclass
 
@@ -25,17 +25,17 @@ class EMA:
     std: Positive | None = None
     """The running standard deviation at step 0; null takes the first batch's."""
     center: float = 0.0
-    """Where the running mean is put."""
+    """Value that the running mean is mapped to."""
     scale: Positive = 1.0
-    """What one standard deviation becomes."""
+    """Value that one standard deviation is mapped to."""
     low: float | None = None
-    """The lowest score that is let through; null lets all through."""
+    """Lower bound of normalized scores; null sets none."""
     high: float | None = None
-    """The highest score that is let through; null lets all through."""
+    """Upper bound of normalized scores; null sets none."""
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
-            raise UserError("mean and std are given together, or both are null and taken from the first batch")
+            raise UserError("set both mean and std, or neither: null takes them from the first batch")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise UserError(f"low={self.low:g} is not below high={self.high:g}: every score would become the same")
 

@@ -1,4 +1,4 @@
-"""Answers near the length limit: a penalty that grows towards it, and whether cut answers are learned from."""
+"""Overlong answers: a penalty that grows towards the length limit, and masking of truncated answers."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,27 @@ from alignbench.core.field_types import BelowOne, Count, NonNegative
 class Overlong:
     """The soft overlong punishment and the overlong filtering of DAPO.
 
-        taken off the score:  penalty * clip((length - (limit - b)) / b, 0, 1)        b = buffer * limit
+        subtracted from the score:  penalty * clip((length - (limit - b)) / b, 0, 1)        b = buffer * limit
 
     Yu et al. 2025, eq. 13 and section 3.4, https://arxiv.org/abs/2503.14476. There b is a number of tokens and the
     penalty is 1.
     """
 
     limit: Count
-    """The length at which an answer is cut."""
+    """The length limit in tokens."""
     buffer: BelowOne = 0.2
-    """The last share of the limit, over which the penalty grows from nothing to all of it."""
+    """Last fraction of the limit, over which the penalty grows from 0 to its maximum."""
     penalty: NonNegative = 1.0
-    """What an answer as long as the limit loses."""
+    """Penalty of an answer at the limit."""
     mask: bool = True
-    """Leave the tokens of answers that were cut out of the loss; their scores still count for their siblings."""
+    """Mask truncated answers out of the loss; their scores still count in the baseline of their group."""
 
     def __call__(self, batch: Rollouts) -> PerRollout:
-        """What to take off each score, [n]."""
+        """The penalty of each rollout, [n]."""
         span = self.buffer * self.limit
         over = batch.mask.sum(1) - (self.limit - span)
         return self.penalty * (over / span).clamp(0, 1)
 
     def counted(self, batch: Rollouts) -> Mask:
-        """The tokens that are learned from, [n, t]."""
+        """The tokens in the loss, [n, t]."""
         return batch.mask & ~batch.truncated[:, None] if self.mask else batch.mask

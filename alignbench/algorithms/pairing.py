@@ -1,15 +1,15 @@
-"""Which rollouts of a group are compared, how sure the preference is, and what a pair teaches.
+"""Preference pairs of a group: their selection, the confidence in each preference, and their loss.
 
     L = mean over pairs of  confidence * link(h_better - h_worse)
 
-        linear      -lead                        h = log pi: pulls without end, however far ahead the better one is
+        linear      -lead                        h = log pi: constant gradient, however large the lead
         logistic    -log sigmoid(beta lead)      h = log(pi / ref): DPO, on the policy's own answers
         squared     (lead - 1 / (2 beta))^2      h = log(pi / ref): IPO, likewise
 
 h is the sum over the tokens of a response, or their mean. Rafailov et al. 2023, eq. 7, https://arxiv.org/abs/2305.18290;
 Azar et al. 2023, eq. 17, https://arxiv.org/abs/2310.12036; online: Guo et al. 2024, https://arxiv.org/abs/2402.04792.
-Pairs are made of what the policy wrote, the better one by its score; scores that are equal make no pair, save under
-winner_vs_all.
+Both answers of a pair are sampled from the policy, and the better one has the higher score; equal scores make no pair,
+except under winner_vs_all.
 """
 
 from collections.abc import Sequence
@@ -29,34 +29,34 @@ Couples = list[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """From the scores of a group to pairs, and from pairs to a loss."""
+    """Selects preference pairs by the scores of a group, and computes their loss."""
 
     selector: Literal["consecutive", "random", "winner_vs_all", "winner_vs_incorrect"] = "winner_vs_incorrect"
-    """Neighbours as drawn, or after a shuffle; or the first of the best against every other, or every one below it."""
+    """Adjacent rollouts, in order or shuffled; or the first of the best against all others or all lower ones."""
     win_score: float | None = None
-    """The score that a winner needs, below which others are incorrect; null is the best score of the group."""
+    """Minimum score of a winner, below which answers are incorrect; null is the best score of the group."""
     distinct: bool = False
-    """Whether an answer that repeats an earlier one of its group is left out."""
+    """Whether duplicates of an earlier answer of the group are excluded."""
     sure_lead: Positive | None = None
-    """The lead in score at which a preference is sure; smaller leads count in proportion. Null: all are sure."""
+    """The lead in score that gives confidence 1; smaller leads give proportionally less. Null: always 1."""
     link: Literal["linear", "logistic", "squared"] = "logistic"
-    """What a lead in log-probability is worth."""
+    """Link function: the loss as a function of the lead in h."""
     beta: Positive | None = 0.1
-    """How near the reference is held: beta of DPO, tau of IPO; null for link=linear, which has no reference."""
+    """Strength of the constraint to the reference: beta of DPO, tau of IPO; null for link=linear."""
     length_normalised: bool = False
-    """The mean over a response's tokens instead of their sum."""
+    """Mean instead of sum over the tokens of a response."""
 
     def __post_init__(self) -> None:
         if (self.beta is None) != (self.link == "linear"):
             raise UserError(
-                f"beta={self.beta} with link={self.link}: set beta=null for linear, and to how near the "
-                "reference is held, such as 0.1, for logistic and squared"
+                f"beta={self.beta} with link={self.link}: set beta=null for linear, and a positive "
+                "number, such as 0.1, for logistic and squared"
             )
         if self.win_score is not None and self.selector in ("consecutive", "random"):
-            raise UserError(f"win_score={self.win_score:g} is not read by selector={self.selector}: set it to null")
+            raise UserError(f"win_score={self.win_score:g} has no effect with selector={self.selector}: set it to null")
 
     def preferences(self, batch: Scored) -> tuple[torch.Tensor, torch.Tensor]:
-        """The number [n] of each rollout in its group, and how surely it is preferred [n, g] to each sibling."""
+        """The index [n] of each rollout in its group, and the confidence [n, g] that it beats each sibling."""
         names, of = torch.unique(batch.group, return_inverse=True)
         rows_of = [(of == i).nonzero()[:, 0] for i in range(len(names))]
         number = torch.zeros_like(of)
@@ -70,11 +70,11 @@ class Pairing:
         return number, preferred
 
     def compared(self, texts: Sequence[str]) -> list[int]:
-        """The numbers of the answers of a group that may stand in pairs."""
+        """The indices of the answers of a group that can be in pairs."""
         return [i for i, text in enumerate(texts) if not (self.distinct and text in texts[:i])]
 
     def couples(self, scores: list[float], draw: torch.Generator) -> Couples:
-        """(better, worse) of one group, by their numbers."""
+        """(better, worse) pairs of one group, as indices."""
         count = len(scores)
         if self.selector in ("consecutive", "random"):
             shuffled = torch.randperm(count, generator=draw).tolist()
@@ -89,11 +89,11 @@ class Pairing:
         return [(winner, i) for i in range(count) if i != winner and (everyone or scores[i] < needed)]
 
     def confidence(self, lead: float) -> float:
-        """How sure a preference is, from 0 to 1, by the lead in score."""
+        """Confidence in a preference, from 0 to 1, by the lead in score."""
         return 1.0 if self.sure_lead is None else min(lead / self.sure_lead, 1.0)
 
     def matrix(self, batch: Experience) -> torch.Tensor:
-        """How surely each row is preferred to each other row of this batch, [n, n]."""
+        """Confidence that each row is preferred to each other row of this batch, [n, n]."""
         assert batch.preferred is not None
         assert batch.number is not None
         return batch.preferred[:, batch.number] * (batch.group[:, None] == batch.group[None, :])
@@ -103,17 +103,17 @@ class Pairing:
         return 1 / max(int((self.matrix(batch) > 0).sum()), 1)
 
     def loss(self, now: Forward, batch: Experience) -> torch.Tensor:
-        """The loss of all pairs in this batch, each by its share."""
-        score = self.standing(now.logprobs, batch)
-        sure, lead = self.matrix(batch), score[:, None] - score[None, :]
+        """The weighted sum of the losses of all pairs in this batch."""
+        score = self.response_scores(now.logprobs, batch)
+        confidence, lead = self.matrix(batch), score[:, None] - score[None, :]
         if self.link == "linear":
             losses = linear(lead)
         else:
             assert self.beta is not None
             losses = logistic(lead, self.beta) if self.link == "logistic" else squared(lead, self.beta)
-        return batch.pair_share * torch.where(sure > 0, sure * losses, 0.0).sum()
+        return batch.pair_share * torch.where(confidence > 0, confidence * losses, 0.0).sum()
 
-    def standing(self, logprobs: PerToken, batch: Experience) -> PerRollout:
+    def response_scores(self, logprobs: PerToken, batch: Experience) -> PerRollout:
         """h of each response, [n]."""
         against = logprobs if self.link == "linear" else logprobs - batch.ref_logprobs
         total = torch.where(batch.mask, against, 0.0).sum(1)

@@ -1,9 +1,9 @@
-"""Learning from pairs: rollouts of one prompt are compared, and the better one is made likelier than the worse one.
+"""Online preference optimization: makes the better of two rollouts of a prompt more probable than the worse one.
 
-The same groups and scores as GRPO; `pairs` says which rollouts are compared and what a pair teaches (see `pairing`).
-With link=linear it is REINFORCE whose advantage is how often a rollout was preferred less how often it was not; with
-logistic it is online DPO, with squared online IPO. A group without a winner makes no pair; a minibatch without a pair
-makes no optimizer step. Siblings stand in one microbatch, which is then at least a group in size.
+Groups and scores are those of GRPO; `pairs` selects the preference pairs and their loss (see `pairing`). With
+link=linear it is REINFORCE whose advantage is how often a rollout is preferred minus how often it is not; with logistic
+it is online DPO, with squared online IPO. A group without a winner has no pair; a minibatch without a pair makes no
+optimizer step. The rollouts of a group stay in one microbatch.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,26 +22,30 @@ from alignbench.equations.advantages import over_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Pairwise(Algorithm):
-    """No critic and no advantage: only which of two is better."""
+    """Learns from preference pairs only, without critic and advantages."""
 
     group_size: Count = 8
-    """Rollouts drawn for each prompt; at least 2."""
+    """Rollouts sampled for each prompt; at least 2."""
     pairs: Pairing = field(default_factory=Pairing)
-    """Which rollouts are compared, and what a pair teaches."""
+    """Selection of preference pairs, and their loss."""
     target_kl: Positive | None = None
-    """Leave the rest of a step's minibatches once the KL per token to the sampler is above this; null is off."""
+    """Skip the remaining minibatches of a step once the KL per token to pi_old exceeds this; null is off."""
     kl: Penalty = field(default_factory=lambda: FixedKL(placement="none", coef=0.0))
-    """The KL penalty on the tokens of rollouts that stand in a pair, beside what the pairs' reference does."""
+    """KL penalty on the tokens of rollouts in pairs, in addition to the reference in the pairs' loss."""
     dynamic_sampling: DynamicSampling | None = None
-    """Draws other prompts in place of those whose answers all scored the same; null takes them all."""
+    """Replaces prompts whose answers all have the same score by newly sampled ones; null trains on all prompts."""
 
     whole_groups = True
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
-            raise UserError(f"group_size={self.group_size}: one answer has nothing to be compared with; use 2 or more")
+            raise UserError(
+                f"group_size={self.group_size}: a group of one has no siblings to compare with; use 2 or more"
+            )
         if self.kl.placement == "reward":
-            raise UserError("kl.placement=reward would make a pair of any two rollouts: use loss, or none with coef 0")
+            raise UserError(
+                "kl.placement=reward would make any two rollouts a preference pair: use loss, or none with coef 0"
+            )
 
     def credit(self, batch: Scored) -> Experience:
         number, preferred = self.pairs.preferences(batch)

@@ -1,4 +1,4 @@
-"""Proximal policy optimization with a learned critic; the KL penalty stands in the reward.
+"""Proximal policy optimization with a learned critic; the KL penalty is in the reward.
 
     r_t = 1[t = last] score - beta log(pi_old / pi_ref)                    Ouyang 2022, eq. 2, arXiv 2203.02155
     A_t = GAE(r, V; gamma, lambda)                                         Schulman 2016, eq. 16, arXiv 1506.02438
@@ -19,19 +19,19 @@ from alignbench.core.protocols import Algorithm, Critic
 from alignbench.equations.advantages import at_last_token, gae, whiten
 from alignbench.equations.divergences import likelihood_ratio
 from alignbench.equations.objectives import clipped, clipped_surrogate, clipped_value
-from alignbench.equations.reductions import Reduction, refuse_idle_length, token_weights
+from alignbench.equations.reductions import Reduction, check_fixed_length, token_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(Algorithm):
-    """Actor and critic: every token is judged by how much better things went than the critic foresaw."""
+    """Actor and critic: the advantage of a token is how much the outcome exceeds the critic's prediction."""
 
     group_size: Count = 1
-    """Rollouts drawn for each prompt."""
+    """Rollouts sampled for each prompt."""
     clip_low: BelowOne = 0.2
-    """How far below 1 the ratio may push."""
+    """Lower clip range: the ratio is clipped at 1 - clip_low."""
     clip_high: Positive = 0.2
-    """How far above 1 the ratio may push."""
+    """Upper clip range: the ratio is clipped at 1 + clip_high."""
     dual_clip: AboveOne | None = None
     """Bound on the loss of tokens with negative advantage, as a multiple of it; null is off."""
     gamma: Fraction = 1.0
@@ -47,20 +47,20 @@ class PPO(Algorithm):
     entropy_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
     reduction: Reduction = "token_mean"
-    """How much each token counts in the loss."""
+    """How the losses of tokens are averaged."""
     fixed_length: Count | None = None
     """Divisor for reduction fixed_length: the response limit."""
     target_kl: Positive | None = None
-    """Leave the rest of a step's minibatches once the KL per token to the sampler is above this; null is off."""
+    """Skip the remaining minibatches of a step once the KL per token to pi_old exceeds this; null is off."""
     kl: Penalty = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
     """The KL penalty."""
     normalizer: EMA | None = None
-    """Brings the scores to a known scale; null trains on them as they are."""
+    """Rescales the scores; null trains on the raw scores."""
     critic: Critic = field(default_factory=Critic)
     """The value function."""
 
     def __post_init__(self) -> None:
-        refuse_idle_length(self.reduction, self.fixed_length)
+        check_fixed_length(self.reduction, self.fixed_length)
 
     def credit(self, batch: Scored) -> Experience:
         assert batch.values is not None, "PPO needs a critic"
@@ -82,7 +82,7 @@ class PPO(Algorithm):
         value = clipped_value(now.values, batch.values, batch.returns, self.value_clip)
         kl = self.kl.in_loss(now, batch)
         losses = policy + self.value_coef * value + batch.kl_coef * kl
-        if self.entropy_coef:  # A bonus of zero would still take a gradient over the whole vocabulary.
+        if self.entropy_coef:  # A bonus of zero would still compute a gradient over the whole vocabulary.
             losses = losses - self.entropy_coef * now.entropy
         return LossOutput(
             loss=batch.total(losses),

@@ -1,9 +1,10 @@
-"""PPO and pairs together: the loss of PPO, and beside it what the pairs of each group teach.
+"""PPO with preference pairs: the loss of PPO plus the loss of the preference pairs of each group.
 
     L = L_PPO + pairs_weight L_pairs
 
 A sum of two losses on the same rollouts (see `ppo` and `pairing`); it is PPO where pairs_weight is 0. Not from a paper.
-A group without a winner teaches PPO alone.
+A group without a winner
+has the loss of PPO only.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,21 +18,23 @@ from alignbench.core.field_types import Count, NonNegative
 
 @dataclass(frozen=True, kw_only=True)
 class PPOPairwise(PPO):
-    """The critic judges tokens, siblings judge whole answers."""
+    """The critic gives advantages of tokens; preference pairs compare whole answers."""
 
     group_size: Count = 8
-    """Rollouts drawn for each prompt; at least 2."""
+    """Rollouts sampled for each prompt; at least 2."""
     pairs: Pairing = field(default_factory=Pairing)
-    """Which rollouts are compared, and what a pair teaches."""
+    """Selection of preference pairs, and their loss."""
     pairs_weight: NonNegative = 0.1
-    """Weight of the pairs' loss."""
+    """Weight of the loss of preference pairs."""
 
     whole_groups = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.group_size < 2:
-            raise UserError(f"group_size={self.group_size}: one answer has nothing to be compared with; use 2 or more")
+            raise UserError(
+                f"group_size={self.group_size}: a group of one has no siblings to compare with; use 2 or more"
+            )
 
     def credit(self, batch: Scored) -> Experience:
         number, preferred = self.pairs.preferences(batch)

@@ -1,12 +1,12 @@
-"""REINFORCE++: no critic and no group; each token's reward to go, on the scale of the whole batch.
+"""REINFORCE++: reward-to-go of each token, normalized over the whole batch; no critic and no group.
 
     r_t = 1[t = last] score - beta log(pi_old / pi_ref)
     A_t = sum_{i >= t} r_i,  then (A - mean) / std over all tokens of the batch
     L   = E[-min(rho A, clip(rho, 1 - eps_low, 1 + eps_high) A)]
 
-Hu et al. 2025, https://arxiv.org/abs/2501.03262. With `group_baseline` the group's mean is taken off the scores
-first: the paper's variant with a baseline, whose KL stands in the loss as k2. Deviation: where the batch has no spread,
-A is 0. It is PPO with gamma = lambda = 1 and a critic that always says 0.
+Hu et al. 2025, https://arxiv.org/abs/2501.03262. With `group_baseline` the group's mean is first subtracted
+from the scores: the paper's variant with a baseline, whose KL is in the loss as k2. Deviation: A is 0 where the
+batch has no spread. It is PPO with gamma = lambda = 1 and a critic that always predicts 0.
 """
 
 from dataclasses import dataclass, field
@@ -22,12 +22,12 @@ from alignbench.equations.advantages import at_last_token, group_mean, to_go, wh
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforcePP(Clipped):
-    """The batch is the critic: a token deserves what followed it, less what followed the others."""
+    """The advantage of a token is its reward-to-go, normalized over all tokens of the batch."""
 
     group_size: Count = 1
-    """Rollouts drawn for each prompt."""
+    """Rollouts sampled for each prompt."""
     group_baseline: bool = False
-    """Take the group's mean off the scores first."""
+    """Subtract the group's mean from the scores first."""
     kl: Penalty = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
     """The KL penalty."""
 
@@ -36,7 +36,7 @@ class ReinforcePP(Clipped):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.group_baseline and self.group_size < 2:
-            raise UserError(f"group_baseline=true with group_size={self.group_size}: use 2 or more, or leave it off")
+            raise UserError(f"group_baseline=true with group_size={self.group_size}: use 2 or more, or set it to false")
 
     def credit(self, batch: Scored) -> Experience:
         scores = self.baseline(self.penalised(batch), batch)

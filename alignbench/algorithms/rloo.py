@@ -1,4 +1,4 @@
-"""REINFORCE leave-one-out: each rollout is judged against the mean of its siblings.
+"""REINFORCE leave-one-out: the baseline of a rollout is the mean score of its siblings.
 
     A_i = score_i - 1/(G-1) sum_{j != i} score_j,   score_i less beta log(pi / pi_ref) of the whole response
     L   = E[-rho A] summed over the tokens of a response
@@ -18,10 +18,10 @@ from alignbench.equations.reductions import Reduction
 
 @dataclass(frozen=True, kw_only=True)
 class RLOO(Clipped):
-    """An unbiased baseline that is divided by nothing, the KL in the score, and whole responses in the loss."""
+    """An unbiased baseline without scaling, the KL penalty in the score, and a loss summed over each response."""
 
     reduction: Reduction = "sequence_sum"
-    """How much each token counts in the loss."""
+    """How the losses of tokens are averaged."""
     kl: Penalty = field(default_factory=lambda: FixedKL(placement="reward", estimator="k1"))
     """The KL penalty."""
 

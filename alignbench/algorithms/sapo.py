@@ -1,4 +1,4 @@
-"""Soft adaptive policy optimization: a gate that closes slowly, in place of the clip.
+"""Soft adaptive policy optimization: a soft gate on the ratio replaces clipping.
 
     L = E[-4/tau sigmoid(tau (rho - 1)) A],  tau = tau_positive where A > 0, else tau_negative;  A as in GRPO
 
@@ -20,14 +20,14 @@ from alignbench.equations.reductions import Reduction
 
 @dataclass(frozen=True, kw_only=True)
 class SAPO(GroupRelative):
-    """GRPO whose trust in a token fades with its ratio instead of ending."""
+    """GRPO in which the gradient of a token decays smoothly with its ratio."""
 
     tau_positive: Positive = 1.0
-    """How fast the gate closes where the advantage is positive."""
+    """Temperature of the gate where the advantage is positive; larger values close it faster."""
     tau_negative: Positive = 1.05
-    """How fast it closes elsewhere; faster, since pushing a token down raises all others."""
+    """The same elsewhere; larger, since lowering one token's probability raises that of all others."""
     reduction: Reduction = "sequence_mean"
-    """How much each token counts in the loss."""
+    """How the losses of tokens are averaged."""
 
     def surrogate(self, now: Forward, batch: Experience) -> tuple[PerToken, Mask]:
         ratio = likelihood_ratio(now.logprobs, batch.old_logprobs)

@@ -1,4 +1,4 @@
-"""The knobs of a language model that judges answers in pairs; a run declares them, the analysis uses them."""
+"""Settings of the LLM judge, which compares two answers; a run declares them, the analysis uses them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,73 +8,73 @@ from .field_types import Count, NonNegative, Positive, Size
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """Dollars for a million tokens."""
+    """Prices in dollars per million tokens."""
 
     input: NonNegative
-    """What is sent."""
+    """Input tokens."""
     cached_input: NonNegative
-    """What is sent and was in the provider's own cache."""
+    """Input tokens in the provider's cache."""
     output: NonNegative
-    """What is written, reasoning included."""
+    """Output tokens, reasoning included."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoJudge:
-    """Nobody compares answers; the verifier or the reward decides alone."""
+    """No judge: the analysis uses the metrics of the runs only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """A model behind an OpenAI-compatible endpoint that says which of two answers is better.
+    """A model behind an OpenAI-compatible endpoint that decides which of two answers is better.
 
-    A parameter that is null is not sent, for models that refuse it.
+    Parameters that are null are not sent, for models that reject them.
     """
 
     model: str
-    """The model's name at the endpoint; a dated snapshot where there is one."""
+    """Name of the model at the endpoint; use a dated snapshot where one exists."""
     base_url: str
-    """The endpoint, up to and without /chat/completions."""
+    """URL of the endpoint, without /chat/completions."""
     api_key_env: str | None
-    """The environment variable that holds the key; null sends none."""
+    """Environment variable with the API key; null sends no key."""
     family: tuple[str, ...]
-    """Words in a policy's name that make it a relative of the judge, which may then favor it."""
+    """Substrings of policy names that belong to the judge's model family, which the judge may favor."""
     mode: Literal["ask", "cache_only"]
-    """Cache_only never calls the endpoint: what was not judged before stays unjudged."""
+    """ask calls the endpoint for pairs that are not in the cache; cache_only never calls it."""
     max_prompts: Count
-    """Prompts to judge on; a fixed sample of them where there are more."""
+    """Maximum number of prompts to judge; of more prompts a fixed sample is used."""
     max_chars: Count
-    """Characters of a prompt or an answer that the judge is shown; longer ones are cut, and counted."""
+    """Maximum characters of a prompt or answer sent to the judge; longer ones are truncated and counted."""
     criteria: str
-    """What makes an answer better."""
+    """Criteria by which the judge compares answers."""
     temperature: NonNegative | None
     """Sampling temperature."""
     seed: Size | None
-    """Sampling seed; endpoints do not promise to obey it, the cache is what makes a report repeatable."""
+    """Sampling seed. Endpoints do not guarantee determinism; reports are reproducible because of the cache."""
     reasoning_effort: str | None
-    """How much a reasoning model may think."""
+    """Reasoning effort of a reasoning model."""
     json_schema: bool
-    """Whether the endpoint can be held to a JSON schema; without, the verdict is read from the text."""
+    """Whether the endpoint supports JSON schemas; otherwise the verdict is parsed from the text."""
     token_limit: Literal["max_completion_tokens", "max_tokens"]
-    """The name of the limit on what is written; older servers know only the second."""
+    """Name of the request parameter for the output limit; older servers only support max_tokens."""
     max_completion_tokens: Count
-    """Tokens the judge may write for one verdict."""
+    """Maximum output tokens for one verdict."""
     reasks: Size
-    """How often to ask again when no verdict came back."""
+    """Repetitions of a call that returned no verdict."""
     concurrency: Count
-    """Calls under way at a time."""
+    """Maximum number of concurrent calls."""
     timeout_seconds: Positive
-    """How long to wait for one answer."""
+    """Timeout of a call, in seconds."""
     retries: Size
-    """How often a call that failed on the way is repeated."""
+    """Retries of a call that failed with a transport error."""
     prices: Prices
-    """What a call costs."""
+    """Prices of the model."""
     max_dollars: NonNegative | None
-    """Judging of a study stops before it has cost more than this, with what was judged so far; null sets no limit."""
+    """Spending limit for judging a study, in dollars; judging stops before it is exceeded. null sets no limit."""
     shutdown_date: str | None
-    """When the model is reported to leave the endpoint (YYYY-MM-DD); the endpoint's own date goes first."""
+    """Announced retirement date of the model (YYYY-MM-DD); a date reported by the endpoint takes precedence."""
     successor: str | None
-    """The option of this group to change to then."""
+    """Option of this config group to use after that date."""
     second: str | None
-    """Another option of this group that judges the same pairs, to see whether two judges agree."""
+    """Another option of this config group that judges the same pairs, to measure agreement of the two judges."""
     human_labels: str | None
-    """A JSON-lines file with what people preferred: prompt_id, seed, methods (two), winner (one of them, or tie)."""
+    """A JSON Lines file of human labels: prompt_id, seed, methods (two), winner (one of them, or tie)."""

@@ -1,4 +1,4 @@
-"""How much better than expected was each token, or each rollout? Pure functions; masked values never matter."""
+"""Advantage estimators for tokens and for rollouts; pure functions that ignore values outside the mask."""
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def group_std(scores: PerRollout, group: Group, ddof: int = 1) -> PerRollout:
 
 
 def batch_std(scores: PerRollout, ddof: int = 1) -> Scalar:
-    """The standard deviation over all rollouts of a step; 0 for one alone."""
+    """The standard deviation over all rollouts of a step; 0 for a single rollout."""
     centred = scores.double() - scores.double().mean()
     return (centred.square().sum() / max(len(scores) - ddof, 1)).sqrt().to(scores.dtype)
 
@@ -85,7 +85,7 @@ def whiten(x: PerToken, mask: Mask, ddof: int = 1, shift_mean: bool = True) -> P
 
 
 def at_last_token(scores: PerRollout, mask: Mask) -> PerToken:
-    """The score of each rollout paid on the last token it wrote, [n, t]."""
+    """The score of each rollout as the reward of its last token, [n, t]."""
     last = mask & (mask.cumsum(1) == mask.sum(1, keepdim=True))
     return torch.where(last, scores[:, None], 0.0)
 
@@ -114,7 +114,7 @@ def beta_divided(shares: PerRollout, group: Group, alpha: float, beta: float) ->
 
 
 def _group_sums(x: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum and size of each group, and each rollout's place among the groups."""
+    """Sum and size of each group, and the group index of each rollout."""
     names, of = torch.unique(group, return_inverse=True)
     total = torch.zeros(len(names), dtype=x.dtype, device=x.device).index_add(0, of, x)
     return total, of.bincount(minlength=len(names)), of

@@ -1,4 +1,4 @@
-"""What is descended, one number per token; `reductions` says how much each token counts."""
+"""Policy and value losses of each token; `reductions` gives the weight of each token."""
 
 import torch
 
@@ -20,12 +20,12 @@ def clipped_surrogate(
 
 
 def clipped(ratio: PerToken, advantages: PerToken, low: float, high: float) -> Mask:
-    """Where the clip decides: the ratio has left its band in the direction the advantage pushes, [n, t]."""
+    """Where clipping is active: the ratio is outside its range in the direction of the advantage, [n, t]."""
     return ((ratio > 1 + high) & (advantages > 0)) | ((ratio < 1 - low) & (advantages < 0))
 
 
 def weighted_logprob(logprobs: PerToken, weight: PerToken, advantages: PerToken) -> PerToken:
-    """-w A log pi, the weight w without a gradient of its own, [n, t].
+    """-w A log pi, without a gradient through the weight w, [n, t].
 
     Chen et al. 2025, eq. 4, https://arxiv.org/abs/2506.13585
     """

@@ -1,4 +1,4 @@
-"""What a preference teaches: pure functions of the scores of the better and of the worse answer."""
+"""Losses of preference pairs: pure functions of the scores of the better and the worse answer."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -7,7 +7,7 @@ from alignbench.core.batches import PerRollout
 
 
 def linear(lead: Tensor) -> Tensor:
-    """-lead: pulls without end, however far ahead the better answer is."""
+    """-lead: a constant gradient, however large the lead of the better answer."""
     return -lead
 
 

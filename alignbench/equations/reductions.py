@@ -1,4 +1,4 @@
-"""From one loss per token to one loss: how much does each token count?"""
+"""Token weights: how the losses of tokens are averaged into one loss."""
 
 from typing import Literal
 
@@ -10,12 +10,12 @@ from alignbench.core.errors import UserError
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
 
 
-def refuse_idle_length(how: Reduction, length: int | None) -> None:
-    """Raise UserError when fixed_length lacks its length, or when a length is given that nothing would read."""
+def check_fixed_length(how: Reduction, length: int | None) -> None:
+    """Raise UserError if fixed_length lacks its length, or if a length is set that has no effect."""
     if how == "fixed_length" and length is None:
         raise UserError("reduction=fixed_length needs fixed_length=<response limit in tokens>")
     if how != "fixed_length" and length is not None:
-        raise UserError(f"fixed_length={length} is not read by reduction={how}: set fixed_length=null")
+        raise UserError(f"fixed_length={length} has no effect with reduction={how}: set fixed_length=null")
 
 
 def token_weights(mask: Mask, how: Reduction, length: int | None = None) -> PerToken:
@@ -27,7 +27,7 @@ def token_weights(mask: Mask, how: Reduction, length: int | None = None) -> PerT
         fixed_length   1 / (rows * length)                       no length bias: Dr. GRPO, section 3.2, arXiv 2503.20783
 
     Computed once from the whole minibatch, so that any split into microbatches gives the same gradient. A row without
-    a token is left out of the row count. `length` is the response limit and is needed by fixed_length alone.
+    tokens does not count as a row. `length` is the response limit and is needed by fixed_length alone.
     """
     tokens = mask.sum(1, keepdim=True)
     rows = (tokens > 0).sum().clamp(min=1)

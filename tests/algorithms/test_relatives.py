@@ -193,7 +193,7 @@ class TestBNPO:
         batch = one_token([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1, 1, 1])
         wide = replace(batch, scores=4 * batch.scores - 2)
         assert_close(BNPO(low=-2.0, high=2.0).credit(wide).advantages, BNPO().credit(batch).advantages)
-        with pytest.raises(UserError, match=r"a score is -2.*algo.low=0.*give the range"):
+        with pytest.raises(UserError, match=r"a score is -2.*algo.low=0.*set them to the range"):
             BNPO().credit(wide)
 
     def test_all_right_and_all_wrong_groups_teach_exactly_nothing(self):
@@ -235,7 +235,7 @@ class TestGDPO:
 
     def test_a_part_that_the_reward_does_not_have_is_told_of(self):
         batch = one_token([1.0, 2.0], [0, 0], components={"correct": tensor([1.0, 0.0])})
-        with pytest.raises(UserError, match="names style, but the parts of this reward are correct"):
+        with pytest.raises(UserError, match="names style, but the components of this reward are correct"):
             GDPO(part_weights={"style": 1.0}).credit(batch)
 
 

@@ -44,34 +44,37 @@ def test_settings_cannot_change(settled):
 
 
 REFUSED = {
-    "grpo alone": (lambda: GRPO(group_size=1), "group_size=1.*use 2 or more"),
-    "rloo alone": (lambda: RLOO(group_size=1), "group_size=1.*use 2 or more"),
+    "a grpo group of one": (lambda: GRPO(group_size=1), "group_size=1.*use 2 or more"),
+    "an rloo group of one": (lambda: RLOO(group_size=1), "group_size=1.*use 2 or more"),
     "ppo of fixed length without it": (lambda: PPO(reduction="fixed_length"), "fixed_length=<response limit"),
     "grpo of fixed length without it": (lambda: GRPO(reduction="fixed_length"), "fixed_length=<response limit"),
     "rloo of fixed length without it": (lambda: RLOO(reduction="fixed_length"), "fixed_length=<response limit"),
     "a baseline of one": (lambda: ReinforcePP(group_baseline=True), "group_size=1.*use 2 or more"),
     "a pair of one": (lambda: Pairwise(group_size=1), "group_size=1.*use 2 or more"),
     "ppo and a pair of one": (lambda: PPOPairwise(group_size=1), "group_size=1.*use 2 or more"),
-    "pairs by their KL": (lambda: Pairwise(kl=FixedKL(placement="reward")), "pair of any two.*use loss"),
+    "pairs by their KL": (
+        lambda: Pairwise(kl=FixedKL(placement="reward")),
+        "any two rollouts a preference pair.*use loss",
+    ),
     "a linear link with a reference": (lambda: Pairing(link="linear"), "beta=0.1 with link=linear.*beta=null"),
     "a logistic link without": (lambda: Pairing(beta=None), "beta=None with link=logistic"),
-    "a winner among neighbours": (lambda: Pairing(selector="random", win_score=1.0), "win_score=1 is not read"),
-    "weights beyond one": (lambda: CISPO(weight_high=0.5), "weight_high=0.5.*1 lies between"),
+    "a win score with random pairs": (lambda: Pairing(selector="random", win_score=1.0), "win_score=1 has no effect"),
+    "weights beyond one": (lambda: CISPO(weight_high=0.5), "weight_high=0.5.*1 must lie between"),
     "an empty range": (lambda: BNPO(low=1.0), "low=1 is not below high=1"),
-    "a normalizer nobody reads": (lambda: GDPO(normalizer=EMA()), "normalizer would not be read"),
-    "idle length": (lambda: PPO(fixed_length=8), "not read by reduction=token_mean"),
+    "a normalizer without effect": (lambda: GDPO(normalizer=EMA()), "normalizer has no effect"),
+    "a length without effect": (lambda: PPO(fixed_length=8), "no effect with reduction=token_mean"),
     "a penalty without gradient": (lambda: FixedKL(estimator="k1", exact_gradient=False), "k1.*no gradient.*use k2"),
     "the same, adaptive": (lambda: AdaptiveKL(estimator="k1", exact_gradient=False), "k1.*no gradient.*use k2"),
 }
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_refusals_say_what_to_do(make, message):
+def test_error_messages_say_what_to_do(make, message):
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_what_is_refused_only_in_company_is_allowed_alone():
+def test_settings_that_are_invalid_only_in_combination_are_valid_alone():
     assert FixedKL(estimator="k1", exact_gradient=False, placement="reward").placement == "reward"
     assert FixedKL(estimator="k1").exact_gradient
     assert PPO(group_size=1).group_size == 1

@@ -134,7 +134,7 @@ def test_the_drift_is_told_each_time_it_passes_what_is_allowed():
     checks, kls = Invariants(most_kl=0.5), [0.0, 0.4, 0.6, 0.9, 0.5, 0.7]
     told = [checks.check_drift(kl, before) for before, kl in zip([0.0, *kls], kls, strict=False)]
     assert [bool(warning) for warning in told] == [False, False, True, False, False, True]
-    assert "0.6 nats a response" in told[2][0]
+    assert "0.6 nats per response" in told[2][0]
     assert not Invariants().check_drift(99.0, 0.0)
     with pytest.raises(InvariantBroken, match="invariants.drift=warn continues"):
         Invariants(most_kl=0.5, drift="error").check_drift(0.6, 0.0)
