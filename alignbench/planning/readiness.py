@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from alignbench.core.errors import UserError
-from alignbench.core.hub import PATIENCE
+from alignbench.core.hub import TIMEOUT
 from alignbench.planning.text import gib
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import RunSettings
@@ -109,8 +109,8 @@ def _require_server(uri: str, port: int) -> None:
         target=lambda: answers.append(_connect(place.hostname or "", place.port or port)), daemon=True
     )
     asking.start()
-    asking.join(PATIENCE + 0.5)
-    why = answers[0] if answers else f"no answer within {PATIENCE:g} s"
+    asking.join(TIMEOUT + 0.5)
+    why = answers[0] if answers else f"no answer within {TIMEOUT:g} s"
     if why:
         raise UserError(
             f"tracking.uri={uri} cannot be reached ({why}): start the server, or set tracking.uri=null for "
@@ -121,7 +121,7 @@ def _require_server(uri: str, port: int) -> None:
 def _connect(host: str, port: int) -> str:
     """Why nobody listens there; empty when somebody does."""
     try:
-        socket.create_connection((host, port), timeout=PATIENCE).close()
+        socket.create_connection((host, port), timeout=TIMEOUT).close()
     except OSError as error:
         return str(error)
     return ""
