@@ -80,9 +80,9 @@ class History:
 
     def __init__(self, trace: Path, output_dir: Path) -> None:
         rows = [json.loads(line) for line in trace.read_text().splitlines()]
-        self.end = max(row[0] for row in rows)
+        self.end: float = max(row[0] for row in rows)
         base = f"{output_dir}/"
-        self.events = [
+        self.events: list[tuple[float, str, str, str]] = [
             (at, kind, re.sub(r"\b[0-9a-f]{64}\b", "HASH", path.removeprefix(base)), process)
             for at, kind, path, process in rows
             if path.startswith(base)

@@ -47,7 +47,7 @@ class Server:
 
     def _responds(self) -> bool:
         try:
-            return urlopen(f"{self.uri}/health", timeout=2).status == 200
+            return bool(urlopen(f"{self.uri}/health", timeout=2).status == 200)
         except (URLError, OSError):
             return False
 
