@@ -16,7 +16,7 @@ from alignbench.runs.settings import check, identify, resolve
         ("+rl.stpes=3", "there is no key rl.stpes; did you mean rl.steps?"),
         ("++rl.stpes=3", "there is no key rl.stpes; did you mean rl.steps?"),
         ("~rl.stpes", "there is no key rl.stpes; did you mean rl.steps?"),
-        ("rl.optimizer.beta=1", "there is no key rl.optimizer.beta; did you mean rl.optimizer.beta1?"),
+        ("rl.optimizer.schedul=x", "there is no key rl.optimizer.schedul; did you mean rl.optimizer.schedule?"),
         ("algo.kl.koef=1", "there is no key algo.kl.koef; did you mean algo.kl.coef?"),
         ("modle=tiny", "there is no key modle; did you mean model?"),
         ("algo/kll=fixed", "there is no key algo/kll; did you mean algo/kl?"),

@@ -39,7 +39,7 @@ class Hardware:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto uses a GPU if there is one."""
-    threads: Count | None = None
+    threads: Count | None = 1
     """CPU threads; null keeps torch's choice, or OMP_NUM_THREADS."""
     tokens_per_microbatch: Count | Literal["auto"] = "auto"
     """Tokens (prompt and answer) of the rollouts in one forward and backward pass; a prompt that is read once for

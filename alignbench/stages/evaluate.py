@@ -31,7 +31,7 @@ STRATUM_METRICS = ("avg_reward", "gold", "accuracy", "avg_response_length")
 class Evaluate:
     """When and how a policy is evaluated; equal weights always give equal metrics."""
 
-    every: Count = 20
+    every: Count = 10
     """Steps between evaluations on validation prompts; the first and the last step are always evaluated."""
     decoding: Literal["greedy", "sampled"] = "greedy"
     """How the evaluated answer to each prompt is generated: greedily, or sampled at `temperature`."""

@@ -51,7 +51,9 @@ class RewardModelTraining:
     """Maximum length of prompt and answer together; null is the model's context."""
     too_long: Literal["error", "drop"] = "error"
     """A pair with a longer answer is an error, or is dropped and counted."""
-    optimizer: AdamW = field(default_factory=AdamW)
+    optimizer: AdamW = AdamW(
+        learning_rate=1e-3, weight_decay=0.01, warmup_steps=20, schedule="linear", final_fraction=0.05
+    )
     """Optimizer of the reward model."""
     min_accuracy: Fraction = 0.7
     """Minimum accuracy on validation pairs."""

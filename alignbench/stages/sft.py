@@ -41,7 +41,7 @@ class SFT:
     """Maximum length of prompt and completion together; null is the model's context."""
     too_long: Literal["error", "drop"] = "error"
     """A longer demonstration is an error, or is dropped and counted."""
-    optimizer: AdamW = field(default_factory=AdamW)
+    optimizer: AdamW = AdamW(learning_rate=4e-3, weight_decay=0.01, warmup_steps=30, schedule="cosine")
     """Optimizer of SFT."""
 
     def examples(self, rows: Sequence[Row], text: Text) -> "Demonstrations":
