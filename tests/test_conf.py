@@ -11,13 +11,13 @@ from small_runs import ROOT, config
 from alignbench.core.errors import UserError
 from alignbench.runs.settings import (
     RunSettings,
-    _dataclass_in,
     _dataclass_of_each,
-    _locate,
     build,
     check,
+    dataclass_in,
     flatten,
     identify,
+    locate,
     resolve,
 )
 
@@ -59,7 +59,7 @@ def assert_same_keys(node: dict, cls: type, where: str) -> None:
                 for name, part in node[key].items():
                     assert_same_keys(part, each, f"{where}.{key}.{name}")
                 continue
-            part = _locate(node[key]["_target_"], where) if "_target_" in node[key] else _dataclass_in(hints[key])
+            part = locate(node[key]["_target_"], where) if "_target_" in node[key] else dataclass_in(hints[key])
             assert part is not None, f"{where}.{key} is a section without a dataclass"
             assert_same_keys(node[key], part, f"{where}.{key}")
 
@@ -71,7 +71,7 @@ def of_each(paths: list[Path]) -> pytest.MarkDecorator:
 @of_each([path for path in OPTIONS + PARTS if path.parent.name != "preset"])
 def test_an_option_lists_exactly_the_fields_of_its_class(path: Path) -> None:
     node = load(path)
-    assert_same_keys(node, _locate(node["_target_"], path.stem), path.stem)
+    assert_same_keys(node, locate(node["_target_"], path.stem), path.stem)
 
 
 def test_the_root_lists_exactly_the_fields_of_the_run_settings() -> None:

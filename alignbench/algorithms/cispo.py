@@ -11,6 +11,7 @@ without clipping.
 from dataclasses import dataclass
 
 from alignbench.algorithms.grpo import GroupRelative
+from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.core.batches import Experience, Forward, Mask, PerToken
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import NonNegative, Positive
@@ -22,6 +23,8 @@ from alignbench.equations.objectives import weighted_logprob
 class CISPO(GroupRelative):
     """REINFORCE with a group baseline; each token is weighted by a bounded ratio."""
 
+    kl: Penalty = FixedKL(coef=0.0)
+    """KL penalty; off, as in the paper."""
     weight_low: NonNegative = 0.0
     """Lower bound of a token's weight: a ratio, not a distance from 1; 0 sets no bound."""
     weight_high: Positive = 5.0

@@ -11,6 +11,7 @@ equal gets exactly 0, and token log-ratios are kept within +-20. For responses o
 from dataclasses import dataclass
 
 from alignbench.algorithms.grpo import GRPO
+from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.core.batches import Experience, Forward, PerToken
 from alignbench.core.field_types import BelowOne, Positive
 from alignbench.equations.divergences import sequence_ratio
@@ -25,6 +26,8 @@ class GSPO(GRPO):
     """Lower clip range: the ratio of a response is clipped at 1 - clip_low."""
     clip_high: Positive = 4e-4
     """Upper clip range: the ratio of a response is clipped at 1 + clip_high."""
+    kl: Penalty = FixedKL(coef=0.0)
+    """KL penalty; off, as in the paper."""
     reduction: Reduction = "sequence_mean"
     """How the losses of tokens are averaged."""
 

@@ -26,7 +26,7 @@ class Pairwise(Algorithm):
 
     group_size: Count = 8
     """Rollouts sampled for each prompt; at least 2."""
-    pairs: Pairing = field(default_factory=Pairing)
+    pairs: Pairing = Pairing(selector="consecutive", link="linear", beta=None, length_normalised=True)
     """Selection of preference pairs, and their loss."""
     target_kl: Positive | None = None
     """Skip the remaining minibatches of a step once the KL per token to pi_old exceeds this; null is off."""

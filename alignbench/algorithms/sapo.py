@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from alignbench.algorithms.grpo import GroupRelative
+from alignbench.algorithms.kl import FixedKL, Penalty
 from alignbench.core.batches import Experience, Forward, Mask, PerToken
 from alignbench.core.field_types import Positive
 from alignbench.equations.divergences import likelihood_ratio
@@ -26,6 +27,8 @@ class SAPO(GroupRelative):
     """Temperature of the gate where the advantage is positive; larger values close it faster."""
     tau_negative: Positive = 1.05
     """The same elsewhere; larger, since lowering one token's probability raises that of all others."""
+    kl: Penalty = FixedKL(coef=0.0)
+    """KL penalty; off, as in the paper."""
     reduction: Reduction = "sequence_mean"
     """How the losses of tokens are averaged."""
 

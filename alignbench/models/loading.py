@@ -246,6 +246,8 @@ class Tiny(Pretrained):
 
     name: str = "tiny"
     """The name of the model in the runs."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Precision of the weights."""
     hidden: Count = 128
     """Width of the hidden states."""
     layers: Count = 2

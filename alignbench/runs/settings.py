@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import sys
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -22,6 +21,7 @@ from alignbench.core.errors import UserError
 from alignbench.core.field_types import NonNegative, Positive, Size
 from alignbench.engine.checks import Invariants
 from alignbench.runs.config_errors import RENAMED, require_text
+from alignbench.runs.schema import dataclass_in
 from alignbench.stages.evaluate import Evaluate
 from alignbench.stages.online import RL
 from alignbench.stages.reward_model import RewardModelTraining
@@ -95,12 +95,16 @@ class Analysis:
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Which option of each group was chosen."""
+    """The chosen option of each group that is part of a run's name; set by the options themselves."""
 
     method: str
+    """The option of `algo`; a name of your own separates variants of one method in the report."""
     model: str
+    """The option of `model`."""
     data: str
+    """The option of `data`."""
     reward: str
+    """The option of `reward`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,23 +112,41 @@ class RunSettings:
     """One run, every part of it built and checked."""
 
     seed: Size
+    """Seed of the run: prompt order, sampling and new weights."""
     study: str | None
+    """The study that the run belongs to; null is `single`, or a name made from the overrides of a sweep."""
     output_dir: str
+    """Folder of runs, artifacts, reports and mlflow.db."""
     plan: Planning
+    """Print what a run will take instead of running it."""
     names: Names
+    """Names of the chosen options."""
     model: Any
+    """The language model."""
     algo: Any
+    """The alignment method."""
     reward: Any
+    """What scores a response."""
     data: Any
+    """Prompts, demonstrations and preference pairs."""
     hardware: Any
+    """Device, precision, batching and memory."""
     judge: Any
+    """The LLM judge of the report."""
     sft: SFT
+    """Supervised fine-tuning, shared by all runs of a study."""
     reward_model: RewardModelTraining
+    """Training of the reward model, where the reward needs one (`reward=bradley_terry`)."""
     rl: RL
+    """Reinforcement learning: budget, sampling and optimizer, the same for every method."""
     eval: Evaluate
+    """Evaluation while training and at the end."""
     invariants: Invariants
+    """Checks while training."""
     tracking: Tracking
+    """MLflow."""
     analysis: Analysis
+    """What is declared before a study runs, and read by its report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,11 +278,11 @@ def _construct(cls: type, node: Mapping[str, Any], path: str) -> Any:
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
-    part, each = _dataclass_in(hint), _dataclass_of_each(hint)
+    part, each = dataclass_in(hint), _dataclass_of_each(hint)
     if each is not None and isinstance(value, Mapping):
         return {str(name): _value(each, one, _join(path, str(name))) for name, one in value.items()}
     if isinstance(value, Mapping) and ("_target_" in value or part is not None):
-        cls = _locate(value["_target_"], path) if "_target_" in value else part
+        cls = locate(value["_target_"], path) if "_target_" in value else part
         built = _construct(cls, value, path)
         if part is not None and not isinstance(built, part):
             raise UserError(f"{path}: {cls.__name__} is not a {part.__name__}")
@@ -282,21 +304,16 @@ def _value(hint: Any, value: Any, path: str) -> Any:
 
 
 def _options(hint: Any) -> ConfigDict | None:
-    return None if _dataclass_in(hint) else ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
-
-
-def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass that a hint such as `Lora` or `Lora | None` speaks of."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return next((o for o in options if isinstance(o, type) and is_dataclass(o)), None)
+    return None if dataclass_in(hint) else ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def _dataclass_of_each(hint: Any) -> type | None:
     """The dataclass of the values that a hint such as `dict[str, Part]` speaks of."""
-    return _dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None
+    return dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None
 
 
-def _locate(target: str, path: str) -> type:
+def locate(target: str, path: str) -> type:
+    """The dataclass of a `_target_`. Raises UserError where there is none."""
     module, _, name = target.rpartition(".")
     if os.getcwd() not in sys.path:  # `python -m` adds it, the installed command does not
         sys.path.append(os.getcwd())

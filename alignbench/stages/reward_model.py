@@ -1,7 +1,7 @@
 """The reward model stage: trains on preference pairs, calibrates and evaluates the model that a study shares."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 

@@ -1,7 +1,7 @@
 """The supervised fine-tuning (SFT) stage: trains the model on demonstrations that all runs of a study share."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
