@@ -23,6 +23,7 @@ from alignbench.runs.schema import (
     Setting,
     class_schema,
     classes_in,
+    definition,
     first_sentence,
     plain,
     setting_schema,
@@ -221,11 +222,11 @@ def schema(conf: Path) -> Schema:
     properties = {s.name: setting_schema(s) for s in settings_of(RunSettings)}
     for group, classes in groups.items():
         if group in properties:
-            several = [{"$ref": f"#/$defs/{cls.__name__}"} for cls in classes]
+            several = [{"$ref": f"#/$defs/{definition(cls)}"} for cls in classes]
             properties[group] = {"description": properties[group]["description"], "anyOf": several}
     sections = [s.section for s in settings_of(RunSettings) if s.section is not None]
     roots = [*sections, *(cls for classes in groups.values() for cls in classes)]
-    used = {cls.__name__: cls for root in roots for cls in classes_in(root)}
+    used = {definition(cls): cls for root in roots for cls in classes_in(root)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "alignbench config",

@@ -162,13 +162,18 @@ def _one_schema(hint: Any) -> Schema:
     if origin in (dict, Mapping):
         return {"type": "object", "additionalProperties": type_schema(arguments[1])}
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint):
-        return {"$ref": f"#/$defs/{hint.__name__}"}
+        return {"$ref": f"#/$defs/{definition(hint)}"}
     if hint in (int, float, bool):
         return {
             "type": [{int: "integer", float: "number", bool: "boolean"}[hint], "string"],
             "pattern": r"^\$\{|^\?\?\?$",
         }
     return {"type": {str: "string", type(None): "null"}.get(hint, "object")}
+
+
+def definition(cls: type) -> str:
+    """The name of a class among the definitions of the schema, such as `rewards.custom.Custom`."""
+    return f"{cls.__module__.removeprefix('alignbench.')}.{cls.__qualname__}"
 
 
 def classes_in(cls: type) -> Iterator[type]:
