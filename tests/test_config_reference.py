@@ -14,6 +14,7 @@ from alignbench.runs.schema import MISSING, describe_type, first_sentence, plain
 from alignbench.runs.settings import RunSettings, locate
 
 OPTIONS = [file for group in GROUPS for file in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+NEEDS = {"reward=custom": ["reward.function=math:gcd"], "judge=openai_compatible": ["judge.model=m"]}
 OWN_CLASS = [file for file in OPTIONS if file.parent.name in ("algo", "kl") and f".{file.stem}." in target_of(file)]
 
 
@@ -79,7 +80,7 @@ def assert_equal(value: Any, default: Any, where: str) -> int:
 def test_the_schema_has_every_key_of_every_option() -> None:
     schema = json.loads((ROOT / "conf" / "alignbench.schema.json").read_text())
     for file in [file for file in OPTIONS if file.parent.parent.name == "conf"]:
-        needs = {"custom": ["reward.function=math:gcd"], "openai_compatible": ["judge.model=m"]}.get(file.stem, [])
+        needs = NEEDS.get(f"{file.parent.name}={file.stem}", [])
         node = OmegaConf.to_container(config(f"{file.parent.name}={file.stem}", *needs))
         assert_in_schema(node, schema, schema["$defs"], "")
 
