@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 WIDTH, HEIGHT, MARGIN = 480, 240, 36
 
@@ -30,7 +31,7 @@ def histogram_svg(title: str, values: Sequence[float], bins: int = 20) -> str:
     )
 
 
-def _bars(counts: np.ndarray) -> list[str]:
+def _bars(counts: NDArray[np.int64]) -> list[str]:
     width = (WIDTH - 2 * MARGIN) / len(counts)
     tall = (HEIGHT - 2 * MARGIN) / max(1, counts.max())
     return [

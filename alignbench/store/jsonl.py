@@ -103,7 +103,7 @@ def has_prefix(path: Path, prefix: Prefix | None) -> bool:
     if prefix is None or not path.exists():
         return False
     with path.open("rb") as file:
-        return hashlib.sha256(file.read(prefix["bytes"])).hexdigest() == prefix["sha256"]
+        return bool(hashlib.sha256(file.read(prefix["bytes"])).hexdigest() == prefix["sha256"])
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -118,7 +118,7 @@ def _create(database: Path) -> None:
 
 def _has_tables(database: Path) -> bool:
     with closing(sqlite3.connect(database, timeout=20)) as connection:
-        return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+        return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def _enable_wal(database: Path) -> None:
