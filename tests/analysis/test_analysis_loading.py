@@ -65,7 +65,7 @@ def test_a_run_whose_folder_is_gone_is_still_shown(studies):
     study = load_study(studies.write("folderless", runs), studies.output_dir)
     lost = study.runs_of("grpo")[-1]
     assert lost.metrics["final/accuracy"] == GRPO[2]
-    assert "only MLflow" in lost.reason
+    assert "read from MLflow only" in lost.reason
 
 
 @pytest.mark.parametrize(
