@@ -1,9 +1,9 @@
-"""The answers of a step all at once, with others coming in, or in batches: time and memory.
+"""Time and memory of continuous batching against one batch of all responses and against several batches.
 
     python -m benchmarks.continuous_batching [rounds]
 
-Random weights; each token ends its answer with a chance of 5%. Told are the passes of a round, its time over that of
-all at once (the median, the lowest and the highest of the rounds), and the most bytes of tensors beside the weights.
+Weights are random; each token ends its response with probability 5%. Each line gives the forward passes of a round, its
+time relative to one batch (median, minimum and maximum of the rounds), and the peak memory of tensors without weights.
 """
 
 import statistics
@@ -20,73 +20,74 @@ from alignbench.core.batches import Prompts
 from alignbench.generation.sampler import Sampler
 from alignbench.models.policy import CausalPolicy
 from alignbench.planning.memory import LiveTensorCounter
-from benchmarks.trl_rollouts import ENDING, NEW_TOKENS, with_ending
+from benchmarks.page import print_line
+from benchmarks.trl_rollouts import ENDING, NEW_TOKENS, set_end_probability
 from benchmarks.trl_setting import SETTINGS, load, make_model, stream
 
 CASES = (("0.5M", 64, 8, (64, 128)), ("30M", 32, 8, (64,)), ("30M", 32, 1, (8,)))
-"""Model, prompts, answers to each, and how many answers at a time."""
-Way = Callable[[int], None]
+"""Model, prompts, responses per prompt, and numbers of concurrent responses."""
+Sample = Callable[[int], None]
+"""Samples all responses with a seed."""
 
 
-def way(policy: CausalPolicy, prompts: Prompts, group: int, at_once: int | None, read: int) -> Way:
-    """Draw the answers of a seed, that many at a time, to that many prompts after that many."""
-    sampler = Sampler(policy=policy, max_new_tokens=NEW_TOKENS, temperature=1.0, rollouts_at_once=at_once)
-    parts = [slice(first, first + read) for first in range(0, len(prompts), read)]
+def make_sample(policy: CausalPolicy, prompts: Prompts, group: int, concurrent: int | None, batch_size: int) -> Sample:
+    """Sample in batches of `batch_size` prompts, at most `concurrent` responses at a time (None: all of a batch)."""
+    sampler = Sampler(policy=policy, max_new_tokens=NEW_TOKENS, temperature=1.0, rollouts_at_once=concurrent)
+    parts = [slice(first, first + batch_size) for first in range(0, len(prompts), batch_size)]
     batches = [Prompts(tokens=prompts.tokens[p], lengths=prompts.lengths[p], rows=prompts.rows[p]) for p in parts]
 
-    def draw(seed: int) -> None:
+    def sample(seed: int) -> None:
         for batch in batches:
             sampler(batch, group, seed)
 
-    return draw
+    return sample
 
 
-def passes(policy: CausalPolicy, draw: Way) -> int:
-    """How often the model is called."""
+def count_passes(policy: CausalPolicy, sample: Sample) -> int:
+    """Number of forward passes."""
     calls: list[None] = []
     hook = policy.inner.register_forward_hook(lambda *_: calls.append(None))
-    draw(0)
+    sample(0)
     hook.remove()
     return len(calls)
 
 
-def held(policy: CausalPolicy, draw: Way) -> int:
-    """The most bytes of tensors beside the weights."""
+def peak_memory(policy: CausalPolicy, sample: Sample) -> int:
+    """Peak bytes of tensors, weights not counted."""
     with LiveTensorCounter(policy.model.parameters()) as alive:
-        draw(0)
+        sample(0)
     return alive.peak
 
 
-def seconds(draw: Way, seed: int) -> float:
-    """What drawing the answers of that seed takes."""
+def seconds(sample: Sample, seed: int) -> float:
+    """Seconds of one round."""
     start = perf_counter()
-    draw(seed)
+    sample(seed)
     return perf_counter() - start
 
 
 def main() -> None:
-    """Print a line for each way."""
+    """Print one line for each way of batching."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     torch.set_num_threads(1)
-    for name, prompts, group, sizes in CASES:
-        setting = replace(SETTINGS[name], imitation_steps=0)
+    for name, count, group, sizes in CASES:
+        setting = replace(SETTINGS[name], sft_steps=0)
         with tempfile.TemporaryDirectory() as folder:
-            policy = with_ending(CausalPolicy(*load(make_model(setting, Path(folder)))), ENDING)
-        asked = next(iter(stream(setting, policy.text, prompts).after(0)))
-        ways = {"all at once": way(policy, asked, group, None, prompts)}
+            policy = set_end_probability(CausalPolicy(*load(make_model(setting, Path(folder)))), ENDING)
+        prompts = next(iter(stream(setting, policy.text, count).after(0)))
+        ways = {"one batch": make_sample(policy, prompts, group, None, count)}
         for size in sizes:
             ways |= {
-                f"{size}, others come in": way(policy, asked, group, size, prompts),
-                f"batches of {size}": way(policy, asked, group, None, size // group),
+                f"continuous batching, {size} concurrent": make_sample(policy, prompts, group, size, count),
+                f"batches of {size}": make_sample(policy, prompts, group, None, size // group),
             }
-        took = [{told: seconds(draw, seed) for told, draw in ways.items()} for seed in range(rounds)]
-        for told, draw in ways.items():
-            ratios = [times[told] / times["all at once"] for times in took]
-            print(
-                f"{name}, {prompts} x {group}, {told}: {passes(policy, draw)} passes, "
+        times = [{way: seconds(sample, seed) for way, sample in ways.items()} for seed in range(rounds)]
+        for way, sample in ways.items():
+            ratios = [time[way] / time["one batch"] for time in times]
+            print_line(
+                f"{name}, {count} x {group}, {way}: {count_passes(policy, sample)} passes, "
                 f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of the time, "
-                f"{held(policy, draw) / 2**20:.0f} MiB",
-                flush=True,
+                f"{peak_memory(policy, sample) / 2**20:.0f} MiB"
             )
 
 

@@ -1,43 +1,44 @@
-"""A step on one GPU in the shapes of real models, against its floors, generate and TRL.
+"""Time and memory of a step on one GPU with the shapes of real models, against lower bounds, generate and TRL.
 
     python -m benchmarks.gpu [--only qwen2.5-0.5b/bf16/grpo] [--write FILE] [--minutes 9]
-    python -m benchmarks.gpu --compile                                  or --liger: with hardware.compile or .liger
-    python -m benchmarks.gpu --device cpu --shapes tiny                 tries it anywhere, in seconds
+    python -m benchmarks.gpu --compile                                  or --liger: hardware.compile or hardware.liger
+    python -m benchmarks.gpu --device cpu --shapes tiny                 a trial on any machine, in seconds
 
-Needs torch, transformers and peft, beside them jaxtyping and annotated-types, which are plain Python, and this folder
-on PYTHONPATH; no hub. Weights are random, under a LoRA adapter of rank 16; cells in 4 bits are left out where
-bitsandbytes is missing, and TRL where trl is. A step has 32 answers, K=8 to each of 4 prompts for GRPO and one to each
-of 32 for PPO, as its option has it. Torch's deterministic algorithms, which a run asks for unless told otherwise, are
-off. What would not end within the minutes is left out, and said to be.
+Needs torch, transformers, peft, jaxtyping, annotated-types and the checkout on PYTHONPATH; no network. Weights are
+random, with a LoRA adapter of rank 16. Cells in 4 bits are skipped without bitsandbytes, TRL without trl. A step has 32
+responses: K=8 to each of 4 prompts for GRPO, one to each of 32 prompts for PPO. Torch's deterministic algorithms, the
+default of a run, are off. Cells that would not finish within --minutes are skipped with a message.
 """
 
 import argparse
 import gc
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
 from alignbench.core.errors import UserError
+from alignbench.core.protocols import Algorithm, Critic
 from alignbench.engine.checks import Invariants
 from alignbench.generation.sampler import Sampler
 from alignbench.generation.shared_prefix_decoding import supports_shared_prefix
 from alignbench.kernels.hardware import Hardware, resident_memory
-from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
+from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_tokenizer
-from benchmarks.gpu_page import Alone, Found, say, tell, write
+from benchmarks.gpu_page import CellResult, SamplerSpeed, describe, write
 from benchmarks.lower_bound import floors
-from benchmarks.memory import GEMMA_2B, Meter
-from benchmarks.workload import Clocked, Endless, Load, loop, wait
+from benchmarks.memory import GEMMA_2B, MemoryMeter
+from benchmarks.page import print_line
+from benchmarks.workload import EndlessText, Load, SynchronizedPolicy, build_policy, build_timed_loop, synchronize
 
 QWEN = {
     "model_type": "qwen2",
@@ -89,35 +90,35 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 LOADS = {
-    "full": Load(groups=4, prompt=512, answer=512, microbatch=8),
-    "tiny": Load(groups=2, prompt=12, answer=8, microbatch=8),
+    "full": Load(prompts=4, prompt_tokens=512, response_tokens=512, microbatch=8),
+    "tiny": Load(prompts=2, prompt_tokens=12, response_tokens=8, microbatch=8),
 }
-METHODS = {"grpo": GRPO(), "ppo": PPO()}
-FORMATS = {"bf16": "none", "nf4": "nf4"}
-WARM = 4
-"""Tokens of the answers in a first step, which loads kernels and is not counted."""
+METHODS: dict[str, Algorithm] = {"grpo": GRPO(), "ppo": PPO()}
+FORMATS: dict[str, Literal["none", "nf4"]] = {"bf16": "none", "nf4": "nf4"}
+WARM_UP_TOKENS = 4
+"""Response length of the warm-up step, which loads kernels and is not measured."""
 MARGIN = 1.5
-"""A cell is begun while there is so many times the time that the longest before it took."""
+"""A cell is started only if the remaining time is this multiple of the longest cell so far."""
 SHORT = 4
-"""Sampler and generate are compared on answers of so small a share of the tokens."""
+"""Sampler and generate are compared on responses of 1 / SHORT of the tokens."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where it runs, and how much."""
+    """The device, and the set of shapes."""
 
     device: str
     shapes: str
     hardware: Hardware = Hardware()
-    """Whether models are compiled, or have Liger's kernels."""
+    """Selects torch.compile or Liger's kernels."""
 
     @property
     def load(self) -> Load:
-        """What a step of GRPO has to do."""
+        """The load of a GRPO step."""
         return LOADS[self.shapes]
 
     def write_model(self, shape: str, folder: Path) -> None:
-        """Random weights of that shape and a tokenizer of bytes, as save_pretrained writes them."""
+        """Save a model of this shape with random weights, and a tokenizer of bytes."""
         from transformers import AutoConfig, AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -129,65 +130,64 @@ class Machine:
         model.save_pretrained(folder)
         tiny_tokenizer(["1 + 2"], 258).save_pretrained(folder)
 
-    def policy(self, folder: Path, form: str, critic: Any = None) -> Clocked:
-        """The model in that form under a new adapter, its answers without end."""
+    def policy(self, folder: Path, form: str, critic: Critic | None = None) -> CausalPolicy:
+        """The model in a weight format with a new adapter; its responses never end early."""
         source = Pretrained(name="gpu", path=str(folder), dtype="bfloat16", quantization=FORMATS[form], lora=Lora())
         model, text = source.load(texts=(), start=None, device=self.device, seed=0)
         self.hardware.apply_kernels(model)
-        value = critic and critics.make_critic(model, critic, seed=0)
-        policy = Clocked(model, Endless(text.tokenizer, chat=False, context=text.context), critic=value)
-        policy.freeze_reference()
-        return policy
+        endless = EndlessText(text.tokenizer, chat=False, context=text.context)
+        return build_policy(model, endless, critic, SynchronizedPolicy)
 
 
-def measure(name: str, machine: Machine, folder: Path) -> Found:
-    """One step, after a short one that warms up."""
+def measure(name: str, machine: Machine, folder: Path) -> CellResult:
+    """Measure one step after a short warm-up step."""
     _, form, method = name.split("/")
     algorithm, load = METHODS[method], machine.load
     if algorithm.group_size == 1:
-        load = replace(load, groups=load.answers, group=1)
-    meter = Meter(machine.device)
+        load = replace(load, prompts=load.responses, group_size=1)
+    meter = MemoryMeter(machine.device)
     policy = machine.policy(folder, form, algorithm.critic)
     invariants = Invariants(weights_moved="off", first_ratio="warn", ratio_tolerance=0.5)
-    next(loop(policy, algorithm, replace(load, answer=min(WARM, load.answer)), invariants).steps())
-    run = loop(policy, algorithm, load, invariants)
-    clear()
+    short = replace(load, response_tokens=min(WARM_UP_TOKENS, load.response_tokens))
+    next(build_timed_loop(policy, algorithm, short, invariants).steps())
+    run = build_timed_loop(policy, algorithm, load, invariants)
+    free_memory()
     meter.reset_peak()
     step = next(run.steps())
-    peak = meter.peak() - meter.nothing
-    return Found(
+    peak = meter.peak() - meter.baseline
+    return CellResult(
         name=name,
         step=step,
-        tokens=load.answers * load.answer,
+        tokens=load.responses * load.response_tokens,
         peak=peak,
-        floor=floors(policy, load, run.reads),
-        shared=policy.shares_prompts,
-        grouped=supports_shared_prefix(policy, load.prompt + load.answer),
-        alone=alone(policy, load) if method == "grpo" else None,
+        floor=floors(policy, load, run.scoring_passes),
+        shares_prompts=policy.shares_prompts,
+        shares_prefix=supports_shared_prefix(policy, load.prompt_tokens + load.response_tokens),
+        sampler=compare_samplers(policy, load) if method == "grpo" else None,
     )
 
 
-def alone(policy: Clocked, load: Load) -> Alone:
-    """Tokens in a second of our sampler and of generate, from the same prompts."""
-    short, prompts = max(load.answer // SHORT, 1), next(load.stream(policy.text).after(0))
+def compare_samplers(policy: CausalPolicy, load: Load) -> SamplerSpeed:
+    """Tokens per second of the sampler and of generate, on the same prompts."""
+    short, prompts = max(load.response_tokens // SHORT, 1), next(load.stream(policy.text).after(0))
     sampler = Sampler(policy=policy, max_new_tokens=short, temperature=1.0)
-    generate(policy, prompts.tokens, load.group, 2)
-    work = {
-        "ours": partial(sampler, prompts, load.group, 0),
-        "generate": partial(generate, policy, prompts.tokens, load.group, short),
+    generate(policy, prompts.tokens, load.group_size, 2)
+    work: dict[str, Callable[[], object]] = {
+        "ours": partial(sampler, prompts, load.group_size, 0),
+        "generate": partial(generate, policy, prompts.tokens, load.group_size, short),
     }
-    found = {}
-    for name, draw in work.items():
+    speeds = {}
+    for name, sample in work.items():
         start = perf_counter()
-        draw()
-        wait(policy.device)
-        found[name] = load.answers * short / (perf_counter() - start)
-    return Alone(**found)
+        sample()
+        synchronize(policy.device)
+        speeds[name] = load.responses * short / (perf_counter() - start)
+    return SamplerSpeed(**speeds)
 
 
 @torch.no_grad()
-def generate(policy: Clocked, prompts: torch.Tensor, group: int, tokens: int) -> None:
-    """Sample so many tokens with transformers; all prompts have the same length."""
+def generate(policy: CausalPolicy, prompts: torch.Tensor, group: int, tokens: int) -> None:
+    """Sample `tokens` tokens per response with transformers; all prompts have the same length."""
     ids = prompts.repeat_interleave(group, 0).to(policy.device)
     policy.model.generate(
         input_ids=ids,
@@ -202,80 +202,80 @@ def generate(policy: Clocked, prompts: torch.Tensor, group: int, tokens: int) ->
     )
 
 
-def clear() -> None:
-    """Give back what nobody holds."""
+def free_memory() -> None:
+    """Return unused memory to the device."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 def cells(machine: Machine, only: str) -> list[str]:
-    """The names of all cells that begin as asked for."""
+    """The names of all cells that start with `only`."""
     names = [f"{shape}/{form}/{method}" for shape in SHAPES[machine.shapes] for form in FORMATS for method in METHODS]
     return [name for name in names if name.startswith(only)]
 
 
-def found(machine: Machine, names: list[str], until: float) -> Iterator[Found]:
-    """Each cell for which there is time, a model written once for all of its own."""
+def measure_all(machine: Machine, names: list[str], deadline: float) -> Iterator[CellResult]:
+    """Measure the cells for which there is time; each model is written once for all its cells."""
     longest = 0.0
     for shape in dict.fromkeys(name.split("/")[0] for name in names):
         with tempfile.TemporaryDirectory() as folder:
             machine.write_model(shape, Path(folder))
             for name in (name for name in names if name.startswith(f"{shape}/")):
                 start = perf_counter()
-                if start + MARGIN * longest > until:
-                    say(f"{name}: left out, for the time is up")
+                if start + MARGIN * longest > deadline:
+                    print_line(f"{name}: skipped, not enough time left")
                     continue
-                clear()
+                free_memory()
                 try:
                     cell = measure(name, machine, Path(folder))
-                    yield cell if not name.endswith("/grpo") else replace(cell, trl=against_trl(name, machine, folder))
+                    yield replace(cell, trl=time_trl(name, machine, folder)) if name.endswith("/grpo") else cell
                 except (UserError, torch.OutOfMemoryError) as error:
-                    say(f"{name}: left out, {error}")
+                    print_line(f"{name}: skipped, {error}")
                 longest = max(longest, perf_counter() - start)
 
 
-def against_trl(name: str, machine: Machine, folder: str) -> dict[str, float] | None:
-    """Seconds of a step of TRL from the same model, where it is installed."""
+def time_trl(name: str, machine: Machine, folder: str) -> dict[str, float] | None:
+    """Seconds of each part of a step of TRL with the same model; None if trl is not installed."""
     if find_spec("trl") is None:
         return None
-    from benchmarks.gpu_trl import step  # here, because it imports trl
+    from benchmarks.gpu_trl import step  # imports trl
 
-    clear()
+    free_memory()
     policy = replace(machine, hardware=Hardware()).policy(Path(folder), name.split("/")[1])
     return step(policy.model, policy.text.tokenizer, machine.load, machine.device)
 
 
-def main(given: argparse.Namespace) -> list[Found]:
-    """Measure, print each cell as it is done, and write all where asked."""
-    hardware, start = Hardware(device=given.device, compile=given.compile, liger=given.liger), perf_counter()
-    machine = Machine(given.device, given.shapes, hardware)
+def main(args: argparse.Namespace) -> list[CellResult]:
+    """Measure and print each cell, then print the page, and write it with --write."""
+    hardware, start = Hardware(device=args.device, compile=args.compile, liger=args.liger), perf_counter()
+    machine = Machine(args.device, args.shapes, hardware)
     hardware.require()
-    Meter.nothing = 0 if given.device == "cuda" else resident_memory()
-    names = cells(machine, given.only)
+    MemoryMeter.baseline = 0 if args.device == "cuda" else resident_memory()
+    names = cells(machine, args.only)
     if not names:
-        raise SystemExit(f"--only {given.only}: no such cell; there are {', '.join(cells(machine, ''))}")
+        raise SystemExit(f"--only {args.only}: no such cell; the cells are {', '.join(cells(machine, ''))}")
     if find_spec("trl") is None:
-        say("trl is not installed: nothing is compared with it")
-    done = []
-    for cell in found(machine, names, start + 60 * given.minutes):
-        done.append(cell)
-        say(f"{tell(cell)} ({perf_counter() - start:.0f} s so far)")
-    write(done, machine.load, given.device, given.write)
-    return done
+        print_line("trl is not installed: no comparison with TRL")
+    results = []
+    for cell in measure_all(machine, names, start + 60 * args.minutes):
+        results.append(cell)
+        print_line(f"{describe(cell)} ({perf_counter() - start:.0f} s elapsed)")
+    write(results, machine.load, args.device, args.write)
+    return results
 
 
-def words(typed: list[str] | None = None) -> argparse.Namespace:
-    """What was typed."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--shapes", choices=list(SHAPES), default="full")
     parser.add_argument("--compile", action="store_true", help="with hardware.compile=true")
     parser.add_argument("--liger", action="store_true", help="with hardware.liger=true")
-    parser.add_argument("--only", default="", help="a cell such as qwen2.5-0.5b/bf16/grpo, or how their names begin")
-    parser.add_argument("--minutes", type=float, default=9, help="no cell is begun that would not end within them")
-    parser.add_argument("--write", type=Path, help="where the page goes")
-    return parser.parse_args(typed)
+    parser.add_argument("--only", default="", help="a cell such as qwen2.5-0.5b/bf16/grpo, or a prefix of cell names")
+    parser.add_argument("--minutes", type=float, default=9, help="time limit; cells that would exceed it are skipped")
+    parser.add_argument("--write", type=Path, help="file to write the page to")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main(words())
+    main(parse_args())

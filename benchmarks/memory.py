@@ -1,13 +1,13 @@
-"""Peak memory and seconds of one step of GRPO, and of PPO with each critic, at equal completions on one model.
+"""Peak memory and time of a step of GRPO, and of PPO with each kind of critic, at equal completions on one model.
 
-    python benchmarks/memory.py [--gpu] [--rows] [--rounds 1] [--threads 1]
+    python -m benchmarks.memory [--gpu] [--rows] [--rounds 1] [--threads 1]
 
-Random weights of Gemma's shape, the base in 4 bits under a LoRA adapter of rank 16; with --gpu the size of Gemma 2B.
-A microbatch holds as many tokens in every method, or with --rows as many answers: GRPO reads a prompt once for a group.
-Each method is measured in a fresh process, in its second step: the most memory above that of the loaded model, and with
-the model (whole). On a GPU that is torch.cuda.max_memory_allocated, on a CPU what is resident. Tensors are the bytes of
-those alive above the model as torch dispatches them, in the first step, where watching every call takes its time.
-Seconds are those of the clock on a GPU, and those the process computed on a CPU, which others may be using too.
+The model has random weights in Gemma's architecture, a 4-bit base and a LoRA adapter of rank 16; --gpu uses the size of
+Gemma 2B. By default a microbatch holds the same number of tokens for every method (GRPO processes a prompt once per
+group); with --rows it holds the same number of responses. Each method runs in a new process; its second step is
+measured. "above load" is the peak above the loaded model, "whole" includes the model: torch.cuda.max_memory_allocated
+on a GPU, resident memory on a CPU. "tensors" are the bytes of live tensors above the model, counted in the first step
+because counting is slow. Seconds are wall time on a GPU and process time on a CPU.
 """
 
 import argparse
@@ -21,27 +21,26 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import process_time
-from typing import Any
 
 import torch
 
 from alignbench.algorithms.grpo import GRPO
 from alignbench.algorithms.ppo import PPO
-from alignbench.core.batches import Rollouts, Scores
-from alignbench.core.protocols import Critic
+from alignbench.core.batches import Row
+from alignbench.core.protocols import Algorithm, Critic
 from alignbench.data.prompt_stream import PromptStream
 from alignbench.engine.checks import Invariants
 from alignbench.engine.run_state import RunState
 from alignbench.kernels.hardware import resident_memory
-from alignbench.models import critic as critics
 from alignbench.models.loading import Lora, Pretrained
-from alignbench.models.policy import CausalPolicy
 from alignbench.models.tiny import tiny_tokenizer
 from alignbench.planning.memory import LiveTensorCounter
 from alignbench.stages.online import RL
+from benchmarks.workload import TokenSumReward, build_policy
 
+ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
-METHODS = {
+METHODS: dict[str, Algorithm] = {
     "grpo": GRPO(group_size=6),
     "ppo, shared critic": PPO(),
     "ppo, separate critic": PPO(critic=Critic(trunk="separate")),
@@ -50,15 +49,16 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured."""
+    """Sizes of the model and of a step."""
 
     model: dict[str, int]
     completions: int
     prompt_tokens: int
     new_tokens: int
     microbatch_size: int
+    """Responses in a microbatch with --rows."""
     tokens_per_microbatch: int
-    """Of one group of GRPO's."""
+    """Tokens of one GRPO group."""
 
 
 SMALL = Size(
@@ -95,147 +95,132 @@ GEMMA_2B = Size(
 )
 
 
-class Sums:
-    """A score of no meaning that differs from answer to answer."""
-
-    def __call__(self, rollouts: Rollouts) -> Scores:
-        return Scores(total=((rollouts.responses * rollouts.mask).sum(1) % 7).float(), components={})
-
-    def check(self, rows: Any) -> None:
-        """Every answer has one."""
-
-    def content_hash(self) -> str:
-        """There is only one."""
-        return "sums"
-
-
 def write_model(size: Size, folder: Path) -> None:
-    """Random weights of that shape, as save_pretrained writes them."""
-    from transformers import AutoModelForCausalLM, GemmaConfig
+    """Save a model of this size with random weights, and a tokenizer of bytes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     tokenizer = tiny_tokenizer(["1 + 2 = 3"], 258)
     torch.manual_seed(0)
-    config = GemmaConfig(**size.model, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    config = AutoConfig.for_model("gemma", **size.model, bos_token_id=None, eos_token_id=1, pad_token_id=0)
     AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def measure(method: str, size: Size, folder: Path, device: str, rows: bool) -> dict[str, float]:
-    """What the second step of a new run takes, the model in `folder` having been loaded."""
+    """Seconds, tokens and memory in bytes of the second step of a new run of the model in `folder`."""
     algorithm = METHODS[method]
     source = Pretrained(name="gemma", path=str(folder), quantization="nf4", lora=Lora(rank=16))
     model, text = source.load(texts=(), start=None, device=device, seed=0)
     gc.collect()
-    loaded = Meter(device)
-    critic = algorithm.critic and critics.make_critic(model, algorithm.critic, seed=0)
-    policy = CausalPolicy(model, text, critic=critic)
-    policy.freeze_reference()
+    meter = MemoryMeter(device)
+    policy = build_policy(model, text, algorithm.critic)
     rl = RL(steps=2, rollouts_per_step=size.completions, max_new_tokens=size.new_tokens, minibatches=2)
     engine = rl.build_loop(
         policy,
-        Sums(),
+        TokenSumReward(),
         algorithm,
         0,
         size.microbatch_size,
         Invariants(first_ratio="off"),
         None if rows else size.tokens_per_microbatch,
     )
-    draw = torch.Generator().manual_seed(0)
-    prompts = torch.randint(2, 258, (size.completions, size.prompt_tokens), generator=draw).tolist()
-    asked = [{"id": i, "prompt": str(i)} for i in range(size.completions)]
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(2, 258, (size.completions, size.prompt_tokens), generator=generator).tolist()
+    examples: list[Row] = [{"id": i, "prompt": str(i)} for i in range(size.completions)]
     stream = PromptStream(
-        asked, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad, size.prompt_tokens
+        examples, lambda name: prompts[int(name)], rl.prompts_per_step(algorithm), 0, text.pad, size.prompt_tokens
     )
     reports = rl.run(engine, stream, RunState.at_start(algorithm))
     with LiveTensorCounter(model.parameters()) as alive:
         first = next(reports).state
     gc.collect()
-    loaded.reset_peak()
-    began = process_time()
+    meter.reset_peak()
+    start = process_time()
     second = next(reports).state
-    seconds = second.seconds - first.seconds if loaded.gpu else process_time() - began
+    seconds = second.seconds - first.seconds if meter.gpu else process_time() - start
     return {
         "seconds": seconds,
         "tokens": second.tokens_written - first.tokens_written,
-        "above load": loaded.peak() - loaded.start,
-        "whole": loaded.peak() - loaded.nothing,
+        "above load": meter.peak() - meter.loaded,
+        "whole": meter.peak() - meter.baseline,
         "tensors": alive.peak,
         "trained": sum(p.numel() for _, p in policy.trainable()),
     }
 
 
-class Meter:
-    """Memory in bytes, on a GPU as torch allocates it and on a CPU as the kernel counts what is resident."""
+class MemoryMeter:
+    """Memory of this process in bytes: allocated by torch on a GPU, resident on a CPU."""
 
-    nothing = 0
-    """Before the model was loaded; set by the process as it begins."""
+    baseline = 0
+    """Memory before the model was loaded; set when the process starts."""
 
     def __init__(self, device: str) -> None:
         self.gpu = device == "cuda"
-        self.start = torch.cuda.memory_allocated() if self.gpu else resident_memory()
+        self.loaded = torch.cuda.memory_allocated() if self.gpu else resident_memory()
 
     def reset_peak(self) -> None:
-        """What follows has a peak of its own."""
+        """Start a new peak measurement."""
         if self.gpu:
             torch.cuda.reset_peak_memory_stats()
         else:
             Path("/proc/self/clear_refs").write_text("5")
 
     def peak(self) -> int:
-        """The most there was."""
+        """The peak since the last reset."""
         return torch.cuda.max_memory_allocated() if self.gpu else resident_memory(peak=True)
 
 
-def fresh(method: str, folder: Path, given: argparse.Namespace) -> dict[str, float]:
-    """The measurement in a process of its own, whose freed memory goes back to the system at once."""
-    command = [sys.executable, __file__, "--method", method, "--folder", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads), "MALLOC_MMAP_THRESHOLD_": str(MIB // 4)}
-    command += [*["--gpu"] * given.gpu, *["--rows"] * given.rows]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure_in_subprocess(method: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Run `measure` in a new process, which returns freed memory to the system at once."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--method", method, "--folder", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "MALLOC_MMAP_THRESHOLD_": str(MIB // 4)}
+    command += [*["--gpu"] * args.gpu, *["--rows"] * args.rows]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def main(given: argparse.Namespace) -> None:
-    """Print one line for each method, and its ratios to GRPO's."""
-    size = GEMMA_2B if given.gpu else SMALL
+def main(args: argparse.Namespace) -> None:
+    """Print one line for each method, with its ratios to GRPO."""
+    size = GEMMA_2B if args.gpu else SMALL
     print(json.dumps(asdict(size)))
-    found: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
+    results: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
     with tempfile.TemporaryDirectory() as folder:
         write_model(size, Path(folder))
-        for _ in range(given.rounds):
+        for _ in range(args.rounds):
             for method in METHODS:
-                found[method].append(fresh(method, Path(folder), given))
-    middle = {
+                results[method].append(measure_in_subprocess(method, Path(folder), args))
+    medians = {
         method: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-        for method, runs in found.items()
+        for method, runs in results.items()
     }
-    base = middle["grpo"]
-    for method, now in middle.items():
+    base = medians["grpo"]
+    for method, result in medians.items():
         memory = "  ".join(
-            f"{name} {now[name] / MIB:8.1f} MiB x {now[name] / base[name]:.3f}"
+            f"{name} {result[name] / MIB:8.1f} MiB x {result[name] / base[name]:.3f}"
             for name in ("above load", "tensors", "whole")
         )
         print(
-            f"{method:21} {memory}  seconds {now['seconds']:.2f} x {now['seconds'] / base['seconds']:.2f}  "
-            f"tokens {now['tokens']:.0f}  trained {now['trained'] / 1e6:.2f} M"
+            f"{method:21} {memory}  seconds {result['seconds']:.2f} x {result['seconds'] / base['seconds']:.2f}  "
+            f"tokens {result['tokens']:.0f}  trained {result['trained'] / 1e6:.2f} M"
         )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gpu", action="store_true", help="the size of Gemma 2B, on a GPU")
-    parser.add_argument("--rows", action="store_true", help="microbatches of as many answers, not tokens")
-    parser.add_argument("--rounds", type=int, default=1, help="how often each is measured; the median is shown")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--method", choices=METHODS, help="measure this one, in this process")
-    parser.add_argument("--folder", type=Path, help="where its model is")
-    given = parser.parse_args()
-    if given.method:
-        device = "cuda" if given.gpu else "cpu"
-        Meter.nothing = 0 if given.gpu else resident_memory()
-        size = GEMMA_2B if given.gpu else SMALL
-        print(json.dumps(measure(given.method, size, given.folder, device, given.rows)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="use a GPU and the size of Gemma 2B")
+    parser.add_argument("--rows", action="store_true", help="equal responses per microbatch, not equal tokens")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements per method; the median is printed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--method", choices=METHODS, help="measure only this method, in this process")
+    parser.add_argument("--folder", type=Path, help="the folder of the model, with --method")
+    args = parser.parse_args()
+    if args.method:
+        device = "cuda" if args.gpu else "cpu"
+        MemoryMeter.baseline = 0 if args.gpu else resident_memory()
+        size = GEMMA_2B if args.gpu else SMALL
+        print(json.dumps(measure(args.method, size, args.folder, device, args.rows)))
     else:
-        main(given)
+        main(args)

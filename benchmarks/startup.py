@@ -1,8 +1,8 @@
-"""How long a run takes to its first step, what its records cost, and how soon a mistake is told; part by part.
+"""Time to the first step of a run by part, cost of logging, and time until an error is reported.
 
     python -m benchmarks.startup [--rounds 5] [--write]
 
-With --write the figures go to docs/startup.md. What Python compiles is kept in a folder of this benchmark's own.
+--write writes docs/startup.md. Compiled Python files are kept in a temporary folder.
 """
 
 import argparse
@@ -21,206 +21,208 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.against_trl import ROOT, filled, say, spread, table
-from benchmarks.startup_clock import BEGAN, HEAVY
+from benchmarks.page import format_spread, format_table, print_line, wrap_paragraphs
+from benchmarks.startup_clock import HEAVY, STARTED
 
+ROOT = Path(__file__).parents[1]
 METHODS = ("grpo", "ppo")
 TARGET_SECONDS, TARGET_SHARE = 6.0, 0.03
-ANSWERED = {
+COMMANDS: dict[str, tuple[list[str], int]] = {
     "`--help`": (["--help"], 0),
-    "a group's option that there is not, `algo=ppoo`": (["algo=ppoo"], 1),
-    "a key that there is not, `rl.stepz=3`": (["rl.stepz=3"], 1),
-    "a value out of range, `rl.steps=-1`": (["rl.steps=-1"], 2),
-    "groups that do not fit, `rl.minibatches=3`": (["rl.minibatches=3"], 2),
-    "no such model, `model.path=/nowhere`": (["model.path=/nowhere"], 2),
-    "no such data, `data=gsm8k data.path=/nowhere`": (["data=gsm8k", "data.path=/nowhere"], 2),
+    "unknown option, `algo=ppoo`": (["algo=ppoo"], 1),
+    "unknown key, `rl.stepz=3`": (["rl.stepz=3"], 1),
+    "value out of range, `rl.steps=-1`": (["rl.steps=-1"], 2),
+    "indivisible groups, `rl.minibatches=3`": (["rl.minibatches=3"], 2),
+    "missing model, `model.path=/nowhere`": (["model.path=/nowhere"], 2),
+    "missing data, `data=gsm8k data.path=/nowhere`": (["data=gsm8k", "data.path=/nowhere"], 2),
 }
-"""What is typed, and the exit code it ends with."""
+"""Arguments and exit code of commands that train nothing."""
 
-WALL, BUSY = 1, 2
-"""Where a mark has the seconds on the wall, and those of the processor."""
-Told = dict[str, Any]
+WALL, CPU = 1, 2
+"""Index of wall time and of CPU time in a mark."""
+Timing = dict[str, Any]
 """What benchmarks.startup_clock writes, and `whole`, the seconds of the process."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the runs are made: a folder that has the SFT model, and what is compiled."""
+class Workspace:
+    """A folder with the runs, the SFT model and the compiled Python files."""
 
     folder: Path
 
     def environment(self, compiled: str = "compiled") -> dict[str, str]:
-        """Python keeps what it compiles, whatever the shell says."""
+        """Environment variables with which Python writes and reads compiled files in this folder."""
         keep = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / compiled)}
         return {**os.environ, **keep, "HF_HUB_OFFLINE": "1"}
 
-    def run(self, *words: str, compiled: str = "compiled") -> Told:
-        """A run that has never been made, with the clock in it."""
+    def time_run(self, *overrides: str, compiled: str = "compiled") -> Timing:
+        """Time a new run."""
         shutil.rmtree(self.folder / "runs", ignore_errors=True)
         file = self.folder / "clock.json"
-        command = [sys.executable, "-m", "benchmarks.startup_clock", str(file), *words, f"output_dir={self.folder}"]
-        began = time.monotonic()
+        command = [sys.executable, "-m", "benchmarks.startup_clock", str(file), *overrides, f"output_dir={self.folder}"]
+        start = time.monotonic()
         subprocess.run(
             command,
             cwd=ROOT,
             check=True,
             stdout=subprocess.DEVNULL,
-            env=self.environment(compiled) | {BEGAN: str(began)},
+            env=self.environment(compiled) | {STARTED: str(start)},
         )
-        return {**json.loads(file.read_text()), "whole": time.monotonic() - began}
+        return {**json.loads(file.read_text()), "whole": time.monotonic() - start}
 
-    def answered(self, words: Sequence[str], code: int) -> float:
-        """Seconds until a command that trains nothing has said why."""
-        began = time.monotonic()
-        done = self._typed(words)
-        assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
-        return time.monotonic() - began
+    def time_command(self, arguments: Sequence[str], code: int) -> float:
+        """Seconds of a command that trains nothing; it must exit with `code`."""
+        start = time.monotonic()
+        done = self._run(arguments)
+        assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
+        return time.monotonic() - start
 
-    def imported(self, words: Sequence[str]) -> list[str]:
+    def heavy_imports(self, arguments: Sequence[str]) -> list[str]:
         """The heavy modules that a command imports."""
-        said = self._typed(words, "-X", "importtime").stderr
-        found = set(re.findall(r"^import time:.*\| +([\w]+)$", said, flags=re.MULTILINE))
-        return [name for name in HEAVY if name in found]
+        log = self._run(arguments, "-X", "importtime").stderr
+        modules = set(re.findall(r"^import time:.*\| +([\w]+)$", log, flags=re.MULTILINE))
+        return [name for name in HEAVY if name in modules]
 
-    def _typed(self, words: Sequence[str], *flags: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, *flags, "-m", "alignbench", *words, f"output_dir={self.folder}"]
+    def _run(self, arguments: Sequence[str], *flags: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, *flags, "-m", "alignbench", *arguments, f"output_dir={self.folder}"]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=self.environment(), check=False)
 
 
-def of_starts(runs: Sequence[Told], first: Told) -> str:
-    """Seconds of each part of the start and what it imports; those of the first time in a column of its own."""
+def start_table(runs: Sequence[Timing], first: Timing) -> str:
+    """Seconds and imports of each part of the start; `first` is the first run after an installation."""
     rows = []
     for i, (part, _, _, modules) in enumerate(runs[0]["marks"]):
-        took = [spread(_took(run, i, clock) for run in runs) for clock in (WALL, BUSY)]
-        rows.append([part, *took, f"{_took(first, i, WALL):.2f}", ", ".join(modules)])
-    ends = [spread(run["marks"][-1][clock] for run in runs) for clock in (WALL, BUSY)]
-    ends.append(f"{first['marks'][-1][WALL]:.2f}")
-    rows.append(["**until the first step**", *(f"**{end}**" for end in ends), ""])
-    return table(["part", "seconds", "of the processor", "the first time", "imports"], rows)
+        spreads = [format_spread(_part_seconds(run, i, clock) for run in runs) for clock in (WALL, CPU)]
+        rows.append([part, *spreads, f"{_part_seconds(first, i, WALL):.2f}", ", ".join(modules)])
+    totals = [format_spread(run["marks"][-1][clock] for run in runs) for clock in (WALL, CPU)]
+    totals.append(f"{first['marks'][-1][WALL]:.2f}")
+    rows.append(["**until the first step**", *(f"**{total}**" for total in totals), ""])
+    return format_table(["part", "seconds", "CPU seconds", "first run, seconds", "imports"], rows)
 
 
-def _took(run: Told, i: int, clock: int) -> float:
-    return run["marks"][i][clock] - (run["marks"][i - 1][clock] if i else 0.0)
+def _part_seconds(run: Timing, i: int, clock: int) -> float:
+    marks: list[list[Any]] = run["marks"]
+    seconds: float = marks[i][clock] - (marks[i - 1][clock] if i else 0.0)
+    return seconds
 
 
-def of_records(runs: Mapping[str, Sequence[Told]], without: Mapping[str, Sequence[Told]]) -> str:
-    """Seconds of each kind of record in a whole run, their share, and the ratio to the same run without MLflow."""
-    kinds = list(dict.fromkeys(kind for told in runs.values() for run in told for kind in run["records"]))
+def logging_table(runs: Mapping[str, Sequence[Timing]], without: Mapping[str, Sequence[Timing]]) -> str:
+    """Seconds of each kind of record of whole runs, their share, and the ratio to the same runs without MLflow."""
+    kinds = list(dict.fromkeys(kind for same in runs.values() for run in same for kind in run["records"]))
     rows = [
-        [kind, *(spread((run["records"].get(kind, 0.0) for run in told), "{:.3f}") for told in runs.values())]
+        [kind, *(format_spread((run["records"].get(kind, 0.0) for run in same), "{:.3f}") for same in runs.values())]
         for kind in kinds
     ]
-    rows.append(["**all records**", *(f"**{spread(map(recorded, told), '{:.3f}')}**" for told in runs.values())])
-    rows.append(["the whole run", *(spread((run["whole"] for run in told), "{:.1f}") for told in runs.values())])
-    rows.append(["**share of the run**", *(f"**{spread(map(share, told), '{:.1%}')}**" for told in runs.values())])
-    rows.append(
-        [
-            "times the same run without MLflow",
-            *(
-                spread(a["whole"] / b["whole"] for a, b in zip(told, without[name], strict=True))
-                for name, told in runs.items()
-            ),
-        ]
-    )
-    rows.append(
-        [
-            "CPU seconds of the process that logs to MLflow",
-            *(spread((run["follower"] for run in told), "{:.1f}") for told in runs.values()),
-        ]
-    )
-    return table(["seconds", *runs], rows)
+
+    def add(name: str, form: str, values: Mapping[str, Sequence[float]], bold: bool = False) -> None:
+        mark = "**" if bold else ""
+        rows.append([f"{mark}{name}{mark}", *(f"{mark}{format_spread(v, form)}{mark}" for v in values.values())])
+
+    totals = {name: list(map(logging_seconds, same)) for name, same in runs.items()}
+    add("all records", "{:.3f}", totals, bold=True)
+    add("whole run", "{:.1f}", {name: [run["whole"] for run in same] for name, same in runs.items()})
+    shares = {name: list(map(logging_share, same)) for name, same in runs.items()}
+    add("share of the run", "{:.1%}", shares, bold=True)
+    ratios = {
+        name: [a["whole"] / b["whole"] for a, b in zip(same, without[name], strict=True)] for name, same in runs.items()
+    }
+    add("ratio to the same run without MLflow", "{:.2f}", ratios)
+    follower = {name: [run["follower"] for run in same] for name, same in runs.items()}
+    add("CPU seconds of the process that logs to MLflow", "{:.1f}", follower)
+    return format_table(["seconds", *runs], rows)
 
 
-def recorded(run: Told) -> float:
-    """Seconds that a run spent on its records."""
-    return sum(run["records"].values())
+def logging_seconds(run: Timing) -> float:
+    """Seconds of all records of a run."""
+    records: dict[str, float] = run["records"]
+    return sum(records.values())
 
 
-def share(run: Told) -> float:
-    """Of the whole run."""
-    return recorded(run) / run["whole"]
+def logging_share(run: Timing) -> float:
+    """Seconds of all records divided by the seconds of the run."""
+    whole: float = run["whole"]
+    return logging_seconds(run) / whole
 
 
-def of_answers(place: Place, rounds: int) -> str:
-    """How soon each mistake is told, and what is imported for it."""
+def command_table(workspace: Workspace, rounds: int) -> str:
+    """Seconds and heavy imports of `--help` and of commands with an error."""
     rows = []
-    for what, (words, code) in ANSWERED.items():
-        took = [place.answered(words, code) for _ in range(rounds)]
-        rows.append([what, spread(took), ", ".join(place.imported(words)) or "none"])
-        say(f"{what}: {rows[-1][1]} s, heavy modules: {rows[-1][2]}")
-    return table(["typed", "seconds until it is told", "heavy modules"], rows)
+    for name, (arguments, code) in COMMANDS.items():
+        seconds = [workspace.time_command(arguments, code) for _ in range(rounds)]
+        rows.append([name, format_spread(seconds), ", ".join(workspace.heavy_imports(arguments)) or "none"])
+        print_line(f"{name}: {rows[-1][1]} s, heavy modules: {rows[-1][2]}")
+    return format_table(["command", "seconds", "heavy modules"], rows)
 
 
 HEAD = """\
-# How soon it begins
+# Start-up and logging
 
-Made by `python -m benchmarks.startup --write`; do not edit. Every figure is of processes started one after the other on
-one machine, {rounds} of each: the median, and in brackets the lowest and highest; torch {torch}, transformers
-{transformers}, MLflow {mlflow}, on a CPU. The SFT model was there already. Seconds differ from machine to machine.
+Made by `python -m benchmarks.startup --write`; do not edit. All processes ran one after another on one machine,
+{rounds} of each kind; cells are medians, with minimum and maximum in brackets; torch {torch}, transformers
+{transformers}, MLflow {mlflow}, on a CPU. The SFT model existed already. Seconds depend on the machine.
 """
 STARTS = """\
-## From the command to the first step
+## Time to the first step
 
-`python -m alignbench algo=grpo rl.steps=1` on the embedded model: **{seconds:.1f} s**, of at most {target:g}, of
-which the processor worked {busy:.1f}: the rest is waiting, for a processor that others use too. The first time is the
-first after an installation, when Python compiles all that it imports. With PYTHONDONTWRITEBYTECODE=1 in the
-environment each time is the first one; `make` takes it out.
+`python -m alignbench algo=grpo rl.steps=1` on the built-in model: **{seconds:.1f} s** (target: at most {target:g}),
+with {cpu:.1f} CPU seconds. "First run" is the first run after an installation, in which Python compiles all modules. With
+PYTHONDONTWRITEBYTECODE=1 in the environment every run is a first run; `make` unsets it.
 
-The garbage collector rests until everything is imported, and what is there by then it never searches.
+Garbage collection is disabled until all modules are imported; the objects that exist by then are never searched.
 """
-RECORDS = """\
-## What the records cost
+LOGGING = """\
+## Cost of logging
 
-Whole runs of {steps} with the default settings. A record is everything that a run writes down: numbers, checkpoints,
-pictures, tables, answers, the final model. It is timed where it is called, in the process that trains; its share is to
-be below {target:.0%}: **{shares}**. A separate process imports MLflow and logs to it while the run trains;
-each run is followed by the same with `tracking.enabled=false`, and the ratio of the two is taken of whole processes,
-round by round.
+Whole runs of {methods} with default settings. Records are everything that a run writes: metrics, checkpoints, plots,
+tables, responses, the final model. They are timed in the training process; their share should be below {target:.0%}:
+**{shares}**. A separate process imports MLflow and logs to it during training. Each run is followed by the same run
+with `tracking.enabled=false`; the ratio of whole processes is taken within each round.
 """
-ANSWERS = """\
-## How soon a mistake is told
+ERRORS = """\
+## Time until an error is reported
 
-Seconds until the process has ended, with one message. Nothing heavy is imported but what is named; what a run imports
-is in the first table. matplotlib, statsmodels and datasets are imported by no run on the embedded task: the first two
-are the report's, the last is for data of the hub. Tests keep it so (`tests/benchmarks/test_startup.py`).
+Seconds until the process has ended with its message. Only the listed heavy modules are imported; the first table lists
+the imports of a run. No run on the built-in task imports matplotlib, statsmodels or datasets: the first two are for the
+report, the last is for data of the hub. Tests check this (`tests/benchmarks/test_startup.py`).
 """
 
 
-def main(given: argparse.Namespace) -> None:
-    """Measure, print, and write where asked."""
+def main(args: argparse.Namespace) -> None:
+    """Measure, print, and write the page with --write."""
     with tempfile.TemporaryDirectory() as temporary:
-        place = Place(Path(temporary))
-        place.run("algo=grpo", "rl.steps=0")
-        first = place.run("algo=grpo", "rl.steps=1", compiled="compiled_anew")
-        starts = [place.run("algo=grpo", "rl.steps=1") for _ in range(given.rounds)]
-        parts = [of_starts(starts, first)]
-        say(parts[0])
-        told: dict[str, dict[str, list[Told]]] = {"true": {}, "false": {}}
-        for _ in range(given.rounds):
+        workspace = Workspace(Path(temporary))
+        workspace.time_run("algo=grpo", "rl.steps=0")
+        first = workspace.time_run("algo=grpo", "rl.steps=1", compiled="compiled_first")
+        starts = [workspace.time_run("algo=grpo", "rl.steps=1") for _ in range(args.rounds)]
+        tables = [start_table(starts, first)]
+        print_line(tables[0])
+        runs: dict[str, dict[str, list[Timing]]] = {"true": {}, "false": {}}
+        for _ in range(args.rounds):
             for method in METHODS:
-                for enabled, found in told.items():
-                    found.setdefault(method, []).append(place.run(f"algo={method}", f"tracking.enabled={enabled}"))
-        parts.append(of_records(told["true"], told["false"]))
-        say(parts[1])
-        parts.append(of_answers(place, given.rounds))
+                for enabled, timings in runs.items():
+                    timing = workspace.time_run(f"algo={method}", f"tracking.enabled={enabled}")
+                    timings.setdefault(method, []).append(timing)
+        tables.append(logging_table(runs["true"], runs["false"]))
+        print_line(tables[1])
+        tables.append(command_table(workspace, args.rounds))
     versions = {name: version(name) for name in ("torch", "transformers", "mlflow")}
-    wall, busy = (median(run["marks"][-1][clock] for run in starts) for clock in (WALL, BUSY))
-    shares = ", ".join(f"{name} {median(map(share, runs)):.1%}" for name, runs in told["true"].items())
-    chapters = [
-        filled(HEAD.format(rounds=given.rounds, **versions)),
-        filled(STARTS.format(seconds=wall, busy=busy, target=TARGET_SECONDS)),
-        parts[0],
-        filled(RECORDS.format(steps=" and ".join(METHODS), target=TARGET_SHARE, shares=shares)),
-        parts[1],
-        filled(ANSWERS),
-        parts[2],
+    wall, cpu = (median(run["marks"][-1][clock] for run in starts) for clock in (WALL, CPU))
+    shares = ", ".join(f"{name} {median(map(logging_share, same)):.1%}" for name, same in runs["true"].items())
+    sections = [
+        wrap_paragraphs(HEAD.format(rounds=args.rounds, **versions)),
+        wrap_paragraphs(STARTS.format(seconds=wall, cpu=cpu, target=TARGET_SECONDS)),
+        tables[0],
+        wrap_paragraphs(LOGGING.format(methods=" and ".join(METHODS), target=TARGET_SHARE, shares=shares)),
+        tables[1],
+        wrap_paragraphs(ERRORS),
+        tables[2],
     ]
-    if given.write:
-        (ROOT / "docs" / "startup.md").write_text("\n\n".join(chapters) + "\n", encoding="utf-8")
+    if args.write:
+        (ROOT / "docs" / "startup.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5, help="processes of each kind")
+    parser.add_argument("--write", action="store_true", help="write docs/startup.md")
     main(parser.parse_args())

@@ -1,10 +1,10 @@
-"""What both sides of a contest share: model, tokenizer, prompts, reward, and every number of the setting."""
+"""What both sides of the comparison with TRL share: model, tokenizer, prompts, reward and settings."""
 
 import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,100 +31,100 @@ HELD_OUT = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One model and the steps that are made with it; the numbers above hold for all."""
+    """One model and its training steps; the constants above hold for all."""
 
     name: str
-    sizes: dict[str, int]
-    """Of the embedded model's Llama."""
-    imitation_steps: int
-    """Supervised steps before: 0 leaves the weights random."""
+    sizes: dict[str, Any]
+    """Sizes of the built-in Llama model that differ from its defaults."""
+    sft_steps: int
+    """Steps of SFT before RL; 0 leaves the weights random."""
     prompts: int
     group_size: int
     new_tokens: int
     minibatches: int
     microbatch: int
     steps: int
-    """Measured, after a first one that warms caches up."""
+    """Measured steps, after one warm-up step."""
     snapshot_every: int
-    """Steps between the weights whose held-out accuracy is told; 0 tells none."""
+    """Steps between snapshots whose held-out accuracy is reported; 0 takes none."""
     threads: int
 
     @property
     def rollouts(self) -> int:
-        """Answers in a step."""
+        """Responses in a step."""
         return self.prompts * self.group_size
 
 
 SETTINGS = {s.name: s for s in (
-    Setting(name="0.5M", sizes={}, imitation_steps=400, prompts=16, group_size=8, new_tokens=32, minibatches=2,
+    Setting(name="0.5M", sizes={}, sft_steps=400, prompts=16, group_size=8, new_tokens=32, minibatches=2,
             microbatch=64, steps=30, snapshot_every=10, threads=1),
-    Setting(name="30M", sizes={"hidden": 512, "layers": 9, "heads": 8, "intermediate": 1536}, imitation_steps=0,
+    Setting(name="30M", sizes={"hidden": 512, "layers": 9, "heads": 8, "intermediate": 1536}, sft_steps=0,
             prompts=2, group_size=8, new_tokens=32, minibatches=2, microbatch=8, steps=1, snapshot_every=0, threads=1),
 )}  # fmt: skip
 
 
 def data() -> Arithmetic:
-    """The problems, the same for both sides."""
+    """The arithmetic problems of both sides."""
     return Arithmetic(train_rows=2000, validation_rows=HELD_OUT)
 
 
 def make_model(setting: Setting, folder: Path) -> Path:
-    """The model that both sides start from, written once as save_pretrained writes it."""
-    target = folder / f"{setting.name}-{setting.imitation_steps}"
+    """Save the initial model of both sides, once; returns its folder."""
+    target = folder / f"{setting.name}-{setting.sft_steps}"
     if (target / "config.json").is_file():
         return target
     rows = data().demonstrations()
-    model, text = Tiny(dtype="float32", **setting.sizes).load(
+    model, text = replace(Tiny(dtype="float32"), **setting.sizes).load(
         texts=[row["prompt"] + row["completion"] for row in rows], start=None, device="cpu", seed=0
     )
-    if setting.imitation_steps:
+    if setting.sft_steps:
         rates = AdamW(learning_rate=4e-3, weight_decay=0.01, warmup_steps=30, schedule="cosine")
-        imitation = SFT(steps=setting.imitation_steps, optimizer=rates)
-        for _ in imitation.run(CausalPolicy(model, text), rows, 32, Invariants()):
+        sft = SFT(steps=setting.sft_steps, optimizer=rates)
+        for _ in sft.run(CausalPolicy(model, text), rows, 32, Invariants()):
             pass
     save(model, text, target)
     return target
 
 
 def load(folder: Path) -> tuple[Any, Text]:
-    """The model and its tokenizer, fp32."""
-    return Pretrained(name="contest", path=str(folder), dtype="float32").load(
+    """The model and its tokenizer in float32, as a run of alignbench loads them."""
+    return Pretrained(name="comparison", path=str(folder), dtype="float32").load(
         texts=(), start=None, device="cpu", seed=0
     )
 
 
-def load_plainly(folder: Path) -> tuple[Any, Text]:
-    """The same as transformers gives it to whoever else uses it: with linear layers as torch has them."""
+def load_with_transformers(folder: Path) -> tuple[Any, Text]:
+    """The same model as transformers loads it, with torch's linear layers."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model, Pretrained(name="contest", path=str(folder)).load_text(())
+    return model, Pretrained(name="comparison", path=str(folder)).load_text(())
 
 
 def stream(setting: Setting, text: Text, prompts: int | None = None) -> PromptStream:
-    """Prompts in the order in which both sides meet them; those of a step, unless a number is given."""
+    """The prompts in the order of both sides, `prompts` at a time (None: those of a step)."""
     return PromptStream(data().prompts("train"), text.encode_prompt, prompts or setting.prompts, 0, text.pad, 256)
 
 
-class Clock:
-    """What a side did: seconds of each part of its steps, its memory, and weights on the way."""
+class StepClock:
+    """Measurements of one side: seconds of each part of its steps, memory, and snapshots of the weights."""
 
     def __init__(self, setting: Setting, weights: Callable[[], dict[str, Tensor]]) -> None:
         self.setting, self.weights, self.steps = setting, weights, list[dict[str, float]]()
-        self.kept = [(0.0, _copy(weights()))] if setting.snapshot_every else []
+        self.snapshots = [(0.0, _copy(weights()))] if setting.snapshot_every else []
         self.memory, self.loaded = 0, resident("VmRSS")
 
     def step(self, **seconds: float) -> None:
-        """One step of `rollout`, `score` and `update` seconds, which wrote `tokens`."""
+        """Add a step: seconds of `rollout`, `score` and `update`, and the number of sampled `tokens`."""
         self.steps.append(seconds)
         every = self.setting.snapshot_every
         if every and len(self.steps) % every == 0:
             spent = sum(s["rollout"] + s["score"] + s["update"] for s in self.steps)
-            self.kept.append((spent, _copy(self.weights())))
+            self.snapshots.append((spent, _copy(self.weights())))
         self.memory = resident("VmHWM")
 
-    def tell(self, policy: CausalPolicy, started: float) -> None:
-        """Print it as JSON; the accuracy of the weights on the way is measured now, off the clock."""
+    def print_result(self, policy: CausalPolicy, started: float) -> None:
+        """Print all as JSON; the accuracy of the snapshots is measured now and not timed."""
         curve = []
-        for seconds, weights in self.kept:
+        for seconds, weights in self.snapshots:
             policy.model.load_state_dict(weights)
             curve.append((seconds, accuracy(policy, self.setting)))
         print(
@@ -141,32 +141,32 @@ class Clock:
 
 
 def accuracy(policy: CausalPolicy, setting: Setting) -> float:
-    """The share of held-out problems answered right, taking the likeliest token each time."""
+    """Accuracy of greedy responses to the held-out problems."""
     policy.model.eval()
     rows: list[Row] = list(data().prompts("validation"))
     sampler = Sampler(policy=policy, max_new_tokens=setting.new_tokens, temperature=0.0)
-    marks = [
+    scores = [
         ExactMatch()(sampler(prompts, 1, 0)).total
         for prompts in iterate_once(rows, policy.text.encode_prompt, 256, policy.text.pad, 256)
     ]
-    return float(torch.cat(marks).mean())
+    return float(torch.cat(scores).mean())
 
 
 def resident(name: str) -> int:
-    """VmRSS (now) or VmHWM (the most there was), of this process, in bytes."""
+    """VmRSS (current) or VmHWM (peak) of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def command_line() -> tuple[Setting, Path]:
-    """The setting and the model's folder that a side is started with."""
+    """The setting and the model folder from the command line of a side."""
     setting = SETTINGS[sys.argv[1]]
     torch.set_num_threads(setting.threads)
     return setting, Path(sys.argv[2])
 
 
 def environment(setting: Setting) -> dict[str, str]:
-    """What a side's process is started with."""
+    """Environment variables of the process of a side."""
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
     return {**os.environ, **quiet, "OMP_NUM_THREADS": str(setting.threads), "CUDA_VISIBLE_DEVICES": ""}
 

@@ -1,8 +1,8 @@
-"""TRL's side of the contest: its GRPOTrainer with every setting as ours, timed where it generates and scores."""
+"""The TRL side of the comparison: GRPOTrainer with the same settings, its generation and scoring timed."""
 
 import tempfile
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
@@ -19,19 +19,26 @@ from benchmarks.trl_setting import (
     KL,
     LEARNING_RATE,
     WARMUP,
-    Clock,
     Setting,
+    StepClock,
     command_line,
-    load_plainly,
+    load_with_transformers,
     stream,
 )
 
 
-class Timed(GRPOTrainer):
-    """The trainer as it is, but for a clock that looks on."""
+class Clock(Protocol):
+    """Receives the timing of each step."""
+
+    def step(self, *, rollout: float, score: float, update: float, tokens: int) -> None:
+        """Add a step: seconds of its parts, and the number of sampled tokens."""
+
+
+class TimedTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]  # trl is installed in its own environment only
+    """The trainer, with the parts of each step timed."""
 
     clock: Clock
-    began = rollout = both = 0.0
+    started = rollout = both = 0.0
     tokens = 0
 
     def _generate_single_turn(self, *args: Any, **options: Any) -> Any:
@@ -41,25 +48,25 @@ class Timed(GRPOTrainer):
         return out
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        if self.began:
-            self.close()
-        self.began = perf_counter()
+        if self.started:
+            self.finish_step()
+        self.started = perf_counter()
         out = super()._generate_and_score_completions(inputs)
-        self.both = perf_counter() - self.began
+        self.both = perf_counter() - self.started
         return out
 
-    def close(self) -> None:
-        """A step ends where the next begins, or with the training."""
+    def finish_step(self) -> None:
+        """Record the step; called when the next step starts and after training."""
         self.clock.step(
             rollout=self.rollout,
             score=self.both - self.rollout,
-            update=perf_counter() - self.began - self.both,
+            update=perf_counter() - self.started - self.both,
             tokens=self.tokens,
         )
 
 
-def reward(completions: list[str], reference: list[str], **_: Any) -> list[float]:
-    """Exact match, by our extractor."""
+def reward(completions: list[str], reference: list[str], **_: object) -> list[float]:
+    """Exact match, with the answer extraction of alignbench."""
     return [
         float(extract.same(extract.strict(text), extract.gold(gold)))
         for text, gold in zip(completions, reference, strict=True)
@@ -67,7 +74,7 @@ def reward(completions: list[str], reference: list[str], **_: Any) -> list[float
 
 
 def config(setting: Setting, folder: str) -> GRPOConfig:
-    """Old and reference log-probabilities are one pass each, as with us; no checkpoints, no logs."""
+    """The same passes as alignbench: one each for old and reference log-probabilities; no checkpoints, no logs."""
     accumulated = setting.rollouts // setting.minibatches // setting.microbatch
     return GRPOConfig(
         output_dir=folder,
@@ -99,28 +106,28 @@ def config(setting: Setting, folder: str) -> GRPOConfig:
 
 
 def main() -> None:
-    """Make the steps of a setting and print what they took."""
+    """Run the steps of a setting and print their timing."""
     started, (setting, folder) = perf_counter(), command_line()
-    model, text = load_plainly(folder)
+    model, text = load_with_transformers(folder)
     batches = stream(setting, text).after(0)
     rows = [row for _ in range(setting.steps + 1) for row in next(batches).rows]
-    seen = Dataset.from_list([{"prompt": row["prompt"], "reference": str(row["reference"])} for row in rows])
+    dataset = Dataset.from_list([{"prompt": row["prompt"], "reference": str(row["reference"])} for row in rows])
     optimizer = AdamW(model.parameters(), lr=LEARNING_RATE, betas=(BETA1, BETA2), weight_decay=0.0)
-    warm_up = LambdaLR(optimizer, lambda step: min((step + 1) / WARMUP, 1.0))
+    schedule = LambdaLR(optimizer, lambda step: min((step + 1) / WARMUP, 1.0))
     with tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(0)
-        trainer = Timed(
+        trainer = TimedTrainer(
             model=model,
             reward_funcs=reward,
             args=config(setting, scratch),
-            train_dataset=seen,
+            train_dataset=dataset,
             processing_class=text.tokenizer,
-            optimizers=(optimizer, warm_up),
+            optimizers=(optimizer, schedule),
         )
-        trainer.clock = Clock(setting, model.state_dict)
+        trainer.clock = clock = StepClock(setting, model.state_dict)
         trainer.train()
-        trainer.close()
-    trainer.clock.tell(CausalPolicy(model, text), started)
+        trainer.finish_step()
+    clock.print_result(CausalPolicy(model, text), started)
 
 
 if __name__ == "__main__":

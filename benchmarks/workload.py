@@ -1,6 +1,6 @@
-"""The engine on steps of a known size, timed part by part; what its update holds."""
+"""The RL loop on steps of a fixed size: seconds of each part, and memory of the update."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from time import perf_counter
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignbench.core.batches import Experience
+from alignbench.core.batches import Experience, Rollouts, Row, Scores
+from alignbench.core.protocols import Algorithm, Critic
 from alignbench.data.prompt_stream import PromptStream
 from alignbench.engine.checks import Invariants
 from alignbench.engine.optimizer import AdamW
@@ -18,111 +19,126 @@ from alignbench.engine.run_state import RunState
 from alignbench.engine.score import microbatches, sibling_groups
 from alignbench.engine.update import Update, Updated
 from alignbench.kernels.attention_switch import attention_for
+from alignbench.models.critic import make_critic
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
 from alignbench.planning.memory import LiveTensorCounter, nbytes
 from alignbench.stages.online import RL
-from benchmarks.memory import Sums
 
 PARTS = ("rollout", "score", "update")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-NEVER = -1
+NO_TOKEN = -1
 
 
-class Endless(Text):
-    """A text side in which no token ends an answer, so that all are as long as they may be."""
+class EndlessText(Text):
+    """A text side without stop tokens, so that every response has the maximum length."""
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """A token that there is not."""
-        return (NEVER,)
+        """An id that no token has."""
+        return (NO_TOKEN,)
+
+
+class TokenSumReward:
+    """A reward without meaning that differs between responses: the sum of the token ids modulo 7."""
+
+    def __call__(self, rollouts: Rollouts) -> Scores:
+        return Scores(total=((rollouts.responses * rollouts.mask).sum(1) % 7).float(), components={})
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Accept any rows."""
+
+    def content_hash(self) -> str:
+        """A constant: the reward has no settings."""
+        return "sums"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What each step has to do."""
+    """The size of a step."""
 
-    groups: int
+    prompts: int
     """Prompts in a step."""
-    group: int = 8
-    """Answers to each, K."""
-    prompt: int = 32
-    """Tokens of a prompt."""
-    answer: int = 32
-    """Tokens of an answer."""
+    group_size: int = 8
+    """Responses to each prompt, K."""
+    prompt_tokens: int = 32
+    response_tokens: int = 32
     microbatch: int = 32
+    """Responses in a microbatch."""
     minibatches: int = 2
 
     @property
-    def answers(self) -> int:
-        """Of one step."""
-        return self.groups * self.group
+    def responses(self) -> int:
+        """Responses in a step."""
+        return self.prompts * self.group_size
 
     def texts(self) -> list[str]:
-        """A few steps of prompts: letters, each of which a tokenizer without merges makes a token of."""
-        draw = torch.Generator().manual_seed(0)
-        drawn = torch.randint(len(LETTERS), (4 * self.groups, self.prompt), generator=draw).tolist()
-        return ["".join(LETTERS[i] for i in row) for row in drawn]
+        """The prompts of four steps: random letters, one token each for a tokenizer without merges."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (4 * self.prompts, self.prompt_tokens)
+        rows = torch.randint(len(LETTERS), shape, generator=generator).tolist()
+        return ["".join(LETTERS[i] for i in row) for row in rows]
 
     def stream(self, text: Text) -> PromptStream:
-        """These prompts without end."""
-        rows = [{"id": i, "prompt": prompt} for i, prompt in enumerate(self.texts())]
-        return PromptStream(rows, text.encode_prompt, self.groups, 0, text.pad, self.prompt)
+        """An endless stream of these prompts."""
+        rows: list[Row] = [{"id": i, "prompt": prompt} for i, prompt in enumerate(self.texts())]
+        return PromptStream(rows, text.encode_prompt, self.prompts, 0, text.pad, self.prompt_tokens)
 
 
 @dataclass(frozen=True)
-class Held:
-    """Bytes of one update."""
+class UpdateMemory:
+    """Memory of one update, in bytes."""
 
     weights: int
     optimizer: int
-    """Two moments of what is trained, and its gradient."""
+    """Gradient and two moments of the trained weights."""
     activations: int
-    """What the layers keep of the largest microbatch until its backward pass; no logits."""
+    """Activations that the layers save for the backward pass of the largest microbatch, without logits."""
     peak: int
-    """The most that weights, optimizer and all the update makes took together."""
+    """Peak of weights, optimizer and all tensors that the update allocates."""
 
     @property
-    def least(self) -> int:
-        """What cannot be done without."""
+    def minimum(self) -> int:
+        """Weights, optimizer and activations."""
         return self.weights + self.optimizer + self.activations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched(Update):
-    """The update as it is; when told to look, its tensors are counted, which takes time."""
+class MeasuredUpdate(Update):
+    """The update; while `measuring` is not empty it also counts live tensors, which is slow."""
 
-    look: list[bool] = field(default_factory=list)
-    found: list[Held] = field(default_factory=list)
+    policy: CausalPolicy
+    measuring: list[bool] = field(default_factory=list)
+    results: list[UpdateMemory] = field(default_factory=list)
 
-    def __call__(self, experience: Experience, **given: Any) -> Updated:
-        if not self.look:
-            return super().__call__(experience, **given)
+    def __call__(self, experience: Experience, **options: Any) -> Updated:
+        if not self.measuring:
+            return super().__call__(experience, **options)
         policy, moments = self.policy, [t for s in self.optimizer.adamw.state.values() for t in s.values()]
-        known = [*policy.model.parameters(), *(p for _, p in policy.critic_parameters())]
+        weights = [*policy.model.parameters(), *(p for _, p in policy.critic_parameters())]
         batch = [part for part in vars(experience).values() if isinstance(part, Tensor)]
-        activations = kept(policy, experience[self._largest(experience)])
-        with LiveTensorCounter([*known, *moments, *batch]) as alive:
-            updated = super().__call__(experience, **given)
-        learned = nbytes(self.optimizer.parameters)
-        self.found.append(
-            Held(
-                weights=nbytes(known),
-                optimizer=3 * learned,
+        activations = activation_bytes(policy, experience[self._largest(experience)])
+        with LiveTensorCounter([*weights, *moments, *batch]) as alive:
+            updated = super().__call__(experience, **options)
+        trained = nbytes(self.optimizer.parameters)
+        self.results.append(
+            UpdateMemory(
+                weights=nbytes(weights),
+                optimizer=3 * trained,
                 activations=activations,
-                peak=nbytes(known) + nbytes(moments) + alive.peak,
+                peak=nbytes(weights) + nbytes(moments) + alive.peak,
             )
         )
         return updated
 
     def _largest(self, experience: Experience) -> Tensor:
-        """The rows of the largest microbatch, which is no larger than a minibatch."""
+        """Row indices of the largest microbatch, which is at most a minibatch."""
         size = min(self.microbatch_size, len(experience) // self.minibatches)
         return next(microbatches(experience, size, sibling_groups(self.policy, experience), split_groups=True))
 
 
-def kept(policy: CausalPolicy, part: Experience) -> int:
-    """Bytes that the layers keep for the backward pass of these answers."""
+def activation_bytes(policy: CausalPolicy, batch: Experience) -> int:
+    """Bytes that the layers save for the backward pass of these responses."""
     weights = {p.untyped_storage()._cdata for p in policy.model.parameters()}
     sizes: dict[int, int] = {}
 
@@ -132,7 +148,7 @@ def kept(policy: CausalPolicy, part: Experience) -> int:
             sizes[storage._cdata] = storage.nbytes()
         return tensor
 
-    inputs = policy.packing.arrange(part, policy.text.pad).to(policy.device).forward_kwargs(policy.dtype)
+    inputs = policy.packing.arrange(batch, policy.text.pad).to(policy.device).forward_kwargs(policy.dtype)
     with (
         torch.enable_grad(),
         attention_for(policy.decoder.config, inputs),
@@ -143,85 +159,95 @@ def kept(policy: CausalPolicy, part: Experience) -> int:
     return sum(sizes.values())
 
 
-class Clocked(CausalPolicy):
-    """A policy that waits for its device when it has been the reference, so that scoring ends when it has ended."""
+class SynchronizedPolicy(CausalPolicy):
+    """A policy that synchronizes its device after the reference pass, so that timing of the scores is exact."""
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """As it is, and then the wait."""
+        """Act as the reference, then synchronize."""
         with super().reference() as inner:
             yield inner
-            wait(self.device)
+            synchronize(self.device)
 
 
-def wait(device: torch.device | str) -> None:
-    """Until the device has done all it was given."""
+def synchronize(device: torch.device | str) -> None:
+    """Wait until all work queued on the device is done."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 
 
+def build_policy(
+    model: Any, text: Text, critic: Critic | None = None, kind: type[CausalPolicy] = CausalPolicy
+) -> CausalPolicy:
+    """A policy of class `kind` on this model, with a critic where settings are passed, and its frozen reference."""
+    value = None if critic is None else make_critic(model, critic, seed=0)
+    policy = kind(model, text, critic=value)
+    policy.freeze_reference()
+    return policy
+
+
 @dataclass(frozen=True)
-class Step:
-    """What a step took."""
+class StepTiming:
+    """Timing of one step."""
 
     seconds: dict[str, float]
-    """Of each part; what is neither rollout nor score is update."""
+    """Seconds of each part; the update is all that is neither rollout nor score."""
     gap: float
-    """The most that sampler and update differed on a token's log-probability."""
+    """Largest difference between sampler and update in the log-probability of a token, in nats."""
 
     @property
-    def whole(self) -> float:
-        """Seconds of all of it."""
+    def total(self) -> float:
+        """Seconds of the step."""
         return sum(self.seconds.values())
 
 
 @dataclass(frozen=True)
-class Loop:
-    """A run of the engine, without journal and tracker."""
+class TimedLoop:
+    """The RL loop without logs and tracker."""
 
+    policy: CausalPolicy
     engine: RLLoop
     stream: PromptStream
     state: RunState
 
     @property
-    def reads(self) -> int:
-        """Forward passes of a step that score: the reference's, and the policy's own where it is read again."""
+    def scoring_passes(self) -> int:
+        """Forward passes in the score part of a step: the reference, and the policy where it is rescored."""
         return 1 + self.engine.rescored
 
-    def steps(self) -> Iterator[Step]:
-        """One after the other, without end."""
-        reports, device = self.engine.run(self.stream, self.state), self.engine.policy.device
+    def steps(self) -> Iterator[StepTiming]:
+        """Run and time steps, without end."""
+        reports = self.engine.run(self.stream, self.state)
         while True:
             start = perf_counter()
-            shown = next(reports).metrics
-            wait(device)
-            whole = perf_counter() - start
-            rollout, score = shown["cost/rollout_seconds"], shown["cost/score_seconds"]
-            yield Step(
-                {"rollout": rollout, "score": score, "update": whole - rollout - score}, shown["rollout/sampler_gap"]
-            )
+            metrics = next(reports).metrics
+            synchronize(self.policy.device)
+            total = perf_counter() - start
+            rollout, score = metrics["cost/rollout_seconds"], metrics["cost/score_seconds"]
+            seconds = {"rollout": rollout, "score": score, "update": total - rollout - score}
+            yield StepTiming(seconds, metrics["rollout/sampler_gap"])
 
-    def held(self, steps: Iterator[Step]) -> Held:
-        """The bytes of the next step's update."""
+    def update_memory(self, steps: Iterator[StepTiming]) -> UpdateMemory:
+        """Run the next of `steps` and return the memory of its update."""
         update = self.engine.update
-        assert isinstance(update, Watched)
-        update.look.append(True)
+        assert isinstance(update, MeasuredUpdate)
+        update.measuring.append(True)
         next(steps)
-        update.look.clear()
-        return update.found.pop()
+        update.measuring.clear()
+        return update.results.pop()
 
 
-def loop(policy: CausalPolicy, algorithm: Any, load: Load, invariants: Invariants) -> Loop:
-    """A run of that load which begins after its first step, the one that also checks the sampler."""
+def build_timed_loop(policy: CausalPolicy, algorithm: Algorithm, load: Load, invariants: Invariants) -> TimedLoop:
+    """The loop of a run at this load, at its second step: the first also compares sampler and update."""
     rl = RL(
         steps=1000,
-        rollouts_per_step=load.answers,
-        max_prompt_tokens=load.prompt,
-        max_new_tokens=load.answer,
+        rollouts_per_step=load.responses,
+        max_prompt_tokens=load.prompt_tokens,
+        max_new_tokens=load.response_tokens,
         minibatches=load.minibatches,
         optimizer=AdamW(learning_rate=1e-9),
     )
-    engine = rl.build_loop(policy, Sums(), algorithm, 0, load.microbatch, invariants)
-    watched = Watched(**{f.name: getattr(engine.update, f.name) for f in fields(Update)})
+    engine = rl.build_loop(policy, TokenSumReward(), algorithm, 0, load.microbatch, invariants)
+    update = MeasuredUpdate(**{f.name: getattr(engine.update, f.name) for f in fields(Update)})
     state = replace(RunState.at_start(algorithm), step=1)
-    return Loop(replace(engine, update=watched), load.stream(policy.text), state)
+    return TimedLoop(policy, replace(engine, update=update), load.stream(policy.text), state)
