@@ -1,4 +1,4 @@
-"""How time and memory scale with group size, response length, model, vocabulary and runs, compared with lower bounds.
+"""How time and memory scale with group size, response length, model, vocabulary and runs, against lower bounds.
 
     python -m benchmarks.scaling [--quick] [--write | --only vocabulary ...]
 

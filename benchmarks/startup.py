@@ -165,8 +165,8 @@ STARTS = """\
 ## Time to the first step
 
 `python -m alignbench algo=grpo rl.steps=1` on the built-in model: **{seconds:.1f} s** (target: at most {target:g}),
-with {cpu:.1f} CPU seconds. "First run" is the first run after an installation, in which Python compiles all modules. With
-PYTHONDONTWRITEBYTECODE=1 in the environment every run is a first run; `make` unsets it.
+with {cpu:.1f} CPU seconds. "First run" is the first run after an installation, in which Python compiles all modules.
+With PYTHONDONTWRITEBYTECODE=1 in the environment every run is a first run; `make` unsets it.
 
 Garbage collection is disabled until all modules are imported; the objects that exist by then are never searched.
 """

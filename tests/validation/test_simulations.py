@@ -1,4 +1,4 @@
-"""The table of docs/statistics_simulated.md in small: enough studies to see an interval that is wrong, few enough for a test."""
+"""The simulations of docs/statistics_simulated.md with fewer studies: enough to notice a wrong interval."""
 
 from pathlib import Path
 
