@@ -1,4 +1,4 @@
-"""Batches small enough to reason about, for the tests of algorithms."""
+"""Small batches for the tests of algorithms."""
 
 from dataclasses import replace
 

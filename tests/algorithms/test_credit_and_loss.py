@@ -1,4 +1,4 @@
-"""Each algorithm against its equation, and against its neighbours."""
+"""Each algorithm against its equation, and against related algorithms."""
 
 from dataclasses import replace
 
@@ -84,7 +84,7 @@ class TestGradient:
         assert torch.equal(gradients["values"], torch.zeros_like(batch.values))
 
     @every_algorithm
-    def test_what_stands_outside_the_mask_never_matters(self, algorithm):
+    def test_values_outside_the_mask_have_no_effect(self, algorithm):
         """Neither in the credit, nor in the loss, nor in any gradient."""
         clean = random_batch()
         spoiled = replace(clean, **{name: getattr(clean, name).where(clean.mask, 1e6) for name in PER_TOKEN})
@@ -106,7 +106,7 @@ class TestGradient:
             assert torch.equal(gradients[name], unmoved[name])
             assert not gradients[name][~clean.mask].any()
 
-    def test_not_even_infinity_leaks_from_outside_the_mask(self):
+    def test_infinity_does_not_leak_from_outside_the_mask(self):
         batch = experience(GRPO(), random_batch())
         losses = torch.ones(batch.mask.shape).where(batch.mask, torch.inf)
         assert_close(batch.total(losses), tensor(1.0))
@@ -203,7 +203,7 @@ class TestGroups:
             assert_close(own.std(), tensor(1.0))
 
     @pytest.mark.parametrize("algorithm", [GRPO(), GRPO(scale_by_std=False), RLOO()], ids=["grpo", "no std", "rloo"])
-    def test_equal_scores_teach_exactly_nothing(self, algorithm):
+    def test_equal_scores_have_zero_advantages(self, algorithm):
         batch = random_batch(scores=torch.full((8,), 0.35), kl_coef=0.0)
         assert torch.equal(algorithm.credit(batch).advantages, torch.zeros_like(batch.values))
 
@@ -264,7 +264,7 @@ class TestPPO:
         assert out.tokens["clip_fraction"].all()
 
     @pytest.mark.parametrize("coefficient", [0.0, 0.1])
-    def test_an_entropy_that_earns_nothing_has_no_gradient_to_be_paid_for(self, coefficient):
+    def test_an_entropy_bonus_of_zero_computes_no_gradient(self, coefficient):
         algorithm, now = PPO(entropy_coef=coefficient), forward(self.BATCH)
         algorithm.loss(now, experience(algorithm, self.BATCH)).loss.backward()
         assert now.logprobs.grad is not None

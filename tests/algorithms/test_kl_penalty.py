@@ -1,4 +1,4 @@
-"""The KL penalty: what it descends, and how its coefficient is steered."""
+"""The KL penalty: its gradients, and the controllers of its coefficient."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def loss_of(logits, algorithm):
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_in_the_loss_it_descends_the_true_kl_when_nothing_else_pulls(estimator):
+def test_in_the_loss_its_gradient_is_that_of_the_true_kl(estimator):
     logits = POLICY.clone().requires_grad_()
     gradient = torch.autograd.grad(loss_of(logits, GRPO(kl=FixedKL(estimator=estimator))), logits)[0]
     truth = torch.autograd.grad(0.1 * kl_to_ref(logits), logits)[0]
@@ -53,7 +53,7 @@ def test_in_the_loss_it_descends_the_true_kl_when_nothing_else_pulls(estimator):
 
 
 @pytest.mark.parametrize(("estimator", "divergence"), [("k2", kl_to_ref), ("k3", kl_from_ref)])
-def test_without_the_exact_gradient_it_descends_the_estimators_own(estimator, divergence):
+def test_without_the_exact_gradient_it_is_the_estimators_own(estimator, divergence):
     logits = POLICY.clone().requires_grad_()
     loss = loss_of(logits, GRPO(kl=FixedKL(estimator=estimator, exact_gradient=False)))
     assert_close(torch.autograd.grad(loss, logits), torch.autograd.grad(0.1 * divergence(logits), logits))
@@ -194,7 +194,7 @@ def test_phases_can_look_at_the_kl_of_a_whole_response(action):
     assert alarmed in (KLControlState(learning_rate_scale=0.5), KLControlState(stop=True))
 
 
-def test_nowhere_it_is_neither_in_the_loss_nor_in_the_reward():
+def test_placement_none_is_neither_in_the_loss_nor_in_the_reward():
     batch = random_batch()
     kl = FixedKL(placement="none", coef=0.0)
     assert not kl.in_reward(batch).any()

@@ -1,4 +1,4 @@
-"""Scores on a known scale, by hand."""
+"""Score normalization, by hand."""
 
 import pytest
 import torch
@@ -11,14 +11,14 @@ from alignbench.algorithms.normalizer import EMA
 from alignbench.core.errors import UserError
 
 
-def test_a_batch_is_normalized_by_the_moments_before_it():
+def test_a_batch_is_normalized_by_the_statistics_before_it():
     ema = EMA(alpha=0.9, mean=3.0, std=2.0)
     out, after = ema(tensor([1.0, 5.0, 9.0, 5.0]), ema.start)  # mean 5, squares 16 + 0 + 16 + 0 over 4
     assert_close(out, tensor([-1.0, 1.0, 3.0, 1.0]))
     assert (after.mean, after.std) == pytest.approx((0.9 * 3 + 0.1 * 5, 0.9 * 2 + 0.1 * 8**0.5))
 
 
-def test_without_given_moments_the_first_batch_gives_them():
+def test_without_initial_statistics_the_first_batch_sets_them():
     ema = EMA(alpha=0.9)
     assert ema.start is None
     out, after = ema(tensor([1.0, 3.0]), ema.start)
@@ -41,7 +41,7 @@ def test_scores_that_are_all_equal_stay_equal_and_finite():
 
 
 @pytest.mark.parametrize("settings", [{"mean": 1.0}, {"std": 1.0}, {"low": 5.0, "high": 1.0}])
-def test_settings_that_make_no_sense_are_refused(settings):
+def test_invalid_settings_are_an_error(settings):
     with pytest.raises(UserError):
         EMA(**settings)
 

@@ -1,4 +1,4 @@
-"""Pairs: who is compared with whom, what a pair teaches, and what learning from pairs is when it is simple."""
+"""Preference pairs: their selection, their loss, and special cases that equal other algorithms."""
 
 from dataclasses import replace
 
@@ -41,11 +41,11 @@ COUPLES = {
 
 
 @pytest.mark.parametrize(("pairs", "scores", "expected"), COUPLES.values(), ids=COUPLES.keys())
-def test_who_is_compared_with_whom(pairs, scores, expected):
+def test_selection_of_pairs(pairs, scores, expected):
     assert pairs.couples(scores, derive(0, "any")) == expected
 
 
-def test_an_answer_that_repeats_an_earlier_one_makes_no_pair_where_they_must_be_distinct():
+def test_duplicate_answers_make_no_pair_with_distinct():
     flat = -torch.ones(5, 1)
     batch = scored(
         old_logprobs=flat,
@@ -63,7 +63,7 @@ def test_an_answer_that_repeats_an_earlier_one_makes_no_pair_where_they_must_be_
     assert neighbours.preferred.nonzero().tolist() == [[1, 0]]
 
 
-def test_a_shuffle_is_addressed_and_takes_each_at_most_once():
+def test_a_shuffle_is_seeded_and_uses_each_rollout_at_most_once():
     pairs, scores = Pairing(selector="random"), [float(i) for i in range(8)]
     drawn = [pairs.couples(scores, derive(seed, "pairs", 0)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -71,7 +71,7 @@ def test_a_shuffle_is_addressed_and_takes_each_at_most_once():
     assert all(better > worse for better, worse in drawn[0])
 
 
-def test_a_step_shuffles_by_its_own_address():
+def test_each_step_shuffles_with_its_own_seed():
     algorithm = Pairwise(pairs=Pairing(selector="random"))
     one, same, other = (algorithm.credit(random_batch(seed=s)).preferred for s in (0, 0, 0))
     assert torch.equal(one, same)
@@ -80,7 +80,7 @@ def test_a_step_shuffles_by_its_own_address():
     assert other.sum() == 4, "two groups of four make two pairs each"
 
 
-def test_confidence_grows_with_the_lead_until_it_is_sure():
+def test_confidence_grows_with_the_lead_up_to_one():
     algorithm = Pairwise(pairs=Pairing(selector="consecutive", sure_lead=2.0))
     flat = -torch.ones(6, 1)
     batch = scored(
@@ -96,7 +96,7 @@ def test_confidence_grows_with_the_lead_until_it_is_sure():
     assert credit.preferred.sum() == 1.5
 
 
-def test_what_a_lead_is_worth():
+def test_link_functions():
     """sigmoid(0.5 * 2 log 3) is 3/4; the squared link wants a lead of 1 / (2 * 0.25) = 2."""
     lead = tensor([2 * 3.0]).log() * 2 - tensor([2.0]).log() * 2
     assert_close(linear(lead), -lead)
@@ -146,14 +146,14 @@ def test_the_loss_is_the_mean_over_pairs():
 
 
 class TestWhatItBecomes:
-    def test_linear_pairs_are_reinforce_with_wins_less_losses_as_advantage(self):
+    def test_linear_pairs_are_reinforce_with_wins_minus_losses_as_advantage(self):
         algorithm = Pairwise(pairs=Pairing(selector="winner_vs_all", **LINEAR))
         batch = experience(algorithm, random_batch())
         _, gradients = descend(algorithm, forward(batch, moved=0.3), batch)
         assert_close(gradients["logprobs"], -batch.advantages * batch.pair_share)
         assert sorted(batch.advantages[:, 0].tolist()) == [-1.0] * 6 + [3.0] * 2
 
-    def test_with_two_rollouts_linear_pairs_descend_like_grpo(self):
+    def test_with_two_rollouts_linear_pairs_have_the_gradient_of_grpo(self):
         """A pair pulls with 1 and -1, the z-score of two is sqrt(1/2) and -sqrt(1/2), over twice as many rows."""
         batch = random_batch(group=tensor([0, 0, 1, 1, 2, 2, 3, 3]))
         pairs = Pairwise(group_size=2, pairs=Pairing(selector="consecutive", **LINEAR))
@@ -162,7 +162,7 @@ class TestWhatItBecomes:
         assert_close(one["logprobs"], 2 * 2**0.5 * other["logprobs"])
 
     @pytest.mark.parametrize(("link", "beta", "factor"), [("logistic", 0.3, 0.15), ("squared", 0.25, 4.0)])
-    def test_at_the_reference_every_link_pulls_like_the_linear_one(self, link, beta, factor):
+    def test_at_the_reference_every_link_has_the_gradient_of_the_linear_one(self, link, beta, factor):
         """The slope of -log sigmoid(beta x) at 0 is -beta / 2, that of (x - 1 / (2 tau))^2 is -1 / tau."""
         batch = random_batch()
         batch = replace(batch, ref_logprobs=batch.old_logprobs)
@@ -192,7 +192,7 @@ class TestWhatItBecomes:
 class TestBatches:
     @every_link
     @pytest.mark.parametrize("algorithm", [Pairwise, PPOPairwise])
-    def test_groups_in_microbatches_of_their_own_add_up(self, pairs, algorithm):
+    def test_losses_of_groups_in_separate_microbatches_add_up(self, pairs, algorithm):
         made = algorithm(pairs=pairs)
         batch = experience(made, random_batch())
         now = forward(batch, moved=0.3)
@@ -207,7 +207,7 @@ class TestBatches:
         assert all(g.abs().max() < 1e-6 for g in gradients.values())
 
     @every_link
-    def test_the_order_of_rows_does_not_matter_once_pairs_are_made(self, pairs):
+    def test_the_order_of_rows_does_not_matter_after_pairing(self, pairs):
         algorithm, order = Pairwise(pairs=pairs), torch.randperm(8, generator=torch.Generator().manual_seed(5))
         made = algorithm.credit(random_batch())
         results = []
@@ -220,7 +220,7 @@ class TestBatches:
         assert_close(results[0], results[1])
 
     @every_link
-    def test_what_stands_outside_the_mask_never_matters(self, pairs):
+    def test_values_outside_the_mask_have_no_effect(self, pairs):
         algorithm, clean = Pairwise(pairs=pairs, kl=FixedKL(coef=0.1)), random_batch()
         spoiled = replace(clean, **{name: getattr(clean, name).where(clean.mask, 1e6) for name in PER_TOKEN})
         now = forward(clean, moved=0.3)
@@ -232,13 +232,13 @@ class TestBatches:
         assert torch.equal(gradients["logprobs"], unmoved["logprobs"])
         assert not unmoved["logprobs"][~clean.mask].any()
 
-    def test_without_a_winner_nothing_counts_for_pairs_and_all_for_ppo(self):
+    def test_without_a_winner_the_pair_loss_is_zero_and_ppo_uses_all_rollouts(self):
         batch = random_batch(scores=torch.full((8,), 0.5))
         assert not experience(Pairwise(), batch).has_weights()
         assert experience(PPOPairwise(), batch).has_weights()
         assert experience(Pairwise(), random_batch()).has_weights()
 
-    def test_only_rollouts_in_a_pair_pay_for_their_kl(self):
+    def test_only_rollouts_in_a_pair_have_a_kl_penalty(self):
         algorithm = Pairwise(pairs=Pairing(selector="consecutive"))
         batch = random_batch(scores=tensor([0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]))  # only rows 0 and 2 differ
         weights = experience(algorithm, batch).weights

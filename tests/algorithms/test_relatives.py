@@ -1,4 +1,4 @@
-"""The relatives of GRPO, by hand and as what they become when one knob is turned."""
+"""Variants of GRPO, by hand and in the special cases in which they equal each other."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ class TestReinforcePP:
         expected = tensor([[1 - mean, 1.05 - mean], [-mean, 0.0]]) / spread
         assert_close(ReinforcePP().credit(batch).advantages, expected)
 
-    def test_it_is_ppo_whose_critic_always_says_nothing(self):
+    def test_it_is_ppo_whose_critic_always_predicts_zero(self):
         batch = random_batch(values=torch.zeros(8, 5))
         n = int(batch.mask.sum())
         ppo = PPO(lam=1.0).credit(batch).advantages  # its deviation is that of n - 1
@@ -144,12 +144,12 @@ class TestCISPO:
         assert_close(loss, (-1.5 * a * (-1 + log2) + 0.25 * a * (-1 - 2 * log2)) / 2)
         assert_close(gradients["logprobs"], tensor([[-1.5 * a / 2], [0.25 * a / 2]]))
 
-    def test_no_token_loses_its_gradient(self):
+    def test_every_token_keeps_its_gradient(self):
         batch = experience(CISPO(kl=NO_KL), random_batch())
         _, gradients = descend(CISPO(kl=NO_KL), forward(batch, moved=3.0), batch)
         assert gradients["logprobs"][batch.mask].all()
 
-    def test_within_its_bounds_it_descends_like_grpo_without_a_clip(self):
+    def test_within_the_bounds_its_gradient_is_that_of_grpo_without_clipping(self):
         free = GRPO(clip_low=0.999, clip_high=1e6)
         batch = experience(free, random_batch())
         now = forward(batch, moved=0.3)
@@ -166,7 +166,7 @@ class TestSAPO:
         loss, _ = descend(algorithm, now, experience(algorithm, batch))
         assert_close(loss, tensor((-2.924234 * a + 0.537883 * a) / 2))
 
-    def test_the_gate_never_closes_at_once(self):
+    def test_the_gate_closes_smoothly(self):
         batch = experience(SAPO(kl=NO_KL), random_batch())
         _, gradients = descend(SAPO(kl=NO_KL), forward(batch, moved=1.0), batch)
         assert gradients["logprobs"][batch.mask].all()
@@ -189,14 +189,14 @@ class TestBNPO:
         batch = one_token([0.0, 1.0, 1.0, 0.0], [0, 0, 1, 1])
         assert_close(BNPO().credit(batch).advantages, GRPO(scale_by_std=False).credit(batch).advantages)
 
-    def test_scores_are_brought_to_their_range(self):
+    def test_scores_are_rescaled_to_their_range(self):
         batch = one_token([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], [0, 0, 0, 1, 1, 1])
         wide = replace(batch, scores=4 * batch.scores - 2)
         assert_close(BNPO(low=-2.0, high=2.0).credit(wide).advantages, BNPO().credit(batch).advantages)
         with pytest.raises(UserError, match=r"a score is -2.*algo.low=0.*set them to the range"):
             BNPO().credit(wide)
 
-    def test_all_right_and_all_wrong_groups_teach_exactly_nothing(self):
+    def test_all_correct_and_all_incorrect_groups_have_zero_advantages(self):
         batch = one_token([0.0, 0.0, 1.0, 1.0, 1.0, 0.0], [0, 0, 1, 1, 2, 2])
         advantages = of_rollouts(BNPO().credit(batch))
         assert torch.equal(advantages[:4], torch.zeros(4))
@@ -211,7 +211,7 @@ class TestGDPO:
         credit = GDPO(part_weights={"correct": 1.0, "short": 3.0}, eps=0.0).credit(batch)
         assert_close(of_rollouts(credit), tensor([-1.0, 1.0]) / 2**0.5)
 
-    def test_rewards_that_collapse_in_a_sum_stay_apart(self):
+    def test_components_with_equal_sums_get_different_advantages(self):
         """Right and long, wrong and short, and neither: in the sum the second is hardly better than the third."""
         parts = {"correct": tensor([1.0, 0.0, 0.0]), "short": tensor([0.0, 0.1, 0.0])}
         batch = one_token([1.0, 0.1, 0.0], [0, 0, 0], components=parts)
@@ -224,7 +224,7 @@ class TestGDPO:
         grpo = of_rollouts(GRPO().credit(batch))
         assert_close(of_rollouts(GDPO().credit(batch)), grpo / grpo.std(), atol=1e-5, rtol=1e-5)
 
-    def test_what_kl_takes_off_is_a_part_too(self):
+    def test_the_kl_penalty_is_a_part_too(self):
         batch = random_batch(scores=torch.full((8,), 0.5))
         in_reward = FixedKL(placement="reward", estimator="k1")
         assert not GDPO().credit(batch).advantages.any()
@@ -233,7 +233,7 @@ class TestGDPO:
         alike = of_rollouts(GDPO().credit(replace(batch, scores=-penalty)))
         assert_close(advantages, alike, atol=1e-4, rtol=1e-4)
 
-    def test_a_part_that_the_reward_does_not_have_is_told_of(self):
+    def test_an_unknown_reward_component_is_an_error(self):
         batch = one_token([1.0, 2.0], [0, 0], components={"correct": tensor([1.0, 0.0])})
         with pytest.raises(UserError, match="names style, but the components of this reward are correct"):
             GDPO(part_weights={"style": 1.0}).credit(batch)
@@ -253,12 +253,12 @@ class TestDAPO:
         assert_close(Overlong(limit=10, buffer=0.4)(self.BATCH), tensor([0.0, 0.25, 0.5, 1.0]))
         assert_close(Overlong(limit=10, buffer=0.4, penalty=3.0)(self.BATCH), tensor([0.0, 0.75, 1.5, 3.0]))
 
-    def test_it_is_taken_off_the_score(self):
+    def test_it_is_subtracted_from_the_score(self):
         credit = GRPO(scale_by_std=False, overlong=Overlong(limit=10, buffer=0.4)).credit(self.BATCH)
         assert_close(of_rollouts(credit), 0.4375 - tensor([0.0, 0.25, 0.5, 1.0]))
 
     @pytest.mark.parametrize(("mask", "tokens"), [(True, 21), (False, 31)])
-    def test_cut_answers_are_left_out_of_the_loss_but_not_of_their_group(self, mask, tokens):
+    def test_truncated_answers_are_masked_out_of_the_loss_but_count_in_their_group(self, mask, tokens):
         batch = replace(self.BATCH, truncated=tensor([False, False, False, True]))
         algorithm = GRPO(overlong=Overlong(limit=10, buffer=0.4, mask=mask))
         whole = experience(algorithm, batch)
@@ -266,7 +266,7 @@ class TestDAPO:
         assert_close(whole.weights[0, 0], tensor(1 / tokens))
         assert whole.weights[3].any() != mask
 
-    def test_when_all_are_cut_nothing_counts(self):
+    def test_when_all_answers_are_truncated_no_token_has_a_weight(self):
         batch = replace(self.BATCH, truncated=torch.ones(4, dtype=torch.bool))
         assert not experience(GRPO(overlong=Overlong(limit=10)), batch).has_weights()
         assert experience(GRPO(), batch).has_weights()
@@ -275,7 +275,7 @@ class TestDAPO:
         batch = one_token([0.0, 1.0, 1.0, 1.0, 0.35, 0.35, 0.35], [0, 0, 1, 1, 2, 2, 2])
         assert DynamicSampling()(batch).tolist() == [True, True] + [False] * 5
 
-    def test_clip_higher_lets_a_good_token_go_further(self):
+    def test_clip_higher_allows_larger_ratios_for_positive_advantages(self):
         batch = one_token([1.0, 0.0], [0, 0])
         now = moved(batch, [tensor(1.25).log()], [0.0])
         gradients = [

@@ -1,4 +1,4 @@
-"""What an algorithm is, and what it refuses to be."""
+"""The protocol of algorithms, and errors for invalid settings."""
 
 from dataclasses import FrozenInstanceError
 

@@ -1,4 +1,4 @@
-"""Signs and edges that small changes made at random showed to be untested (see docs/mutation.md)."""
+"""Signs and edge cases that random mutations showed to be untested (see docs/mutation.md)."""
 
 import pytest
 from small_batches import descend, experience, forward, random_batch, scored
@@ -26,19 +26,19 @@ def test_a_kl_penalty_beside_pairs_adds_to_the_loss_and_pulls_towards_the_refere
     assert (pull[~above] < 0).all()
 
 
-def test_the_second_clip_leaves_small_positive_advantages_alone():
+def test_the_dual_clip_does_not_affect_small_positive_advantages():
     ratio, advantages = tensor([[0.1, 5.0]]), tensor([[0.5, 0.5]])
     assert_close(clipped_surrogate(ratio, advantages, 0.2, 0.2, 3.0), clipped_surrogate(ratio, advantages, 0.2, 0.2))
 
 
-def test_what_counts_as_clipped_goes_by_the_sign_of_the_advantage_and_not_by_its_size():
+def test_the_clip_fraction_depends_on_the_sign_of_the_advantage_only():
     ratio = tensor([[5.0, 5.0, 0.1, 0.1]])
     for size in (0.5, 2.0):
         advantages = size * tensor([[1.0, -1.0, 1.0, -1.0]])
         assert clipped(ratio, advantages, 0.2, 0.2).tolist() == [[True, False, False, True]]
 
 
-def test_a_score_above_its_range_alone_is_refused_and_one_on_its_edge_is_not():
+def test_a_score_above_the_range_is_an_error_and_one_at_its_edge_is_not():
     flat = -tensor([[1.0], [1.0]])
     batch = scored(old_logprobs=flat, ref_logprobs=flat, scores=tensor([0.0, 2.0]), group=tensor([0, 0]))
     with pytest.raises(UserError, match="another 2, outside"):

@@ -1,4 +1,4 @@
-"""What is typed behind a command."""
+"""Parsing of command-line arguments."""
 
 import pytest
 
@@ -12,18 +12,18 @@ def test_help_is_printed_and_nothing_else_happens(word: str, capsys: pytest.Capt
     assert capsys.readouterr().out == "How to.\n"
 
 
-def test_the_command_line_speaks_where_no_words_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_default_to_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["door", "run=x"])
     assert read_arguments(None, "") == ["run=x"]
     assert read_arguments([], "") == []
 
 
-def test_a_value_may_hold_anything_and_the_last_one_counts() -> None:
+def test_values_can_contain_any_character_and_the_last_one_wins() -> None:
     assert parse_key_values(["run=a", "--to=b=c", "run="], ("run", "to")) == {"run": "", "to": "b=c"}
     assert parse_key_values(["judge.model=m"], ("judge",), ("judge.",)) == {"judge.model": "m"}
 
 
 @pytest.mark.parametrize("word", ["run", "rum=x", "=x", "judge.model=m", ""])
-def test_a_word_that_is_no_key_is_named(word: str) -> None:
+def test_an_unknown_key_is_named(word: str) -> None:
     with pytest.raises(UserError, match="is not understood; use key=value with one of run, to"):
         parse_key_values([word], ("run", "to"))

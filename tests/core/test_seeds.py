@@ -1,11 +1,11 @@
-"""What is addressed is the same whenever it is asked for."""
+"""Random numbers are a pure function of seed and names."""
 
 import torch
 
 from alignbench.core.seeds import derive, in_epochs
 
 
-def test_every_thing_comes_once_in_an_epoch_and_epochs_differ():
+def test_every_item_occurs_once_per_epoch_and_epochs_differ():
     taken = [in_epochs(5, step, 3, 7, "things") for step in range(10)]
     flat = [number for step in taken for number in step]
     epochs = [tuple(flat[start : start + 5]) for start in range(0, 30, 5)]
@@ -13,7 +13,7 @@ def test_every_thing_comes_once_in_an_epoch_and_epochs_differ():
     assert len(set(epochs)) > 1
 
 
-def test_a_step_is_addressed_by_seed_name_and_number():
+def test_a_step_is_a_function_of_seed_name_and_number():
     assert in_epochs(100, 3, 8, 7, "things") == in_epochs(100, 3, 8, 7, "things")
     others = [in_epochs(100, 3, 8, 6, "things"), in_epochs(100, 3, 8, 7, "others"), in_epochs(100, 2, 8, 7, "things")]
     assert in_epochs(100, 3, 8, 7, "things") not in others

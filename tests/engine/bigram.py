@@ -1,4 +1,4 @@
-"""A policy small enough to understand: each token depends on the one before it. And all it needs to learn."""
+"""A bigram policy for tests: each token depends on the one before it; with sampler, scorer, prompts and RL loop."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from alignbench.engine.rl_loop import RLLoop
 from alignbench.engine.run_state import RunState
 from alignbench.engine.update import Update
 
-VOCABULARY, LIMIT, END, WANTED = 6, 5, 0, 5
+VOCABULARY, LIMIT, END, TARGET = 6, 5, 0, 5
 PROMPTS = 8
 
 
@@ -46,10 +46,10 @@ class Bigram:
         self.table = Parameter(0.3 * torch.randn(VOCABULARY, VOCABULARY, generator=draw), requires_grad=not frozen)
         self.value = Parameter(torch.zeros(VOCABULARY)) if critic else None
         self.began = self.table.detach().clone()
-        self.looking_back = False
+        self.is_reference = False
 
     def logits(self) -> Tensor:
-        return self.began if self.looking_back else self.table
+        return self.began if self.is_reference else self.table
 
     def __call__(self, batch: Sequences) -> Forward:
         before = torch.cat([batch.prompts[:, -1:], batch.responses[:, :-1]], dim=1)
@@ -64,26 +64,26 @@ class Bigram:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        self.looking_back = True
+        self.is_reference = True
         try:
             yield
         finally:
-            self.looking_back = False
+            self.is_reference = False
 
     def trainable(self) -> list[tuple[str, Parameter]]:
         named = {"table": self.table, "value": self.value}
         return [(name, p) for name, p in named.items() if p is not None and p.requires_grad]
 
 
-class Liar(Bigram):
-    """Its reference is not what it began with."""
+class WrongReference(Bigram):
+    """A policy whose reference differs from its initial weights."""
 
     def logits(self) -> Tensor:
-        return self.began + 0.1 * torch.arange(VOCABULARY) if self.looking_back else self.table
+        return self.began + 0.1 * torch.arange(VOCABULARY) if self.is_reference else self.table
 
 
-class Fickle(Bigram):
-    """Answers otherwise when a gradient is asked for, as with dropout left on."""
+class GradientDependent(Bigram):
+    """A policy whose outputs differ when gradients are enabled, as with active dropout."""
 
     def logits(self) -> Tensor:
         return 0.5 * super().logits() if torch.is_grad_enabled() else super().logits()
@@ -121,11 +121,11 @@ class BigramSampler:
         )
 
 
-class Wanted:
-    """Counts how often the wanted token was written."""
+class TargetCounter:
+    """Scores a rollout by the number of occurrences of the target token."""
 
     def __call__(self, rollouts: Rollouts) -> Scores:
-        hits = ((rollouts.responses == WANTED) & rollouts.mask).float().sum(1)
+        hits = ((rollouts.responses == TARGET) & rollouts.mask).float().sum(1)
         return Scores(total=hits, components={"hits": hits, "tokens": rollouts.mask.float().sum(1)})
 
     def check(self, rows) -> None:
@@ -135,8 +135,8 @@ class Wanted:
         return "wanted"
 
 
-class Given(Wanted):
-    """The same score for everybody."""
+class ConstantScore(TargetCounter):
+    """The same score for every rollout."""
 
     def __init__(self, score: float) -> None:
         self.score = score
@@ -226,12 +226,12 @@ def engine(
     rescored=True,
     **adamw,
 ) -> RLLoop:
-    """A whole engine around a bigram policy."""
+    """An RL loop with a bigram policy."""
     policy = policy or Bigram(critic=algorithm.critic is not None)
     groups = [([policy.table] if policy.table.requires_grad else [], rate)]
     if algorithm.critic is not None:
         groups.append(([policy.value], rate))
-    # A larger eps than usual: Adam's first step is the sign of a gradient, also of one that is rounding alone.
+    # A larger eps than usual: Adam's first step is the sign of the gradient, even of a pure floating-point error.
     settings = AdamW(**{"learning_rate": rate, "warmup_steps": 0, "eps": 1e-5, **adamw})
     update = Update(
         policy=policy,
@@ -246,7 +246,7 @@ def engine(
     return RLLoop(
         policy=policy,
         sampler=BigramSampler(policy, temperature),
-        scorer=scorer or Wanted(),
+        scorer=scorer or TargetCounter(),
         algorithm=algorithm,
         update=update,
         seed=seed,
@@ -257,10 +257,10 @@ def engine(
 
 
 def start(algorithm) -> RunState:
-    """The state a run begins with."""
+    """The initial state of a run."""
     return RunState.at_start(algorithm)
 
 
 def weights(policy: Bigram) -> list[Tensor]:
-    """A copy of what the policy has learned."""
+    """A copy of the trained parameters."""
     return [p.detach().clone() for _, p in policy.trainable()]

@@ -1,10 +1,10 @@
-"""Each check fires on a run that is broken in its way: it stops the run, warns, or is silent, as it was told."""
+"""Each check fires on a run that violates it, and stops the run, warns or is silent according to its level."""
 
 from itertools import islice
 
 import pytest
 import torch
-from bigram import METHODS, Bigram, Fickle, Given, Liar, Stream, engine, start, weights
+from bigram import METHODS, Bigram, ConstantScore, GradientDependent, Stream, WrongReference, engine, start, weights
 from test_update import imitate
 
 from alignbench.core.errors import InvariantBroken
@@ -15,10 +15,10 @@ GRPO = METHODS["GRPO"]
 TOO_LITTLE = 1e-12
 BROKEN = {
     "trainable": lambda: {"policy": Bigram(frozen=True)},
-    "reference_kl": lambda: {"policy": Liar()},
-    "first_ratio": lambda: {"policy": Fickle()},
+    "reference_kl": lambda: {"policy": WrongReference()},
+    "first_ratio": lambda: {"policy": GradientDependent()},
     "weights_moved": lambda: {"rate": TOO_LITTLE},
-    "no_signal": lambda: {"scorer": Given(1.0)},
+    "no_signal": lambda: {"scorer": ConstantScore(1.0)},
 }
 every_break = pytest.mark.parametrize("name", BROKEN)
 
@@ -37,24 +37,24 @@ def test_a_broken_run_is_stopped(name):
 
 
 @every_break
-def test_a_broken_run_goes_on_with_a_warning_when_told_to(name):
+def test_a_broken_run_continues_with_a_warning_at_level_warn(name):
     reports = run(name, "warn", count=2, **BROKEN[name]())
     assert any(f"(invariants.{name})" in warning for warning in reports[0].warnings)
 
 
 @every_break
-def test_a_broken_run_is_silent_when_told_to(name):
+def test_a_broken_run_is_silent_at_level_off(name):
     reports = run(name, "off", **BROKEN[name]())
     assert not any(f"invariants.{name}" in warning for warning in reports[0].warnings)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_sound_run_has_nothing_to_say(method):
+def test_a_run_without_problems_has_no_warnings(method):
     reports = run("no_signal", "error", count=5, algorithm=METHODS[method]())
     assert [r.warnings for r in reports] == [()] * 5
 
 
-def test_a_learning_critic_does_not_hide_a_frozen_policy():
+def test_a_trainable_critic_does_not_hide_a_frozen_policy():
     algorithm = METHODS["PPO"]()
     policy = Bigram(critic=True, frozen=True)
     with pytest.raises(InvariantBroken, match="trainable"):
@@ -62,12 +62,12 @@ def test_a_learning_critic_does_not_hide_a_frozen_policy():
     assert len(run("trainable", "warn", algorithm=algorithm, policy=policy)) == 1
 
 
-def test_a_sampler_at_another_temperature_is_noticed():
+def test_a_sampler_at_another_temperature_is_detected():
     with pytest.raises(InvariantBroken, match="sampler and the scoring pass"):
         run("first_ratio", "error", temperature=1.3)
 
 
-def test_a_sampler_that_is_weighed_must_still_tell_of_the_policy():
+def test_importance_weights_need_a_large_enough_effective_sample_size():
     near = Invariants().check_importance(0.5)
     assert near == []
     tight = Invariants(least_effective_share=0.99)
@@ -85,8 +85,8 @@ def engine_shares(checks, temperature):
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_a_reward_that_is_no_number_never_reaches_the_weights(score):
-    running = engine(GRPO(), scorer=Given(score))
+def test_a_nan_reward_never_reaches_the_weights(score):
+    running = engine(GRPO(), scorer=ConstantScore(score))
     before = weights(running.policy)
     with pytest.raises(InvariantBroken, match="a reward is"):
         next(running.run(Stream(), start(running.algorithm)))
@@ -103,7 +103,7 @@ class Exploding(Bigram):
         return now
 
 
-def test_a_gradient_that_is_no_number_never_reaches_the_weights():
+def test_a_nan_gradient_never_reaches_the_weights():
     policy = Exploding()
     before = weights(policy)
     with pytest.raises(InvariantBroken, match="grad norm is nan"):
@@ -111,13 +111,13 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights():
     assert torch.equal(weights(policy)[0], before[0])
 
 
-def test_a_gradient_that_is_no_number_is_reported_or_not_as_told():
+def test_a_nan_gradient_is_reported_according_to_the_level():
     assert "grad norm is nan" in " ".join(run("finite", "warn", policy=Exploding())[0].warnings)
     assert not run("finite", "off", policy=Exploding())[0].warnings
 
 
 @pytest.mark.parametrize("level", ["warn", "off"])
-def test_a_step_that_is_not_a_number_is_skipped(level):
+def test_a_step_with_a_nan_loss_is_skipped(level):
     policy = Exploding()
     before = {name: weight.clone() for name, weight in policy.trainable()}
     report = run("finite", level, policy=policy)[0]
@@ -130,7 +130,7 @@ def test_steps_without_signal_are_counted_up_to_the_patience():
     assert [bool(checks.check_signal(n)) for n in range(8)] == [False, False, False, True, False, False, True, False]
 
 
-def test_the_drift_is_told_each_time_it_passes_what_is_allowed():
+def test_drift_is_reported_each_time_the_kl_rises_above_the_maximum():
     checks, kls = Invariants(most_kl=0.5), [0.0, 0.4, 0.6, 0.9, 0.5, 0.7]
     told = [checks.check_drift(kl, before) for before, kl in zip([0.0, *kls], kls, strict=False)]
     assert [bool(warning) for warning in told] == [False, False, True, False, False, True]
@@ -140,14 +140,14 @@ def test_the_drift_is_told_each_time_it_passes_what_is_allowed():
         Invariants(most_kl=0.5, drift="error").check_drift(0.6, 0.0)
 
 
-def test_a_run_that_drifts_says_so():
+def test_a_run_that_drifts_has_a_warning():
     running = engine(GRPO(), invariants=Invariants(most_kl=1e-9), rate=0.1)
     first, *others = islice(running.run(Stream(), start(running.algorithm)), 5)
     assert first.warnings == ()
     assert any("(invariants.drift)" in warning for report in others for warning in report.warnings)
 
 
-def test_a_resumed_run_tells_of_the_drift_at_the_same_steps():
+def test_a_resumed_run_reports_drift_at_the_same_steps():
     """A run that stands above the limit when it stops is told nothing again when it goes on."""
 
     def warned(state, policy, count):
@@ -163,7 +163,7 @@ def test_a_resumed_run_tells_of_the_drift_at_the_same_steps():
 
 
 def test_only_the_first_step_compares_with_the_reference():
-    policy = Liar()
+    policy = WrongReference()
     running = engine(GRPO(), policy=policy)
     state = start(running.algorithm).after()
     assert next(running.run(Stream(), state)).warnings == ()
@@ -187,7 +187,7 @@ def test_the_weights_checksum_sees_every_parameter():
     assert weights_checksum([]).shape == (0, 2)
 
 
-def test_imitation_is_checked_too():
+def test_sft_is_checked_too():
     with pytest.raises(InvariantBroken, match="trainable"):
         imitate(policy=Bigram(frozen=True))
     assert "invariants.trainable" in imitate(policy=Bigram(frozen=True), trainable="warn")[0][0].warnings[0]

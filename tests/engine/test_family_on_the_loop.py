@@ -1,11 +1,11 @@
-"""Every method on the loop: any split gives its gradient, it goes on where it stopped, it learns; what a step draws."""
+"""Every method in the RL loop: gradients independent of microbatches, exact resuming, learning, dynamic sampling."""
 
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
-from bigram import FAMILY, LIMIT, METHODS, PROMPTS, WANTED, Given, Stream, Wanted, engine, start, weights
+from bigram import FAMILY, LIMIT, METHODS, PROMPTS, TARGET, ConstantScore, Stream, TargetCounter, engine, start, weights
 from torch import tensor
 from torch.testing import assert_close
 
@@ -22,11 +22,11 @@ RELATIVES = [name for name in FAMILY if name not in METHODS]
 every_relative = pytest.mark.parametrize("method", RELATIVES)
 
 
-class StartsWell(Wanted):
+class StartsWell(TargetCounter):
     """One point for a response that begins with the wanted token: many groups have none."""
 
     def __call__(self, rollouts):
-        return Scores(total=(rollouts.responses[:, 0] == WANTED).float())
+        return Scores(total=(rollouts.responses[:, 0] == TARGET).float())
 
 
 def steps(running, count, state=None):
@@ -67,7 +67,7 @@ def test_neither_the_microbatch_size_nor_the_order_of_rows_changes_the_gradient(
         assert same == pytest.approx(loss, abs=1e-5)
 
 
-def test_groups_that_belong_together_are_never_parted():
+def test_whole_groups_are_never_split():
     _, experience = gathered("winner_vs_all logistic")
     shuffled = experience[torch.randperm(32, generator=torch.Generator().manual_seed(0))]
     for size, groups_at_once in ((1, 1), (7, 1), (8, 2), (11, 2), (100, 8)):
@@ -96,7 +96,7 @@ def test_a_resumed_run_is_the_run_it_resumes(method):
 
 
 class TestDynamicSampling:
-    def test_a_step_is_filled_with_groups_that_differ_and_every_draw_is_paid_for(self):
+    def test_dynamic_sampling_fills_a_step_and_counts_every_draw_in_the_budget(self):
         running = engine(FAMILY["DAPO"](), scorer=StartsWell(), epochs=1)
         reports, before = steps(running, 4), RunState()
         assert max(len(r.scored) for r in reports) > PROMPTS * 4, "some step had to draw again"
@@ -113,7 +113,7 @@ class TestDynamicSampling:
             assert report.metrics["group_stats/kept_fraction"] == pytest.approx(kept * 4 / len(drawn))
             before = state
 
-    def test_only_what_is_kept_is_paid_for_in_training(self):
+    def test_training_flops_count_only_selected_rollouts(self):
         running = engine(FAMILY["DAPO"](overlong=None), scorer=StartsWell(), epochs=1)
         report = steps(running, 1)[0]
         drawn = report.scored
@@ -121,7 +121,7 @@ class TestDynamicSampling:
         trained = drawn.lengths()[torch.isin(drawn.group, names)].sum()
         assert report.state.flops == 10 * (3 * int(drawn.lengths().sum()) + 3 * int(trained))
 
-    def test_the_first_draw_is_that_of_a_step_without_it_and_the_others_are_new(self):
+    def test_the_first_draw_is_that_of_a_step_without_dynamic_sampling_and_the_others_are_new(self):
         plain, dynamic = (steps(engine(FAMILY[name](), scorer=StartsWell()), 1)[0].scored for name in ("GRPO", "DAPO"))
         assert torch.equal(dynamic.responses[:32], plain.responses)
         running, seeds = engine(FAMILY["DAPO"](), scorer=StartsWell()), []
@@ -130,8 +130,10 @@ class TestDynamicSampling:
         assert len(set(seeds)) == len(seeds) > 2
         assert seeds[0] == address(0, "rollout", 0)
 
-    def test_without_any_difference_it_ends_after_its_draws_and_says_so(self):
-        running = engine(FAMILY["DAPO"](overlong=None, kl=type(FAMILY["DAPO"]().kl)(coef=0.0)), scorer=Given(1.0))
+    def test_without_different_scores_sampling_ends_after_the_maximum_draws(self):
+        running = engine(
+            FAMILY["DAPO"](overlong=None, kl=type(FAMILY["DAPO"]().kl)(coef=0.0)), scorer=ConstantScore(1.0)
+        )
         before = weights(running.policy)
         report = steps(running, 1)[0]
         assert report.state.prompts_seen == 3 * PROMPTS
@@ -139,7 +141,7 @@ class TestDynamicSampling:
         assert report.state.steps_without_signal == 1
         assert torch.equal(before[0], weights(running.policy)[0])
 
-    def test_draws_of_different_widths_become_one_batch(self):
+    def test_batches_of_different_widths_are_concatenated(self):
         running = engine(FAMILY["GRPO"]())
         rollouts = running.sampler(next(Stream().after(0)), 4, 11)
         scored = score(rollouts, running.scorer, running.policy, 0.02, 32)
@@ -165,11 +167,11 @@ class TestDynamicSampling:
 
 
 class TestPairs:
-    def test_without_a_winner_no_step_is_made_and_momentum_moves_nothing(self):
+    def test_without_a_winner_there_is_no_optimizer_step_and_no_momentum(self):
         running = engine(FAMILY["winner_vs_all logistic"]())
         state = steps(running, 2)[-1].state
         before = weights(running.policy)
-        report = steps(replace(running, scorer=Given(1.0)), 1, state)[0]
+        report = steps(replace(running, scorer=ConstantScore(1.0)), 1, state)[0]
         assert report.state.optimizer_steps == state.optimizer_steps == 8
         assert report.metrics["group_stats/pairs"] == 0
         assert report.metrics["group_stats/unpaired_fraction"] == 1
@@ -193,7 +195,7 @@ class TestImportance:
         assert_close(found[0, :3], tensor([2.0, 0.606531, 1.648721]))
         assert torch.equal(importance(batch, None), torch.ones(32, LIMIT))
 
-    def test_a_sampler_with_other_arithmetic_is_refused_or_weighed(self):
+    def test_a_sampler_with_other_probabilities_is_an_error_or_importance_weighted(self):
         with pytest.raises(InvariantBroken, match="the sampler and the scoring pass"):
             steps(engine(METHODS["GRPO"](), temperature=1.5), 1)
         weighed = steps(engine(METHODS["GRPO"](), temperature=1.5, importance_cap=2.0), 25)
@@ -201,7 +203,7 @@ class TestImportance:
         assert sum(scores[-5:]) / 5 > 1.5 * sum(scores[:3]) / 3
 
     @pytest.mark.parametrize("method", ["PPO", "GRPO", "CISPO"])
-    def test_a_sampler_with_the_same_arithmetic_is_weighed_alike(self, method):
+    def test_a_sampler_with_equal_probabilities_has_equal_importance_weights(self, method):
         policies = []
         for cap in (None, 2.0):
             running = engine(FAMILY[method](), importance_cap=cap)
@@ -209,7 +211,7 @@ class TestImportance:
             policies.append(running.policy)
         assert_close(weights(policies[0]), weights(policies[1]), atol=1e-4, rtol=1e-4)
 
-    def test_its_gradient_is_that_of_the_policy_that_did_not_sample(self):
+    def test_the_importance_weighted_gradient_is_that_of_the_policy(self):
         """Five tokens, each as often as the sampler draws it and with its weight: without a cap the bias is gone."""
         policy, sampler = torch.randn(2, LIMIT, generator=torch.Generator().manual_seed(2)).log_softmax(-1)
         worth = torch.arange(float(LIMIT))

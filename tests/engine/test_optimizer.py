@@ -1,4 +1,4 @@
-"""The learning rate is a function of the step, and one optimizer serves parameters with rates of their own."""
+"""The learning rate is a function of the step, and parameter groups have their own learning rates."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_the_rate_falls_along_a_cosine():
     assert found == pytest.approx([1.0, (1 + 0.5**0.5) / 2, 0.5, 0.0])
 
 
-def test_a_warm_up_longer_than_the_run_is_only_a_warm_up():
+def test_a_warm_up_can_be_longer_than_the_run():
     assert scales(3, range(3), warmup_steps=10, schedule="cosine") == [0.1, 0.2, 0.3]
 
 
@@ -36,7 +36,7 @@ def make(rates=(0.1, 0.02), **settings):
     return Optimizer(groups, AdamW(**{"warmup_steps": 2, "eps": 1e-12, **settings}), total_steps=10)
 
 
-def test_each_group_moves_by_its_own_rate():
+def test_each_group_has_its_own_learning_rate():
     optimizer = make()
     for p in optimizer.parameters:
         p.grad = torch.tensor([3.0, -0.5])
@@ -47,7 +47,7 @@ def test_each_group_moves_by_its_own_rate():
     assert all(p.grad is None for p in optimizer.parameters)
 
 
-def test_the_gradient_is_scaled_down_to_the_norm_over_all_groups():
+def test_the_gradient_is_clipped_by_the_norm_over_all_groups():
     optimizer = make(max_grad_norm=0.5)
     optimizer.parameters[0].grad = torch.tensor([3.0, 0.0])
     optimizer.parameters[1].grad = torch.tensor([0.0, 4.0])
@@ -56,7 +56,7 @@ def test_the_gradient_is_scaled_down_to_the_norm_over_all_groups():
     torch.testing.assert_close(optimizer.parameters[1].grad, torch.tensor([0.0, 0.4]), atol=1e-5, rtol=0)
 
 
-def test_groups_that_are_clipped_apart_do_not_feel_each_other():
+def test_groups_that_are_clipped_separately_are_independent():
     optimizer = make(max_grad_norm=0.5)
     optimizer.apart = True
     optimizer.parameters[0].grad = torch.tensor([0.3, 0.0])

@@ -1,11 +1,11 @@
-"""The loop on a policy small enough to understand: it learns, repeats, goes on, counts and names what it measured."""
+"""The RL loop on a bigram policy: learning, determinism, resuming, budget counters and metric names."""
 
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
-from bigram import LIMIT, METHODS, PROMPTS, Given, Stream, engine, start, weights
+from bigram import LIMIT, METHODS, PROMPTS, ConstantScore, Stream, engine, start, weights
 
 from alignbench.core import metric_names
 from alignbench.core.errors import InvariantBroken
@@ -89,7 +89,7 @@ def test_the_rate_follows_the_optimizer_steps_of_the_whole_run():
     assert found == pytest.approx([0.04, 0.08, 0.08]), "4 optimizer steps in each step, the rate that of the last"
 
 
-def test_each_step_draws_anew():
+def test_each_step_samples_with_a_new_seed():
     running, seeds = engine(METHODS["GRPO"]()), []
     draw = running.sampler
     replaced = replace(running, sampler=lambda batch, size, seed: seeds.append(seed) or draw(batch, size, seed))
@@ -114,14 +114,14 @@ def test_the_budget_is_counted_exactly(method):
     assert state.seconds > 0
 
 
-def test_a_pass_that_is_left_out_is_not_counted():
+def test_a_skipped_forward_pass_is_not_counted():
     one, two = steps(engine(METHODS["GRPO"](), epochs=1, rescored=False), 2)
     tokens = [int(r.scored.mask.sum()) + 2 * len(r.scored) for r in (one, two)]
     assert one.state.flops == 10 * tokens[0] * (3 + 3)
     assert two.state.flops - one.state.flops == 10 * tokens[1] * (2 + 3)
 
 
-def test_log_probabilities_as_sampled_teach_the_same():
+def test_sampled_log_probabilities_train_the_same_policy():
     again, sampled = (engine(METHODS["GRPO"](), rescored=rescored) for rescored in (True, False))
     for one, other in zip(steps(again, 6), steps(sampled, 6), strict=True):
         assert measured(other) == pytest.approx(measured(one), abs=1e-4)
@@ -130,7 +130,7 @@ def test_log_probabilities_as_sampled_teach_the_same():
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_log_probabilities_that_were_not_the_policys_end_the_run_whichever_pass_is_left_out():
+def test_log_probabilities_of_another_policy_stop_the_run_with_and_without_rescoring():
     def second(level):
         running = engine(METHODS["GRPO"](), rescored=False, invariants=Invariants(first_ratio=level))
         reports = running.run(Stream(), start(running.algorithm))
@@ -143,7 +143,7 @@ def test_log_probabilities_that_were_not_the_policys_end_the_run_whichever_pass_
     assert second("warn").metrics["rollout/sampler_gap"] > 0.01
 
 
-def test_a_trunk_of_the_critics_own_is_counted():
+def test_the_flops_of_a_separate_critic_trunk_are_counted():
     running = engine(METHODS["PPO"](), epochs=3, minibatches=2)
     running.policy.critic_flops_per_token = 4
     report = steps(running, 1)[0]
@@ -153,7 +153,7 @@ def test_a_trunk_of_the_critics_own_is_counted():
 
 
 @every_method
-def test_every_number_has_a_name_in_the_record(method):
+def test_every_metric_name_is_known(method):
     found = set(steps(engine(METHODS[method]()), 1)[0].metrics)
     components = {f"{metric_names.REWARD_COMPONENT}{name}" for name in ("hits", "tokens")}
     assert found - NAMES == components
@@ -184,7 +184,7 @@ def test_the_first_pass_is_exact_and_starts_at_the_reference(method):
     assert first["train/kl_coef"] == METHODS[method]().kl.start.coef
 
 
-def test_the_penalty_holds_the_policy_near_its_reference():
+def test_the_kl_penalty_keeps_the_policy_near_its_reference():
     drift = {}
     for coef in (0.0, 5.0):
         algorithm = METHODS["GRPO"](kl=type(METHODS["GRPO"]().kl)(coef=coef))
@@ -194,7 +194,7 @@ def test_the_penalty_holds_the_policy_near_its_reference():
 
 def test_without_a_signal_and_without_a_penalty_nothing_is_learned():
     algorithm = METHODS["GRPO"](kl=type(METHODS["GRPO"]().kl)(coef=0.0))
-    running = engine(algorithm, scorer=Given(1.0))
+    running = engine(algorithm, scorer=ConstantScore(1.0))
     before = weights(running.policy)
     report = steps(running, 2)[-1]
     assert report.metrics["group_stats/no_signal_fraction"] == 1
@@ -203,7 +203,7 @@ def test_without_a_signal_and_without_a_penalty_nothing_is_learned():
     assert torch.equal(before[0], weights(running.policy)[0])
 
 
-def test_a_signal_ends_the_count_of_steps_without():
+def test_a_signal_resets_the_count_of_steps_without_one():
     running = engine(METHODS["GRPO"]())
     state = steps(running, 1, RunState(kl_control=KLControlState(coef=0.02), steps_without_signal=3))[0].state
     assert state.steps_without_signal == 0

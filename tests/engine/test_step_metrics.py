@@ -1,4 +1,4 @@
-"""What is written down of a step, against numbers worked out by hand."""
+"""The metrics of a step against values computed by hand."""
 
 import math
 
@@ -58,7 +58,7 @@ def test_groups_without_a_signal_are_counted():
     }
 
 
-def test_groups_are_known_by_number_and_not_by_place():
+def test_groups_are_identified_by_number_not_by_position():
     mixed = scored(scores=(1.0, 2.0, 1.0, 2.0), group=(3, 5, 3, 5))
     assert step_metrics.groups(mixed)["group_stats/no_signal_fraction"] == 1.0
     assert step_metrics.all_equal(mixed)
@@ -74,11 +74,11 @@ def test_groups_are_known_by_number_and_not_by_place():
         ((1.0, 1.0, 0.0, 1.0), (0, 1, 2, 3), False),
     ],
 )
-def test_a_step_is_silent_when_nothing_can_be_compared(scores, group, silent):
+def test_a_step_has_no_signal_when_all_scores_of_each_group_are_equal(scores, group, silent):
     assert step_metrics.all_equal(scored(scores=scores, group=group)) == silent
 
 
-def test_lengths_and_drift_by_hand():
+def test_lengths_and_kl_by_hand():
     sampled = scored().old_logprobs.clone()
     sampled[2, 1] += 0.125
     found = step_metrics.rollouts(scored(logprobs=sampled))
@@ -94,7 +94,7 @@ def test_lengths_and_drift_by_hand():
     )
 
 
-def test_a_critic_is_judged_by_the_variance_it_explains():
+def test_explained_variance_of_a_critic():
     values = torch.tensor([[1.0, 2.0, 9.0], [3.0, 9.0, 9.0], [0.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
     returns = torch.where(MASK, 2 * values, -5.0)
     found = step_metrics.critic(scored(values=values).widen(Experience, advantages=values, returns=returns))
@@ -123,7 +123,7 @@ def test_token_means_of_nothing_are_zero():
     assert (means.mean("x"), means.std("x")) == (0.0, 0.0)
 
 
-def test_an_update_shows_ratio_and_divergences_of_each_token():
+def test_ratio_and_divergences_of_each_token():
     batch = scored().widen(Experience, advantages=torch.ones(4, 3))
     now = Forward(logprobs=batch.old_logprobs + math.log(2), entropy=torch.full((4, 3), 0.3))
     shown = token_metrics(now, batch)

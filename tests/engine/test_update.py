@@ -1,4 +1,4 @@
-"""However work is cut into pieces, the gradient is the same; minibatches are whole groups; large steps end early."""
+"""The update: gradients independent of microbatches, minibatches of whole groups, early stopping by KL."""
 
 from dataclasses import replace
 
@@ -86,7 +86,7 @@ def test_a_whole_update_does_not_depend_on_the_microbatch_size(method, size):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_reading_does_not_depend_on_the_microbatch_size():
+def test_forward_passes_do_not_depend_on_the_microbatch_size():
     running, experience = gathered("PPO")
     with torch.no_grad():
         whole, parts = compute_forward(running.policy, experience, 32), compute_forward(running.policy, experience, 5)
@@ -97,7 +97,7 @@ def test_reading_does_not_depend_on_the_microbatch_size():
         torch.testing.assert_close(found.values, whole.values, atol=1e-6, rtol=0)
 
 
-def test_microbatches_hold_each_row_once_and_rows_of_like_length():
+def test_microbatches_hold_each_row_once_and_rows_of_similar_length():
     _, experience = gathered("GRPO")
     parts = list(microbatches(experience, 5))
     assert sorted(torch.cat(parts).tolist()) == list(range(32))
@@ -107,7 +107,7 @@ def test_microbatches_hold_each_row_once_and_rows_of_like_length():
 
 
 @pytest.mark.parametrize(("size", "expected"), [(9, [8] * 4), (8, [8] * 4), (4, [4] * 8), (3, [3, 1] * 8)])
-def test_siblings_that_may_part_stand_in_one_microbatch_unless_they_are_too_many(size, expected):
+def test_groups_stay_in_one_microbatch_unless_they_are_too_large(size, expected):
     _, experience = gathered("GRPO")
     parts = list(microbatches(experience, size, experience.group, split_groups=True))
     assert sorted(torch.cat(parts).tolist()) == list(range(32))
@@ -137,7 +137,7 @@ def sized(prompt, answers):
         (38, [[1, 3, 0, 2]]),
     ],
 )
-def test_a_budget_is_filled_with_rows_the_longest_first(tokens, expected):
+def test_a_token_budget_is_filled_with_the_longest_rows_first(tokens, expected):
     """Of 4 + 4, 4 + 9, 4 + 3 and 4 + 6 tokens."""
     batch, _ = sized(4, [[4, 9], [3, 6]])
     assert [rows.tolist() for rows in microbatches(batch, 1, tokens=tokens)] == expected
@@ -154,7 +154,7 @@ def test_a_budget_is_filled_with_rows_the_longest_first(tokens, expected):
         (38, False, [[0, 1, 2, 3]]),
     ],
 )
-def test_a_prompt_that_siblings_share_counts_once(tokens, shared, expected):
+def test_a_shared_prompt_counts_once(tokens, shared, expected):
     """Groups of 4 + 4 + 9 and of 4 + 3 + 6 tokens."""
     batch, group = sized(4, [[4, 9], [3, 6]])
     parts = microbatches(batch, 1, group, split_groups=True, tokens=tokens, shared_prompts=shared)
@@ -163,7 +163,7 @@ def test_a_prompt_that_siblings_share_counts_once(tokens, shared, expected):
     assert [len(rows) for rows in whole] in ([2, 2], [4]), "whose loss compares them never part"
 
 
-def test_a_policy_that_shares_prompts_meets_siblings_together():
+def test_a_policy_that_shares_prompts_gets_groups_together():
     running, experience = gathered("GRPO")
     assert sibling_groups(running.policy, experience) is None
     running.policy.shares_prompts = True
@@ -172,7 +172,7 @@ def test_a_policy_that_shares_prompts_meets_siblings_together():
 
 
 @pytest.mark.parametrize("minibatches", [1, 2, 3, 8, 20])
-def test_minibatches_are_whole_groups_and_hold_each_row_once_an_epoch(minibatches):
+def test_minibatches_are_whole_groups_and_hold_each_row_once_per_epoch(minibatches):
     running, experience = gathered("GRPO")
     shuffled = experience[torch.randperm(32, generator=torch.Generator().manual_seed(0))]
     update = replace(running.update, minibatches=minibatches, epochs=2)
@@ -185,7 +185,7 @@ def test_minibatches_are_whole_groups_and_hold_each_row_once_an_epoch(minibatche
         assert sum(map(len, groups)) == len(set.union(*groups)) == 8
 
 
-def test_minibatches_are_addressed_by_seed_step_and_epoch():
+def test_minibatches_are_a_function_of_seed_step_and_epoch():
     running, experience = gathered("GRPO")
 
     def order(seed, step):
@@ -197,7 +197,7 @@ def test_minibatches_are_addressed_by_seed_step_and_epoch():
     assert order(0, 0)[:2] != order(0, 0)[2:]
 
 
-def test_too_large_a_step_ends_the_update_without_another():
+def test_target_kl_ends_the_update_early():
     free, early = (gathered("GRPO", stir=False, target_kl=limit) for limit in (None, 1e-6))
     stopped = early[0].update(early[1], step=0, optimizer_steps=0, seed=0)
     assert free[0].update(free[1], step=0, optimizer_steps=0, seed=0).optimizer_steps == 4
@@ -210,7 +210,7 @@ def test_too_large_a_step_ends_the_update_without_another():
     assert all(p.grad is None for _, p in early[0].policy.trainable())
 
 
-def test_what_is_outside_the_mask_is_neither_learned_nor_measured():
+def test_tokens_outside_the_mask_affect_neither_gradient_nor_metrics():
     (running, experience), (other, _) = (gathered("PPO", stir=False) for _ in range(2))
     noisy = replace(
         experience,
@@ -245,7 +245,7 @@ def imitate(microbatch_size=32, rate=0.1, count=1, policy=None, tokens=None, **i
     return [next(reports) for _ in range(count)], policy
 
 
-def test_imitation_descends_the_mean_over_all_tokens():
+def test_the_sft_loss_is_the_mean_over_all_tokens():
     report = imitate()[0][0]
     with torch.no_grad():
         by_hand = -Bigram()(EXAMPLES).logprobs.sum() / 10
@@ -256,7 +256,7 @@ def test_imitation_descends_the_mean_over_all_tokens():
 
 
 @pytest.mark.parametrize("pieces", [{"microbatch_size": 1}, {"microbatch_size": 3}, {"tokens": 7}])
-def test_imitation_in_pieces_is_the_same(pieces):
+def test_sft_does_not_depend_on_the_microbatch_size(pieces):
     (whole,), one = imitate()
     (found,), other = imitate(**pieces)
     for name, value in whole.metrics.items():
@@ -264,7 +264,7 @@ def test_imitation_in_pieces_is_the_same(pieces):
     torch.testing.assert_close(weights(one), weights(other), atol=1e-5, rtol=1e-5)
 
 
-def test_imitation_learns():
+def test_sft_learns():
     reports, _ = imitate(count=40)
     assert reports[-1].metrics["sft/loss"] < 0.5 * reports[0].metrics["sft/loss"]
     assert set(reports[0].metrics) == {"sft/loss", "sft/learning_rate", "sft/grad_norm", "sft/tokens"}
@@ -323,7 +323,7 @@ def test_both_sides_of_a_pair_are_always_in_one_microbatch():
     assert report.state.flops == 3 * 10 * (14 + 12)
 
 
-def test_pairs_in_pieces_give_the_same_numbers_and_weights():
+def test_pairs_in_microbatches_give_the_same_metrics_and_weights():
     (whole, one), (found, other) = prefer(), prefer(microbatch_size=2)
     with torch.no_grad():
         chosen, rejected = Bigram()(PAIRS.both).logprobs.sum(1).view(2, 3)

@@ -1,4 +1,4 @@
-"""Advantages against numbers worked out by hand, and against each other."""
+"""Advantage estimators against values computed by hand, and against each other."""
 
 import pytest
 import torch
@@ -45,14 +45,14 @@ class TestGAE:
         assert_close(advantages, tensor([[1.9112, 0.71, 0.5]]))
         assert_close(returns, tensor([[2.4112, 1.71, 2.0]]))
 
-    def test_a_hole_in_a_row_is_stepped_over(self):
+    def test_masked_tokens_inside_a_row_are_skipped(self):
         mask = tensor([[True, False, True, True, False]])
         rewards, values = tensor([[1.0, 9.0, 0.0, 2.0, 9.0]]), tensor([[0.5, 9.0, 1.0, 1.5, 9.0]])
         advantages, returns = gae(rewards, values, mask, 0.9, 0.8)
         assert_close(advantages, tensor([[1.9112, 0.0, 0.71, 0.5, 0.0]]))
         assert_close(returns, tensor([[2.4112, 0.0, 1.71, 2.0, 0.0]]))
 
-    def test_without_discount_it_is_what_followed_minus_the_value(self):
+    def test_without_discount_it_is_the_reward_to_go_minus_the_value(self):
         torch.manual_seed(0)
         rewards, values, mask = torch.randn(4, 6), torch.randn(4, 6), ragged(6, 3, 1, 0)
         to_go = (rewards * mask).flip(1).cumsum(1).flip(1)
@@ -60,7 +60,7 @@ class TestGAE:
         assert_close(advantages, (to_go - values) * mask)
         assert_close(returns, to_go * mask)
 
-    def test_with_lambda_zero_it_is_the_error_of_one_step(self):
+    def test_with_lambda_zero_it_is_the_one_step_td_error(self):
         advantages, _ = gae(tensor([[0.0, 1.0]]), tensor([[2.0, 3.0]]), ragged(2), gamma=0.5, lam=0.0)
         assert_close(advantages, tensor([[0.0 + 0.5 * 3.0 - 2.0, 1.0 - 3.0]]))
 
@@ -74,7 +74,7 @@ class TestGroups:
         expected = tensor([of_three, of_two, of_three, of_two, of_three, 0.0])
         assert_close(group_std(SCORES, GROUP, ddof), expected)
 
-    def test_the_deviation_is_that_of_a_sample_unless_told(self):
+    def test_the_standard_deviation_has_ddof_1_by_default(self):
         assert torch.equal(group_std(SCORES, GROUP), group_std(SCORES, GROUP, ddof=1))
         assert torch.equal(standardised(SCORES, GROUP, 0.0), standardised(SCORES, GROUP, 0.0, ddof=1))
 
@@ -92,10 +92,10 @@ class TestGroups:
         assert_close(advantages[GROUP == 9], tensor([-5.0, 5.0]) / (50**0.5 + eps))
         assert advantages[GROUP == 0] == 0
 
-    def test_standardised_takes_the_same_ddof_as_the_deviation(self):
+    def test_standardised_uses_the_same_ddof_as_the_standard_deviation(self):
         assert_close(standardised(SCORES, GROUP, eps=0.0, ddof=0)[GROUP == 9], tensor([-1.0, 1.0]))
 
-    def test_standardised_does_not_care_for_scale_or_origin(self):
+    def test_standardised_is_invariant_to_scale_and_shift(self):
         assert_close(standardised(3 * SCORES + 5, GROUP, eps=0.0), standardised(SCORES, GROUP, eps=0.0))
 
     @every_grouped
@@ -105,7 +105,7 @@ class TestGroups:
 
     @pytest.mark.parametrize("size", [2, 3, 7, 8])
     @pytest.mark.parametrize("score", [0.35, 0.1, 1 / 3, -1e7 / 3])
-    def test_equal_scores_leave_exactly_nothing(self, score, size):
+    def test_equal_scores_give_exactly_zero(self, score, size):
         scores, group = torch.full((2 * size,), score), torch.arange(2 * size) % 2
         for equation in (GROUPED["std"], GROUPED["leave one out"], GROUPED["standardised"]):
             assert torch.equal(equation(scores, group), torch.zeros(2 * size))
@@ -135,20 +135,20 @@ class TestWhiten:
         assert whiten(torch.full((4, 7), 0.35), ragged(7, 7, 7, 7)).abs().max() < 1e-2
 
 
-def test_the_score_is_paid_on_the_last_token_that_counts():
+def test_the_score_is_the_reward_of_the_last_token():
     mask = tensor([[True, True, True], [True, False, False], [True, False, True], [False, False, False]])
     paid = at_last_token(tensor([1.0, 2.0, 3.0, 4.0]), mask)
     assert torch.equal(paid, tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]))
 
 
-def test_what_is_to_go_is_the_sum_of_what_follows():
+def test_reward_to_go():
     mask = tensor([[True, False, True, True], [True, True, False, False]])
     found = to_go(tensor([[1.0, 9.0, 2.0, 4.0], [0.5, 0.25, 9.0, 9.0]]), mask)
     assert torch.equal(found, tensor([[7.0, 0.0, 6.0, 4.0], [0.75, 0.25, 0.0, 0.0]]))
 
 
 @pytest.mark.parametrize(("ddof", "spread"), [(1, 1.0), (0, (2 / 3) ** 0.5)])
-def test_the_deviation_over_the_batch_and_what_is_divided_by_it(ddof, spread):
+def test_division_by_the_standard_deviation_of_the_batch(ddof, spread):
     assert_close(batch_std(tensor([1.0, 2.0, 3.0]), ddof), tensor(spread))
     assert batch_std(tensor([5.0])) == 0
     assert divided(tensor([0.0, 0.0]), tensor(0.0), eps=0.0).tolist() == [0.0, 0.0]
@@ -170,7 +170,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("equation", GARBAGE.values(), ids=GARBAGE.keys())
 @pytest.mark.parametrize("garbage", [1e6, -1e6, float("nan")])
-def test_what_stands_outside_the_mask_never_matters(equation, garbage):
+def test_values_outside_the_mask_have_no_effect(equation, garbage):
     torch.manual_seed(1)
     x, y = torch.randn(4, 5), torch.randn(4, 5)
     mask = ragged(5, 3, 1, 0) & tensor([True, False, True, True, True])

@@ -67,14 +67,14 @@ def test_k2_is_biased_and_k3_never_negative():
         ("k3", gradient(lambda p: kl(REF, p))),
     ],
 )
-def test_what_the_plain_gradient_of_each_descends(name, truth):
+def test_the_plain_gradient_of_each_estimator(name, truth):
     _, descended = expected(lambda p: estimate(name, p, REF[None]), under=POLICY)
     assert_close(descended, truth)
 
 
 @every_estimator
 @pytest.mark.parametrize("sampler", [POLICY, OLD], ids=["on policy", "off policy"])
-def test_the_exact_gradient_is_that_of_kl_whoever_sampled(name, sampler):
+def test_the_exact_gradient_is_that_of_the_kl_for_any_sampler(name, sampler):
     def losses(p):
         return with_exact_gradient(estimate(name, p, REF[None]), p, REF[None], sampler[None])
 
@@ -100,7 +100,7 @@ def test_log_ratios_beyond_twenty_stay_finite():
 
 
 @every_estimator
-def test_a_token_knows_nothing_of_its_neighbours(name):
+def test_tokens_are_independent(name):
     logprobs, ref = -torch.rand(2, 3), -torch.rand(2, 3)
     spoiled = logprobs.clone()
     spoiled[0, 1] = 1e6

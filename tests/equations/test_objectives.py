@@ -32,7 +32,7 @@ def test_surrogate(advantage, ratio, plain, dual, decides):
     assert clipped(ratio, advantage, LOW, HIGH).item() is decides
 
 
-def test_the_gradient_vanishes_exactly_where_the_clip_decides():
+def test_the_gradient_vanishes_exactly_where_the_loss_is_clipped():
     ratio = torch.linspace(0.05, 3.05, 61).repeat(2, 1).requires_grad_()
     advantages = tensor([[1.0], [-1.0]]).expand(2, 61)
     gradient = torch.autograd.grad(clipped_surrogate(ratio, advantages, LOW, HIGH).sum(), ratio)[0]
@@ -57,7 +57,7 @@ def test_value(value, old, target, clip, loss):
     assert_close(clipped_value(tensor([[value]]), tensor([[old]]), tensor([[target]]), clip), tensor([[loss]]))
 
 
-def test_a_token_knows_nothing_of_its_neighbours():
+def test_tokens_are_independent():
     torch.manual_seed(0)
     a, b, c = torch.rand(2, 3), torch.randn(2, 3), torch.randn(2, 3)
     spoiled = [x.index_put((tensor([0]), tensor([1])), tensor(1e6)) for x in (a, b, c)]

@@ -1,4 +1,4 @@
-"""How much each token counts, by hand and in any split."""
+"""Token weights, by hand and for any split into microbatches."""
 
 from typing import get_args
 
@@ -30,7 +30,7 @@ def test_weights_of_a_ragged_batch(how, of_three, of_one):
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_a_batch_without_tokens_weighs_nothing(how):
+def test_a_batch_without_tokens_has_zero_weights(how):
     assert torch.equal(token_weights(torch.zeros(2, 3, dtype=torch.bool), how, length=3), torch.zeros(2, 3))
 
 

@@ -1,4 +1,4 @@
-"""A tensor of the wrong shape is refused at the door of every equation."""
+"""Every equation raises an error for a tensor of the wrong shape."""
 
 import pytest
 import torch

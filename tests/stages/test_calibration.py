@@ -16,7 +16,7 @@ def test_a_tie_counts_half():
     assert accuracy(leads(1.0, 0.0, -2.0, 3.0)) == 2.5 / 4
 
 
-def test_the_loss_is_minus_the_log_of_the_chance():
+def test_the_loss_is_the_negative_log_likelihood():
     assert mean_loss(leads(log(3), 0.0)) == pytest.approx((log(4 / 3) + log(2)) / 2)
     assert mean_loss(leads(2 * log(3), 0.0), temperature=2.0) == pytest.approx((log(4 / 3) + log(2)) / 2)
 
@@ -31,7 +31,7 @@ def test_the_calibration_error_is_the_gap_in_each_bin_weighted_by_its_pairs():
     assert calibration_error(leads(50.0, -50.0)) == pytest.approx(0.5)
 
 
-def test_right_three_times_in_four_at_a_confidence_of_three_quarters_is_calibrated():
+def test_accuracy_three_quarters_at_confidence_three_quarters_is_calibrated():
     assert calibration_error(leads(*[log(3) + 1e-9] * 3, -log(3) - 1e-9)) == pytest.approx(0, abs=1e-6)
 
 
@@ -50,11 +50,11 @@ def test_a_temperature_changes_no_order():
     assert accuracy(some / best_temperature(some)) == accuracy(some)
 
 
-def test_a_model_without_a_mistake_gets_a_finite_temperature():
+def test_a_model_without_errors_gets_a_finite_temperature():
     assert best_temperature(leads(1.0, 2.0)) == pytest.approx(0.01, rel=0.01)
 
 
-def test_accuracy_by_value_tells_bounds_accuracy_and_count():
+def test_accuracy_by_bin_gives_edges_accuracy_and_count():
     margins, some = torch.tensor([0.5, 1.0, 1.5, 9.0]), leads(-1.0, 1.0, 0.0, 1.0)
     found = accuracy_by_bin(margins, some, (0.0, 1.0, 2.0, 5.0, None))
     assert found == [(0.0, 1.0, 0.0, 1), (1.0, 2.0, 0.75, 2), (5.0, None, 1.0, 1)]

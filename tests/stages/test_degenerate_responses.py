@@ -1,4 +1,4 @@
-"""Empty and repeated answers, by hand."""
+"""Empty and repetitive responses, by hand."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from alignbench.stages.degenerate_responses import is_empty, is_repeated
 
 
 @pytest.mark.parametrize(("answer", "empty"), [("", True), (" \n\t\u00a0", True), ("0", False), (" a", False)])
-def test_empty_is_what_shows_nothing(answer, empty):
+def test_empty_responses(answer, empty):
     assert is_empty(answer) is empty
 
 
@@ -24,5 +24,5 @@ def test_empty_is_what_shows_nothing(answer, empty):
         ("one two three four five six seven eight nine ten", False),
     ],
 )
-def test_repeated_is_what_was_said_before(answer, repeated):
+def test_repetitive_responses(answer, repeated):
     assert is_repeated(answer) is repeated

@@ -1,4 +1,4 @@
-"""A reward model learns its pairs, whatever they are cut into, and tells how good it is on others."""
+"""Reward model training: independent of microbatches, evaluated on held-out pairs, checked by its gate."""
 
 import json
 from dataclasses import replace
@@ -98,7 +98,7 @@ def gemma_in_four_bits(pad_is_eos, folder):
 
 @pytest.mark.parametrize("pad_is_eos", [False, True], ids=["pad", "pad is eos"])
 @pytest.mark.parametrize("kind", [llama, gemma_in_four_bits])
-def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_is_eos, tmp_path):
+def test_every_kind_of_model_memorizes_a_few_pairs_and_restores_from_disk(kind, pad_is_eos, tmp_path):
     source, start = kind(pad_is_eos, tmp_path)
     lora = Lora(rank=8, alpha=16.0) if source.lora else None
     model = make_reward_model(source, texts=(), start=start, lora=lora, device="cpu", seed=0)
@@ -119,7 +119,7 @@ def test_every_kind_of_model_memorises_a_few_pairs_and_remembers_them(kind, pad_
 # --- learning -----------------------------------------------------------------------------------------------------
 
 
-def test_a_few_pairs_are_memorised(model):
+def test_a_few_pairs_are_memorized(model):
     reports = run(model)
     assert len(reports) == 40
     assert reports[-1].metrics["reward_model/loss"] < 0.1 < reports[0].metrics["reward_model/loss"]
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_model(model):
 
 
 @pytest.mark.parametrize("microbatch_size", [1, 2, 4, 7])
-def test_pairs_in_pieces_give_the_same_model(model, microbatch_size):
+def test_the_model_does_not_depend_on_the_microbatch_size(model, microbatch_size):
     other = make_reward_model(SOURCE, texts=TEXTS, start=None, lora=None, device="cpu", seed=0)
     short = replace(TRAINING, steps=1, margin_scale=1.0, optimizer=AdamW(learning_rate=1e-3, warmup_steps=0, eps=1e-3))
     (whole,), (found,) = run(model, short), run(other, short, microbatch_size=microbatch_size)
@@ -151,7 +151,7 @@ def test_pairs_in_pieces_give_the_same_model(model, microbatch_size):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_what_is_shown_is_what_the_scores_say(model):
+def test_logged_metrics_agree_with_the_scores(model):
     pairs = replace(TRAINING, margin_scale=2.0).comparisons(ROWS, model.text).take(range(6))
     with torch.no_grad():
         lists = [
@@ -167,13 +167,13 @@ def test_what_is_shown_is_what_the_scores_say(model):
     assert shown["lead"].item() == pytest.approx(lead.sum().item(), abs=1e-5)
 
 
-def test_a_frozen_model_is_noticed(model):
+def test_a_frozen_model_is_detected(model):
     model.model.requires_grad_(False)
     with pytest.raises(InvariantBroken, match="trainable"):
         run(model)
 
 
-def test_a_loss_that_is_no_number_never_reaches_the_weights(model):
+def test_a_nan_loss_never_reaches_the_weights(model):
     with torch.no_grad():
         model.inner.score.weight[0, 0] = float("nan")
     before = weights(model)
@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number_never_reaches_the_weights(model):
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, weights(model), strict=True))
 
 
-def test_weights_that_do_not_move_are_noticed(model):
+def test_unchanged_weights_are_detected(model):
     with pytest.raises(InvariantBroken, match="weights_moved"):
         run(model, replace(TRAINING, optimizer=AdamW(learning_rate=1e-30)))
 
@@ -190,7 +190,7 @@ def test_weights_that_do_not_move_are_noticed(model):
 # --- pairs --------------------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_tokenised_as_answers_are(model):
+def test_pairs_are_tokenized_as_answers_are(model):
     pairs = TRAINING.comparisons(ROWS, model.text)
     batch = pairs.take([2, 0])
     text, both = model.text, batch.both
@@ -202,7 +202,7 @@ def test_pairs_are_tokenised_as_answers_are(model):
     assert replace(TRAINING, margin_scale=3.0).comparisons(ROWS, text).take([2, 0]).margin.tolist() == [3.0, 0.0]
 
 
-def test_the_order_of_pairs_is_addressed(model):
+def test_the_order_of_pairs_is_a_function_of_seed_and_step(model):
     pairs = TRAINING.comparisons(ROWS, model.text)
     epoch = [pairs.batch(7, step, 2).both.responses.tolist() for step in range(3)]
     assert epoch == [pairs.batch(7, step, 2).both.responses.tolist() for step in range(3)]
@@ -210,7 +210,7 @@ def test_the_order_of_pairs_is_addressed(model):
     assert each == all_in_order
 
 
-def test_pairs_that_are_too_long_end_the_run_or_are_left_out_and_counted(model):
+def test_pairs_that_are_too_long_are_an_error_or_dropped_and_counted(model):
     long = {"id": "long", "prompt": "say", "chosen": "a", "rejected": "z" * 60}
     with pytest.raises(UserError, match=r"pair long has \d+ \+ 61 tokens, more than 40.*too_long=drop"):
         TRAINING.comparisons([*ROWS, long], model.text)
@@ -229,7 +229,7 @@ def test_pairs_that_are_too_long_end_the_run_or_are_left_out_and_counted(model):
         TRAINING.comparisons([], model.text)
 
 
-def test_a_margin_that_is_asked_for_must_be_there(model):
+def test_margin_scale_needs_margins(model):
     rows = [{k: v for k, v in row.items() if k != "margin"} for row in ROWS]
     with pytest.raises(UserError, match="pair p0 has no margin"):
         replace(TRAINING, margin_scale=1.0).comparisons(rows, model.text)
@@ -240,7 +240,7 @@ def test_a_margin_that_is_asked_for_must_be_there(model):
 # --- the card -----------------------------------------------------------------------------------------------------
 
 
-def test_the_card_tells_what_the_scores_say(model):
+def test_the_card_agrees_with_the_scores(model):
     run(model, replace(TRAINING, steps=6))
     test = turned(4)
     card = TRAINING.evaluate(model, ROWS, test, 5)
@@ -263,7 +263,7 @@ def test_the_card_tells_what_the_scores_say(model):
     assert set(card_metrics(card)) <= set(REWARD_MODEL)
 
 
-def test_a_model_that_is_too_sure_is_given_a_temperature(model):
+def test_an_overconfident_model_gets_a_temperature(model):
     run(model)
     noisy = turned(0, 1)
     with torch.no_grad():
@@ -283,7 +283,7 @@ def test_a_model_that_is_too_sure_is_given_a_temperature(model):
     assert calm["ece"] == calm["ece_unscaled"]
 
 
-def test_the_gate_stops_warns_or_is_open():
+def test_the_gate_stops_warns_or_is_off():
     bad = {"validation_accuracy": 0.6, "validation_pairs": 50, "validation_ece": 0.2, "temperature": 2.0}
     with pytest.raises(UserError, match=r"60\.0% of 50 validation pairs.*0\.200 at temperature 2.*gate=warn continues"):
         TRAINING.check_gate(bad)
@@ -296,7 +296,7 @@ def test_the_gate_stops_warns_or_is_open():
 # --- scored as trained ----------------------------------------------------------------------------------------------
 
 
-def test_what_was_trained_scores_alike_after_loading_in_any_batch(model, tmp_path):
+def test_a_loaded_model_gives_the_same_scores_in_any_batch(model, tmp_path):
     run(model)
     card = TRAINING.evaluate(model, ROWS, ROWS, 8)
     model.save(tmp_path, card)

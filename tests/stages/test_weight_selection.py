@@ -1,4 +1,4 @@
-"""Which weights a run ends with."""
+"""Selection of the final weights of a run."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def chosen(**settings):
     return best.step, policy.table[0].item(), best.within_kl_bound
 
 
-def test_the_last_weights_are_kept_unless_a_mark_is_asked_for():
+def test_the_last_weights_are_kept_with_select_last():
     assert chosen() == (None, 40.0, False)
 
 
@@ -57,11 +57,11 @@ def test_the_last_weights_are_kept_unless_a_mark_is_asked_for():
         ({"select": "avg_reward", "max_kl": 0.1}, 10, False),  # none is near enough: the nearest
     ],
 )
-def test_first_the_bound_then_the_mark(settings, step, within):
+def test_weights_are_selected_by_the_kl_bound_then_by_the_metric(settings, step, within):
     assert chosen(**settings) == (step, float(step), within)
 
 
-def test_a_checkpoint_holds_the_choice(tmp_path):
+def test_a_checkpoint_holds_the_best_weights(tmp_path):
     policy, best = Weights(), BestWeights(Evaluate(select="avg_reward"))
     policy.table = torch.ones(2)
     best.update(30, numbers(30), policy)
@@ -74,12 +74,12 @@ def test_a_checkpoint_holds_the_choice(tmp_path):
     assert again.step == 40
 
 
-def test_a_mark_that_was_not_measured_is_named():
+def test_a_metric_that_is_not_measured_is_named():
     with pytest.raises(UserError, match=r"eval\.select=accuracy.*available: avg_reward, kl_token, perplexity"):
         rank_weights(numbers(10), Evaluate(select="accuracy"))
 
 
 @pytest.mark.parametrize("settings", [{"max_kl": 1.0}, {"select": "perplexity", "perplexity_rows": 0}])
-def test_settings_that_nothing_would_read_are_refused(settings):
+def test_settings_without_effect_are_an_error(settings):
     with pytest.raises(UserError):
         Evaluate(**settings)

@@ -163,7 +163,7 @@ BUGS = (
         "alignbench/stages/online.py",
         "sampler = Sampler(\n            policy=policy,",
         'sampler = Sampler(\n            policy=__import__("copy").deepcopy(policy),',
-        ("tests/test_house.py::test_a_custom_reward_is_what_is_maximised",),
+        ("tests/test_end_to_end.py::test_training_maximizes_a_custom_reward",),
     ),
     Bug(
         "reward of length 1 broadcast",

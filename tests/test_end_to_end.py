@@ -1,4 +1,4 @@
-"""The whole house on a small model: every phase, every file, the same numbers twice, stopped and gone on."""
+"""End-to-end runs of a small model: all stages, all files, determinism, interruption and resuming, sweeps."""
 
 import json
 import shutil
@@ -75,7 +75,7 @@ def runs(outputs: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_leaves_what_the_contract_says(runs: dict[str, Path], method: str) -> None:
+def test_a_run_writes_the_documented_files(runs: dict[str, Path], method: str) -> None:
     folder, now = runs[method], status(runs[method])
     assert set(now) == {
         "status",
@@ -156,7 +156,7 @@ def test_a_run_leaves_what_the_contract_says(runs: dict[str, Path], method: str)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_number_has_its_name_and_its_place(runs: dict[str, Path], method: str) -> None:
+def test_every_metric_is_logged_under_its_name_at_its_step(runs: dict[str, Path], method: str) -> None:
     records = lines(runs[method] / "metrics.jsonl")
     assert [(r["phase"], r["step"]) for r in records] == [("rl", 0), ("rl", 1), ("rl", 2), ("evaluate", 2)]
     assert all(set(r) == {"phase", "step", "time", "metrics"} for r in records)
@@ -196,7 +196,7 @@ def test_every_number_has_its_name_and_its_place(runs: dict[str, Path], method: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_test_prompt_has_its_row(runs: dict[str, Path], method: str) -> None:
+def test_eval_jsonl_has_one_row_per_test_prompt(runs: dict[str, Path], method: str) -> None:
     rows = lines(runs[method] / "eval.jsonl")
     assert [row["prompt_id"] for row in rows] == [f"test-{i}" for i in range(6)]
     for row in rows:
@@ -221,7 +221,7 @@ def test_every_test_prompt_has_its_row(runs: dict[str, Path], method: str) -> No
     assert end["final/avg_response_length"] == pytest.approx(sum(row["tokens"] for row in rows) / 6)
 
 
-def test_the_model_at_the_end_is_one_that_transformers_loads(runs: dict[str, Path]) -> None:
+def test_transformers_loads_the_final_model(runs: dict[str, Path]) -> None:
     for folder in runs.values():
         model = AutoModelForCausalLM.from_pretrained(folder / "final")
         tokenizer = AutoTokenizer.from_pretrained(folder / "final")
@@ -230,7 +230,7 @@ def test_the_model_at_the_end_is_one_that_transformers_loads(runs: dict[str, Pat
         assert tokenizer.eos_token_id is not None
 
 
-def test_sft_is_made_once_and_shared(runs: dict[str, Path], outputs: Path) -> None:
+def test_sft_is_trained_once_and_shared(runs: dict[str, Path], outputs: Path) -> None:
     used = {json.loads((folder / "manifest.json").read_text())["artifacts"]["sft"] for folder in runs.values()}
     (name,) = used
     manifest = json.loads((outputs / "artifacts" / name / "manifest.json").read_text())
@@ -243,7 +243,7 @@ def test_sft_is_made_once_and_shared(runs: dict[str, Path], outputs: Path) -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_mlflow_knows_the_run_and_each_of_its_numbers(runs: dict[str, Path], outputs: Path, method: str) -> None:
+def test_mlflow_has_the_run_and_each_of_its_metrics(runs: dict[str, Path], outputs: Path, method: str) -> None:
     client, folder = MlflowClient(f"sqlite:///{outputs}/mlflow.db"), runs[method]
     (found,) = client.search_runs(["1"], f"tags.study = 'four' and tags.phase = 'rl' and tags.method = '{method}'")
     assert client.get_experiment("1").name == "alignbench"
@@ -273,7 +273,7 @@ def test_mlflow_knows_the_run_and_each_of_its_numbers(runs: dict[str, Path], out
     assert client.list_artifacts(found.info.run_id, "tables")
 
 
-def test_a_run_typed_again_is_not_repeated(
+def test_a_finished_run_is_not_repeated(
     runs: dict[str, Path], outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (runs["grpo"] / "metrics.jsonl").read_text()
@@ -286,7 +286,7 @@ def test_a_run_typed_again_is_not_repeated(
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
-def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
+def test_the_same_seed_gives_the_same_metrics_and_another_seed_others(
     tmp_path: Path, varied: tuple[str, ...], method: str
 ) -> None:
     one = run_small(tmp_path / "one", f"algo={method}", *varied)
@@ -306,7 +306,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
-def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(
+def test_an_interrupted_run_resumes_with_the_metrics_of_an_uninterrupted_one(
     tmp_path: Path, varied: tuple[str, ...], method: str
 ) -> None:
     whole = run_small(tmp_path / "whole", f"algo={method}", *varied)
@@ -325,7 +325,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(
     assert (parts / "final" / "model.safetensors").read_bytes() == (whole / "final" / "model.safetensors").read_bytes()
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_stopped(outputs: Path, tmp_path: Path, varied: tuple[str, ...]) -> None:
+def test_a_killed_run_resumes_with_the_metrics_of_an_uninterrupted_one(
+    outputs: Path, tmp_path: Path, varied: tuple[str, ...]
+) -> None:
     typed = ["algo=grpo", "study=killed", "tracking.enabled=true", *varied]
     whole = run_small(tmp_path / "whole", *typed, "tracking.enabled=false")
     (tmp_path / "fuse").write_text("kill")
@@ -343,7 +345,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_stopped(outputs: Path, tmp_path: 
     assert steps == [1, 2, 3, 4]
 
 
-def test_a_run_that_ends_between_training_and_its_marks_repeats_only_these(
+def test_a_run_that_stops_before_its_final_evaluation_repeats_only_that(
     tmp_path: Path, varied: tuple[str, ...]
 ) -> None:
     folder = run_small(tmp_path, *varied)
@@ -358,7 +360,7 @@ def test_a_run_that_ends_between_training_and_its_marks_repeats_only_these(
     assert (folder / "final" / "config.json").is_file()
 
 
-def test_an_adapter_is_trained_shared_saved_and_gone_on_with(tmp_path: Path, varied: tuple[str, ...]) -> None:
+def test_an_adapter_is_trained_shared_saved_and_resumed(tmp_path: Path, varied: tuple[str, ...]) -> None:
     from peft import PeftModel
 
     lora = "model.lora={rank:4,alpha:8}"
@@ -385,7 +387,7 @@ def test_an_adapter_is_trained_shared_saved_and_gone_on_with(tmp_path: Path, var
     assert numbers(run_small(tmp_path, lora, "study=parts", *varied)) == start
 
 
-def test_without_sft_a_run_starts_from_the_model_as_it_is(tmp_path: Path, varied: tuple[str, ...]) -> None:
+def test_without_sft_a_run_starts_from_the_model_itself(tmp_path: Path, varied: tuple[str, ...]) -> None:
     first = run_small(tmp_path, "sft.enabled=false", *varied)
     assert json.loads((first / "manifest.json").read_text())["artifacts"] == {}
     assert not (tmp_path / "artifacts").exists()
@@ -396,7 +398,7 @@ def test_without_sft_a_run_starts_from_the_model_as_it_is(tmp_path: Path, varied
     assert start["final/start_avg_response_length"] == end["final/avg_response_length"]
 
 
-def test_a_custom_reward_is_what_is_maximised(tmp_path: Path, varied: tuple[str, ...]) -> None:
+def test_training_maximizes_a_custom_reward(tmp_path: Path, varied: tuple[str, ...]) -> None:
     folder = run_small(tmp_path, *varied, "rl.steps=12", "rl.rollouts_per_step=32", "rl.checkpoint_every=0")
     mean = [metrics["rewards/mean"] for phase, step, metrics in numbers(folder) if phase == "rl" and step]
     assert sum(mean[-3:]) > sum(mean[:3])
@@ -410,7 +412,7 @@ def test_a_custom_reward_is_what_is_maximised(tmp_path: Path, varied: tuple[str,
     assert not (folder / "checkpoints").exists()
 
 
-def test_a_plan_says_what_would_be_done_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_describes_the_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(config(*SMALL, f"output_dir={tmp_path}/outputs", "plan=true"))
     told = capsys.readouterr().out
     assert "40 train, 6 validation, 6 test" in told
@@ -419,7 +421,7 @@ def test_a_plan_says_what_would_be_done_and_writes_nothing(tmp_path: Path, capsy
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path: Path) -> None:
+def test_an_unwritable_folder_fails_the_run_with_its_reason(tmp_path: Path) -> None:
     folder = identify(config(*SMALL, f"output_dir={tmp_path}")).run_dir
     folder.mkdir(parents=True)
     (folder / "checkpoints").write_text("in the way")
@@ -429,7 +431,7 @@ def test_a_folder_that_cannot_be_written_fails_the_run_with_its_reason(tmp_path:
     assert "output_dir=" in status(folder)["reason"]
 
 
-def test_a_sweep_goes_on_after_a_failure_names_it_and_finishes_when_typed_again(outputs: Path) -> None:
+def test_a_sweep_continues_after_a_failure_reports_it_and_finishes_when_run_again(outputs: Path) -> None:
     typed = [
         "--multirun",
         "seed=1,2",
