@@ -22,13 +22,18 @@ from alignbench.models.text import Text
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import Identity, RunSettings, flatten
 from alignbench.stages import reward_model as preferring
-from alignbench.stages import sft
 from alignbench.stages.progress import Display, budget_spent, log_steps
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
 from alignbench.store.disk import make_folder, write_atomically
+from alignbench.store.provenance import versions
+from alignbench.store.source_hash import source_hash
 from alignbench.store.tracker import Tracker
 
 MODEL, COST = "model", "cost.json"
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
+"""Libraries whose version is part of an artifact's key."""
+LOADING = ("alignbench.models.loading", "alignbench.kernels.hardware")
+"""What every stage computes with beside its own module: how a model is loaded, and which kernels it gets."""
 SHOWN_SFT = {"sft/loss": "loss"}
 SHOWN_REWARD_MODEL = {"reward_model/loss": "loss", "reward_model/accuracy": "accuracy"}
 
@@ -100,7 +105,7 @@ class SharedModels:
             "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
             "parents": [],
             "data": rows_hash(self.material.demonstrations),
-            "code": {"sft": sft.VERSION},
+            "code": self._code("alignbench.stages.sft"),
         }
 
     # --- the judge of every answer --------------------------------------------------------------------------------
@@ -189,7 +194,16 @@ class SharedModels:
             "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
             "parents": [start] if start and self.job.reward_model.start == "sft" else [],
             "data": data,
-            "code": {"reward_model": preferring.VERSION},
+            "code": self._code("alignbench.stages.reward_model"),
+        }
+
+    def _code(self, stage: str) -> dict[str, Any]:
+        """What computes an artifact: the source of the stage and of all it imports, and the versions of libraries."""
+        quantized = ("bitsandbytes",) if self.job.model.quantization != "none" else ()
+        found = versions()
+        return {
+            "source": source_hash((stage, *LOADING)),
+            "libraries": {name: found.get(name) for name in (*LIBRARIES, *quantized)},
         }
 
     # --- what both need ---------------------------------------------------------------------------------------------

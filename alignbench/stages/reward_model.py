@@ -24,8 +24,6 @@ from alignbench.models.text import Text
 from alignbench.stages import calibration
 from alignbench.stages.failure_dump import describe_batch, record_failures
 
-VERSION = 1
-"""Incremented when the same settings give other results, so that artifacts of older code are not reused."""
 LENGTH_EDGES = (None, 0, 1, None)
 """Bins of (tokens of the chosen answer - tokens of the rejected one): shorter, equal, longer."""
 RewardModelCard = dict[str, Any]

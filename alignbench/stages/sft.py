@@ -19,9 +19,6 @@ from alignbench.models.policy import CausalPolicy
 from alignbench.models.text import Text
 from alignbench.stages.failure_dump import describe_batch, record_failures
 
-VERSION = 1
-"""Incremented when the same settings give other results, so that artifacts of older code are not reused."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SFT:
