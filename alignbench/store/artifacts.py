@@ -32,10 +32,10 @@ class Artifact:
 def key(phase: str, ingredients: Mapping[str, Any]) -> str:
     """The key of an artifact: `<phase>-<12 hex>`, from the sha256 of the canonical JSON of its ingredients.
 
-    `ingredients` holds what determines the result: the config of the stage and of the model, the hash of base weights,
-    the keys of parents, the hash of the rows, the hash of the source that computes it (without comments and docstrings),
-    and the versions of torch, transformers, tokenizers and peft. Not covered: other libraries, Python, hardware, threads
-    and the precision of kernels, which change a result by floating-point error at most. The order of keys does not
+    `ingredients` holds what determines the result: the config of the stage and of the model, the hash of the base
+    weights, the keys of parents, the hash of the rows, the hash of the source that computes it (without comments and
+    docstrings), and the versions of torch, transformers, tokenizers and peft. Not covered: other libraries, Python,
+    hardware, threads and kernels, which change a result by floating-point error at most. The order of keys does not
     matter. Raises TypeError for a value that JSON cannot represent, ValueError for NaN.
     """
     canonical = json.dumps(dict(ingredients), sort_keys=True, separators=(",", ":"), allow_nan=False)
