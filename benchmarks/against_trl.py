@@ -46,8 +46,8 @@ def trl_python() -> Path:
     if not ready.is_file():
         print_line(f"installing trl {TRL} and its dependencies into {home.relative_to(ROOT)}")
         venv.create(home, with_pip=True, clear=True)
-        options = ["-qq", "--no-compile", "--disable-pip-version-check", "-c", ROOT / "constraints" / "cpu.txt"]
-        subprocess.run([interpreter, "-m", "pip", "install", *options, "-e", ROOT, f"trl=={TRL}"], check=True)
+        options = ["-qq", "--no-compile", "--disable-pip-version-check", "-c", str(ROOT / "constraints" / "cpu.txt")]
+        subprocess.run([interpreter, "-m", "pip", "install", *options, "-e", str(ROOT), f"trl=={TRL}"], check=True)
         ready.touch()
     return interpreter
 

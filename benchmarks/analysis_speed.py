@@ -1,7 +1,7 @@
-"""How long `python -m analysis` takes on a large synthetic study: 60 runs, 1,000 steps, 20 metrics at each.
+"""Time of the report on a large synthetic study: 60 runs of 1,000 steps with 20 metrics each.
 
-python -m benchmarks.analysis_speed [folder]          keeps the study in the folder, and finds it there again
-python -m benchmarks.analysis_speed folder --profile   says where the time goes
+python -m benchmarks.analysis_speed [folder]           writes the study into the folder, or reuses it
+python -m benchmarks.analysis_speed folder --profile   prints a profile
 """
 
 import hashlib
@@ -18,17 +18,21 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from benchmarks.page import print_line
+
+Point = tuple[str, float, int, bool, int, str]
+"""Metric, value, timestamp, whether it is NaN, step and run id."""
 METHODS, SEEDS, STEPS, PROMPTS = ("ppo", "grpo", "rloo", "dr_grpo"), range(1, 16), 1000, 300
 EVERY_STEP = ("rewards/mean", "rewards/std", "rollout/response_length", "rollout/kl_sequence", "rollout/kl_token",
               "rollout/truncated_fraction", "train/entropy", "train/clip_fraction", "train/policy_loss",
               "train/total_loss", "train/grad_norm", "train/kl_mean", "budget/tokens", "budget/prompts",
               "budget/completions", "cost/seconds")  # fmt: skip
 MEASURED = ("eval/accuracy", "eval/avg_reward", "eval/kl", "eval/avg_response_length")
-"""With the sixteen above 20 metrics, all written at every step here."""
+"""With the sixteen above 20 metrics, all logged at every step."""
 
 
 def curves(method: str, seed: int) -> np.ndarray:
-    """Numbers for each step and metric [STEPS, 20]: a climb with noise."""
+    """Values of each metric at each step [STEPS, 20]: an increase with noise."""
     rng = np.random.default_rng([seed, *method.encode()])
     rise = 1 - np.exp(-4 * np.arange(1, STEPS + 1) / STEPS)
     table = 0.4 + 0.2 * rise[:, None] + rng.normal(0, 0.01, (STEPS, len(EVERY_STEP) + len(MEASURED)))
@@ -39,7 +43,7 @@ def curves(method: str, seed: int) -> np.ndarray:
 
 
 def finals(method: str, seed: int) -> dict[str, float]:
-    """The numbers measured once at the end."""
+    """The metrics of the final evaluation."""
     rng = np.random.default_rng([seed, 1, *method.encode()])
     noise = rng.normal(0, 0.015, 5)
     return {
@@ -53,13 +57,13 @@ def finals(method: str, seed: int) -> dict[str, float]:
 
 
 def write(folder: Path) -> None:
-    """The whole study: run folders as a run leaves them, and an MLflow store with every number."""
+    """Write the run folders of the study, and an MLflow store with every metric."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     experiment, home = client.create_experiment("alignbench"), folder / "runs" / "large"
     home.mkdir(parents=True)
-    planned, points = [], list[tuple]()
+    planned, points = [], list[Point]()
     for method, seed in ((m, s) for s in SEEDS for m in METHODS):
         key, name = hashlib.sha256(f"{method}-{seed}".encode()).hexdigest(), f"{method}-tiny-s{seed}"
         planned.append({"method": method, "model": "tiny", "seed": seed, "key": key, "run_dir": name,
@@ -97,14 +101,15 @@ def _write_run(folder: Path, method: str, seed: int, key: str) -> None:
             file.write(json.dumps({"phase": "rl", "step": step, "time": 0.0, "metrics": metrics}) + "\n")
     rng = np.random.default_rng([seed, 2, *method.encode()])
     with (folder / "eval.jsonl").open("w") as file:
-        for prompt, right in enumerate(rng.random(PROMPTS) < finals(method, seed)["final/accuracy"]):
+        for prompt, correct in enumerate(rng.random(PROMPTS) < finals(method, seed)["final/accuracy"]):
             row = {"prompt_id": f"test-{prompt}", "prompt": f"Compute {prompt} + 1.", "reference": str(prompt + 1),
-                   "response": f"{prompt} + 1 = {prompt + int(right)}", "scores": {"total": float(right)},
-                   "correct": bool(right), "tokens": 9, "truncated": False, "method": method, "seed": seed}  # fmt: skip
+                   "response": f"{prompt} + 1 = {prompt + int(correct)}", "scores": {"total": float(correct)},
+                   "correct": bool(correct), "tokens": 9, "truncated": False, "method": method,
+                   "seed": seed}  # fmt: skip
             file.write(json.dumps(row) + "\n")
 
 
-def _points(run: str, method: str, seed: int) -> Iterator[tuple]:
+def _points(run: str, method: str, seed: int) -> Iterator[Point]:
     names = [*EVERY_STEP, *MEASURED]
     for step, row in enumerate(curves(method, seed).tolist(), 1):
         for name, value in zip(names, row, strict=True):
@@ -113,8 +118,8 @@ def _points(run: str, method: str, seed: int) -> Iterator[tuple]:
         yield name, value, STEPS, False, STEPS, run
 
 
-def _insert(database: Path, points: list[tuple]) -> None:
-    """Into MLflow's own tables, which takes seconds; its client would take minutes for 1.2 million points."""
+def _insert(database: Path, points: list[Point]) -> None:
+    """Insert into MLflow's tables, which takes seconds; its client would take minutes for 1.2 million points."""
     into = "(key, value, timestamp, is_nan, step, run_uuid)"
     with sqlite3.connect(database) as store:
         store.executemany(f"insert into metrics {into} values (?, ?, ?, ?, ?, ?)", points)
@@ -123,18 +128,18 @@ def _insert(database: Path, points: list[tuple]) -> None:
 
 
 def measure(folder: Path, *arguments: str) -> tuple[float, float]:
-    """Seconds on the clock and of the processor, of the command in a process of its own."""
+    """Wall seconds and CPU seconds of the report command."""
     command = [sys.executable, "-m", "analysis", "study=large", f"output_dir={folder}", *arguments]
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-    began, before = time.perf_counter(), os.times()
+    start, before = time.perf_counter(), os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **compiled})
     after = os.times()
-    busy = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.perf_counter() - began, busy
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, cpu
 
 
 def main(folder: Path, profile: bool) -> None:
-    """Write the study unless it is there, and measure."""
+    """Write the study if it does not exist, and measure."""
     if not (folder / "runs" / "large" / "study.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write(folder)
@@ -144,12 +149,12 @@ def main(folder: Path, profile: bool) -> None:
         subprocess.run(command, check=True)
         return
     size = f"{len(METHODS) * len(SEEDS)} runs x {STEPS:,} steps x {len(EVERY_STEP) + len(MEASURED)} metrics"
-    for when in ("the first time after installing", "from then on"):
-        clock, busy = measure(folder)
-        sys.stdout.write(f"{size}, {when}: {clock:.1f} s, {busy:.1f} s of the processor\n")
+    for when in ("first call after installation", "later calls"):
+        wall, cpu = measure(folder)
+        print_line(f"{size}, {when}: {wall:.1f} s, {cpu:.1f} CPU seconds")
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    folders = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     with tempfile.TemporaryDirectory() as temporary:
-        main(Path(words[0] if words else temporary), "--profile" in sys.argv)
+        main(Path(folders[0] if folders else temporary), "--profile" in sys.argv)

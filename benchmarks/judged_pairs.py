@@ -1,4 +1,4 @@
-"""How long does a report take that has 100,000 judged pairs? A study is made up, its verdicts are put into the cache.
+"""Time of a report with 100,000 comparisons by an LLM judge, for a synthetic study with cached verdicts.
 
 python -m benchmarks.judged_pairs [prompts per seed, default 20000]
 """
@@ -6,9 +6,10 @@ python -m benchmarks.judged_pairs [prompts per seed, default 20000]
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -22,48 +23,49 @@ from analysis.judge.verdicts import Reply
 from analysis.report.write import write_report
 from analysis.study.load import load_study
 from analysis.study.options import Options
-from validation.simulations.simulated_judge import Taste
+from benchmarks.page import print_line
+from validation.simulations.simulated_judge import JudgeModel
 
 SEEDS, METHODS = (1, 2, 3, 4, 5), ("ppo", "grpo")
-TASTE = Taste(position=0.4, tie=0.3)
+JUDGE_MODEL = JudgeModel(position=0.4, tie=0.3)
 TEXT = "The answer is worked out step by step, as it should be. " * 8
-WORDS = {1: "A", 0: "tie", -1: "B"}
+VERDICTS = {1: "A", 0: "tie", -1: "B"}
 
 
 def main(prompts: int) -> None:
-    """Make the study, fill the cache, then time the report as a user would see it."""
+    """Write the study, fill the cache, and time the report."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for method in METHODS:
             for seed in SEEDS:
                 write_run(home, method, seed, prompts)
-        words = (
+        overrides = (
             "judge=openai_compatible",
             "judge.model=simulated",
             "judge.mode=cache_only",
             f"judge.max_prompts={prompts}",
         )
-        judge = compose_judge("openai_compatible", words[1:])
-        assert judge is not None
+        settings = compose_judge("openai_compatible", overrides[1:])
+        assert settings is not None
         pairs = make_answer_pairs(load_study("s", home), list(METHODS), prompts).pairs
         start = perf_counter()
-        fill(home, judge, pairs)
-        sys.stdout.write(f"{len(pairs):,} pairs, both verdicts of each cached in {perf_counter() - start:.1f} s\n")
+        fill_cache(home, settings, pairs)
+        print_line(f"{len(pairs):,} pairs of answers, both verdicts of each cached in {perf_counter() - start:.1f} s")
         start = perf_counter()
-        findings = find(Options(study="s", output_dir=home, judge=words))
-        found = perf_counter() - start
+        findings = find(Options(study="s", output_dir=home, judge=overrides))
+        judged = perf_counter() - start
         page = write_report(findings)
-        sys.stdout.write(
-            f"study loaded and judged from the cache in {found:.1f} s, with the report "
-            f"{perf_counter() - start:.1f} s; page {page.stat().st_size / 1000:.0f} kB\n"
+        print_line(
+            f"study loaded and judged from the cache in {judged:.1f} s, with the report "
+            f"{perf_counter() - start:.1f} s; page {page.stat().st_size / 1000:.0f} kB"
         )
         assert findings.judgement is not None
-        found_tally = findings.judgement.matches[0].tally
-        sys.stdout.write(f"{found_tally.judged:,} judged: {found_tally.score}\n")
+        tally = findings.judgement.matches[0].tally
+        print_line(f"{tally.judged:,} judged: {tally.score}")
 
 
 def write_run(home: Path, method: str, seed: int, prompts: int) -> None:
-    """A finished run with this many answers."""
+    """Write a finished run with an answer to each prompt."""
     folder = home / "runs" / "s" / f"{method}-tiny-s{seed}-00000000"
     folder.mkdir(parents=True)
     status = {
@@ -83,8 +85,8 @@ def write_run(home: Path, method: str, seed: int, prompts: int) -> None:
         file.writelines(f"{json.dumps(row)}\n" for row in answers(method, seed, prompts))
 
 
-def answers(method: str, seed: int, prompts: int) -> Iterator[dict]:
-    """Answers of about 450 characters to questions of about 450."""
+def answers(method: str, seed: int, prompts: int) -> Iterator[dict[str, Any]]:
+    """Rows of eval.jsonl: answers and prompts of about 450 characters."""
     for i in range(prompts):
         yield {
             "prompt_id": f"p{i}",
@@ -98,15 +100,15 @@ def answers(method: str, seed: int, prompts: int) -> Iterator[dict]:
         }
 
 
-def fill(home: Path, judge: Judge, pairs: tuple[AnswerPair, ...]) -> None:
-    """The verdicts of a simulated judge, kept as if they had been paid for."""
-    rng, template = np.random.default_rng(0), Template(judge)
+def fill_cache(home: Path, settings: Judge, pairs: Sequence[AnswerPair]) -> None:
+    """Write the verdicts of a simulated judge into the cache."""
+    rng, template = np.random.default_rng(0), Template(settings)
     gap, zero = 0.2 + rng.standard_normal(len(pairs)), np.zeros(len(pairs))
-    said = [TASTE.verdict(sign * gap, zero, rng.standard_normal(len(pairs))) for sign in (1, -1)]
+    verdicts = [JUDGE_MODEL.verdict(sign * gap, zero, rng.standard_normal(len(pairs))) for sign in (1, -1)]
     with open_cache(home) as cache:
         for i, pair in enumerate(pairs):
             for order in ORDERS:
-                content = json.dumps({"reasoning": TEXT[:200], "verdict": WORDS[int(said[order][i])]})
+                content = json.dumps({"reasoning": TEXT[:200], "verdict": VERDICTS[int(verdicts[order][i])]})
                 reply = Reply(content, None, "stop", "simulated", None, 500, 0, 60)
                 cache.put(template.request(pair, order, 0).key, reply, {}, "", 0.5)
 

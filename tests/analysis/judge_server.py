@@ -11,7 +11,7 @@ import numpy as np
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from validation.simulations.simulated_judge import Taste
+from validation.simulations.simulated_judge import JudgeModel
 
 PART = r"<<<(\w+) {name}>>>\n(.*?)\n<<<\1 end of {name}>>>"
 QUALITY = re.compile(r"quality=(-?[\d.]+)")
@@ -60,10 +60,10 @@ def error(status: int, code: str, message: str = "no", headers: dict[str, str] |
 
 
 class JudgeServer:
-    """Prefers the answer with the higher `quality=`, with the biases of a Taste; `faults` are served first."""
+    """Prefers the answer with the higher `quality=`, with the biases of a JudgeModel; `faults` are served first."""
 
-    def __init__(self, server: HTTPServer, taste: Taste | None = None) -> None:
-        self.taste = taste or Taste(noise=0.0)
+    def __init__(self, server: HTTPServer, judge_model: JudgeModel | None = None) -> None:
+        self.judge_model = judge_model or JudgeModel(noise=0.0)
         self.calls: list[dict[str, Any]] = []
         self.faults: list[Fault | None] = []
         self.headers: list[dict[str, str]] = []
@@ -92,7 +92,7 @@ class JudgeServer:
         seed = int.from_bytes(sha256(text.encode()).digest()[:8], "big")
         z = np.random.default_rng(seed).standard_normal(1)
         longer = np.array([(len(a) - len(b)) / 100])
-        return {1: "A", 0: "tie", -1: "B"}[int(self.taste.verdict(np.array([gap]), longer, z)[0])]
+        return {1: "A", 0: "tie", -1: "B"}[int(self.judge_model.verdict(np.array([gap]), longer, z)[0])]
 
     @staticmethod
     def _quality(text: str) -> float:

@@ -19,7 +19,7 @@ from analysis.judge.cache import open_cache
 from analysis.judge.panel import compose_judge
 from analysis.judge.session import Session
 from analysis.judge.trial import INVALID, LOSS, TIE, UNJUDGED, WIN
-from validation.simulations.simulated_judge import Taste
+from validation.simulations.simulated_judge import JudgeModel
 
 KEY = "sk-very-secret"
 PRICE = (600 * 1.0 + 400 * 0.5 + 100 * 2.0) / 1e6  # of one call of the server, by the prices below
@@ -376,7 +376,7 @@ def test_the_api_key_is_not_written_to_disk(run_judge, judge, server):
 
 
 def test_position_bias_is_visible_in_the_trials(run_judge, judge, server):
-    server.taste = Taste(position=2.0, noise=0.5)
+    server.judge_model = JudgeModel(position=2.0, noise=0.5)
     rng = np.random.default_rng(0)
     pairs = [pair(i, f"quality={rng.normal():.3f}", f"quality={rng.normal():.3f}") for i in range(40)]
     trials = run_judge(replace(judge, concurrency=8), pairs).trials

@@ -10,7 +10,7 @@ from scipy import stats
 from analysis.judge import winrate
 from analysis.judge.tally import Trials, combine_orders, compute_tally, fit_ranking
 from analysis.judge.trial import INVALID, LOSS, TIE, UNJUDGED, WIN
-from validation.simulations.simulated_judge import Contest, Taste, simulate
+from validation.simulations.simulated_judge import JudgeModel, MethodPair, simulate
 
 KINDS = {"w": WIN, "t": TIE, "l": LOSS, "i": INVALID, "u": UNJUDGED}
 
@@ -241,9 +241,9 @@ def test_an_uninformative_judge_leaves_the_human_mean():
     assert (same.value, same.low, same.reason) == (1.0, None, "all_the_same")
 
 
-def contests(contest: Contest, taste: Taste, count: int):
+def simulate_all(methods: MethodPair, judge_model: JudgeModel, count: int):
     rng = np.random.default_rng(11)
-    return [simulate(contest, taste, rng) for _ in range(count)]
+    return [simulate(methods, judge_model, rng) for _ in range(count)]
 
 
 def coverage(estimates, truth: float) -> float:
@@ -251,9 +251,9 @@ def coverage(estimates, truth: float) -> float:
 
 
 def test_both_orders_remove_position_bias_and_one_order_does_not():
-    contest, taste = Contest(gap=0.3), Taste(position=0.4)
-    trials = contests(contest, taste, 600)
-    truth = taste.true_share(contest.gap, contest.spread)
+    methods, judge_model = MethodPair(gap=0.3), JudgeModel(position=0.4)
+    trials = simulate_all(methods, judge_model, 600)
+    truth = judge_model.true_share(methods.gap, methods.spread)
     assert truth == pytest.approx(stats.norm.cdf(0.3 / np.sqrt(1 + 2 * 0.49)))
     both = [winrate.clustered_share((combine_orders(t.results) + 1) / 2, t.prompts) for t in trials]
     assert coverage(both, truth) >= 0.94
@@ -264,5 +264,5 @@ def test_both_orders_remove_position_bias_and_one_order_does_not():
 
 
 def test_coverage_with_few_prompts():
-    trials = contests(Contest(prompts=12, seeds=1), Taste(position=0.4), 400)
+    trials = simulate_all(MethodPair(prompts=12, seeds=1), JudgeModel(position=0.4), 400)
     assert coverage([compute_tally(t).score for t in trials], 0.5) >= 0.94

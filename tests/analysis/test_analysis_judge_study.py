@@ -23,7 +23,7 @@ from analysis.judge.resolve import resolve_judgement
 from analysis.judge.text import collect_judge_warnings, format_sample
 from analysis.study.load import load_study
 from analysis.study.options import Options
-from validation.simulations.simulated_judge import Taste
+from validation.simulations.simulated_judge import JudgeModel
 
 SIMULATED = ("judge=openai_compatible", "judge.model=simulated", "judge.json_schema=true", "judge.concurrency=4")
 
@@ -73,7 +73,7 @@ def run(studied: Studies, server, *more: str, study: str = "two") -> int:
 
 
 def test_judged_report_shows_score_interval_and_cost(studied, server, capsys):
-    server.taste = Taste(position=0.5, noise=0.3)
+    server.judge_model = JudgeModel(position=0.5, noise=0.3)
     assert run(studied, server, "judge.max_prompts=50", "judge.prices.input=1", "judge.prices.output=2") == 0
     printed, logged = capsys.readouterr()
     page = (studied.output_dir / "reports" / "two" / "report.html").read_text()
@@ -197,7 +197,7 @@ def test_failed_runs_have_no_pairs_and_unpaired_answers_are_counted(tmp_path, se
 def test_four_methods_give_six_comparisons_and_a_ranking(tmp_path, server):
     made = Folders(tmp_path)
     made.write("four", contest(four_by_five(), rloo=1.0, grpo=0.5))
-    server.taste = Taste(noise=0.5)
+    server.judge_model = JudgeModel(noise=0.5)
     found = resolve_judgement(
         load_study("four", tmp_path),
         ["ppo", "grpo", "rloo", "dr_grpo"],
@@ -333,7 +333,7 @@ def test_a_judge_of_the_same_model_family_is_warned_of(studied, server):
 
 
 def test_many_ties_and_position_bias_are_warned_of(studied, server):
-    server.taste = Taste(position=5.0, noise=0.1)
+    server.judge_model = JudgeModel(position=5.0, noise=0.1)
     found = resolve_judgement(load_study("two", studied.output_dir), ["ppo", "grpo"], words(server), lambda text: None)
     texts = " ".join(text for _, text, _ in collect_judge_warnings(found))
     assert "More than 30% of the judged answer pairs are ties" in texts

@@ -1,4 +1,4 @@
-"""The classical bugs of RL for language models, each as a change to our code, and the tests that must notice it."""
+"""Classical bugs of RL for language models, each as a change to the code, and the tests that must notice it."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class Bug:
     name: str
     file: str
     old: str
-    """Code that occurs once in the file, however it is broken into lines."""
+    """Code that occurs once in the file; line breaks and whitespace do not matter."""
     new: str
     tests: tuple[str, ...]
 
@@ -187,20 +187,20 @@ BUGS = (
         ("tests/data/test_arithmetic.py",),
     ),
     Bug(
-        "optimizer forgotten on resume",
+        "optimizer state lost on resume",
         "alignbench/stages/online.py",
         'adamw.load_state_dict(saved["optimizer"])',
         "pass",
-        ("tests/validation/test_faults.py::test_every_method_goes_on_as_if_it_had_not_stopped[grpo]",),
+        ("tests/validation/test_faults.py::test_every_method_resumes_as_if_uninterrupted[grpo]",),
     ),
     Bug(
-        "prompts begin anew on resume",
+        "prompts restart on resume",
         "alignbench/engine/rl_loop.py",
         "prompts.after(state.prompts_seen)",
         "prompts.after(0)",
         (
             "tests/engine/test_rl_loop.py",
-            "tests/validation/test_faults.py::test_every_method_goes_on_as_if_it_had_not_stopped[grpo]",
+            "tests/validation/test_faults.py::test_every_method_resumes_as_if_uninterrupted[grpo]",
         ),
     ),
     Bug(
@@ -211,7 +211,7 @@ BUGS = (
         ("tests/algorithms",),
     ),
     Bug(
-        "equal scores of a group divided by nothing",
+        "equal scores of a group divided by zero",
         "alignbench/equations/advantages.py",
         "torch.where(spread > 0, centred / (spread + eps), torch.zeros_like(centred))",
         "centred / spread",

@@ -1,4 +1,4 @@
-"""A judge whose taste is known: quality gap, position bias, verbosity bias, noise; so that estimates can be checked."""
+"""A simulated judge with known position bias, verbosity bias and noise, and comparisons in front of it."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -10,10 +10,10 @@ from analysis.judge.tally import Trials
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taste:
-    """What a simulated judge goes by. It prefers the answer shown first where
+class JudgeModel:
+    """The decision rule of a simulated judge. It prefers the answer shown first where
 
-    u = gap + position + verbosity * longer + noise * z  is above `tie`, the other where u is below -tie.
+    u = gap + position + verbosity * longer + noise * z  is above `tie`, and the other where u is below -tie.
 
     `gap`: quality of the first answer minus that of the second; `longer`: how much longer it is; z is standard normal.
     """
@@ -24,20 +24,20 @@ class Taste:
     tie: float = 0.0
 
     def verdict(self, gap: np.ndarray, longer: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """1 for the answer shown first, -1 for the other, 0 for a tie."""
+        """1 where the judge prefers the answer shown first, -1 where the other, 0 for a tie; shape of the inputs."""
         u = gap + self.position + self.verbosity * longer + self.noise * z
         return (np.sign(u) * (np.abs(u) > self.tie)).astype(np.int8)
 
     def true_share(self, gap: float, spread: float) -> float:
-        """What the treatment's share would be without any bias: gaps are normal with this mean and spread."""
-        whole = sqrt(spread**2 + self.noise**2)
-        above, below = stats.norm.cdf((gap - self.tie) / whole), stats.norm.cdf((-gap - self.tie) / whole)
+        """The treatment's share for an unbiased judge; gaps are normal with this mean and standard deviation."""
+        sd = sqrt(spread**2 + self.noise**2)
+        above, below = stats.norm.cdf((gap - self.tie) / sd), stats.norm.cdf((-gap - self.tie) / sd)
         return float(above + (1 - above - below) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
-    """Two methods as the judge meets them: how much better and longer the treatment is, and how much that varies."""
+class MethodPair:
+    """Two methods: how much better and longer the answers of the treatment are, and how much that varies."""
 
     gap: float = 0.0
     prompts: int = 200
@@ -49,22 +49,22 @@ class Contest:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the gap of a pair."""
+        """Standard deviation of the gap between two answers."""
         return sqrt(self.spread_prompts**2 + self.spread_seeds**2)
 
 
-def simulate(contest: Contest, taste: Taste, rng: np.random.Generator) -> Trials:
-    """All trials of a contest [prompts * seeds], both orders, without any network."""
-    rows = contest.prompts * contest.seeds
-    prompts = np.repeat(np.arange(contest.prompts), contest.seeds)
+def simulate(methods: MethodPair, judge: JudgeModel, rng: np.random.Generator) -> Trials:
+    """Simulate all trials [prompts * seeds] in both orders."""
+    rows = methods.prompts * methods.seeds
+    prompts = np.repeat(np.arange(methods.prompts), methods.seeds)
     gap = (
-        contest.gap
-        + contest.spread_prompts * rng.standard_normal(contest.prompts)[prompts]
-        + contest.spread_seeds * rng.standard_normal(rows)
+        methods.gap
+        + methods.spread_prompts * rng.standard_normal(methods.prompts)[prompts]
+        + methods.spread_seeds * rng.standard_normal(rows)
     )
-    longer = contest.longer + contest.spread_length * rng.standard_normal(rows)
-    first = taste.verdict(gap, longer, rng.standard_normal(rows))
-    second = -taste.verdict(-gap, -longer, rng.standard_normal(rows))
+    longer = methods.longer + methods.spread_length * rng.standard_normal(rows)
+    first = judge.verdict(gap, longer, rng.standard_normal(rows))
+    second = -judge.verdict(-gap, -longer, rng.standard_normal(rows))
     baseline = np.full(rows, 1000.0)
     return Trials(
         treatment="grpo",
