@@ -140,7 +140,7 @@ def main() -> None:
 
     def job(cfg: Any) -> None:
         clock.mark("config composed")
-        gc_pause.rest()
+        gc_pause.pause()
         instrument(clock)
         inner(cfg)
 

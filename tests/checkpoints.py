@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 @dataclass(frozen=True)
 class Family:
-    """What tells one family's checkpoints from another's."""
+    """Architecture, special tokens and chat template of a model family."""
 
     kind: str
     """The architecture, as its config.json names it."""
@@ -19,9 +19,9 @@ class Family:
     eos: str
     bos: str | None
     turn: str
-    """How the chat template writes a message; {role} and {content} stand for its parts."""
+    """A message in the chat template, with the placeholders {role} and {content}."""
     answer: str
-    """How it begins an answer."""
+    """The start of an answer in the chat template."""
     marks: tuple[str, ...] = ()
     """Special tokens of the chat template."""
 
@@ -62,7 +62,7 @@ FAMILIES = {
 
 
 def make_checkpoint(name: str, folder: Path, texts: Sequence[str]) -> Path:
-    """What a person has who downloaded one of that family; its tokenizer is trained on the texts."""
+    """Write a random checkpoint of this family to `folder`; its tokenizer is trained on the texts."""
     family = FAMILIES[name]
     tokenizer = make_tokenizer(family, texts)
     tokenizer.save_pretrained(folder)

@@ -47,13 +47,13 @@ CONFIGS = {
     "qwen2": lambda: Qwen2Config(**SIZES, num_key_value_heads=2),
     "mistral": lambda: MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=4),
 }
-# Prompts of several lengths; the end-of-sequence token (1) stands inside some, and starts one.
+# Prompts of several lengths; the end-of-sequence token (1) is inside some of them, and is the first token of one.
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [4, 1, 4], [1, 2, 3, 4, 5]]
 RESPONSES = [[3, 4, 1], [9, 8, 7, 6, 5, 4], [1], [2, 2, 15, 14]]
 
 
 def make_model(name: str, **changes):
-    """The model of that name, its weights always the same."""
+    """The model of this name, always with the same weights."""
     config = CONFIGS[name]()
     config.update(changes)
     with torch.random.fork_rng():
@@ -62,7 +62,7 @@ def make_model(name: str, **changes):
 
 
 def make_scoring(name: str, **changes):
-    """The model of that name with a head for one number, its weights always the same."""
+    """The model of this name with a head for one score, always with the same weights."""
     config = CONFIGS[name]()
     config.update({"num_labels": 1, **changes})
     with torch.random.fork_rng():
@@ -71,7 +71,7 @@ def make_scoring(name: str, **changes):
 
 
 def make_text(pad_is_eos: bool = False) -> Text:
-    """A byte tokenizer; the models know its first sixteen tokens."""
+    """A byte tokenizer; the vocabulary of the models is its first sixteen tokens."""
     tokenizer = tiny_tokenizer(["1 + 2 = 3"], 258)
     if pad_is_eos:
         tokenizer.pad_token = tokenizer.eos_token
@@ -79,7 +79,7 @@ def make_text(pad_is_eos: bool = False) -> Text:
 
 
 def markov_model(transitions: Tensor):
-    """A Llama whose next token depends on the last alone, with these probabilities [v, v], row = last token."""
+    """A Llama whose next token depends on the last token alone, with probabilities [v, v]; rows are last tokens."""
     v = len(transitions)
     width = max(32, -(-v // 4) * 4)
     sizes = SIZES | {"vocab_size": v, "hidden_size": width, "head_dim": 8, "tie_word_embeddings": False}
@@ -90,7 +90,7 @@ def markov_model(transitions: Tensor):
             layer.mlp.down_proj.weight.zero_()
         model.model.embed_tokens.weight.copy_(torch.eye(v, width))
         model.lm_head.weight.zero_()
-        # The last norm makes a one-hot vector of this width sqrt(width) long.
+        # The last norm scales a one-hot vector of this width to the length sqrt(width).
         model.lm_head.weight[:, :v] = transitions.log().T / width**0.5
     return model
 
@@ -108,7 +108,7 @@ def prompts_of(tokens=PROMPTS, ids=None) -> Prompts:
 
 @torch.no_grad()
 def logprobs_by_hand(model, prompt: list[int], response: list[int], temperature: float = 1.0, never=(PAD,)) -> Tensor:
-    """log P of each response token [t]: one plain forward of one sequence, no batch and no padding."""
+    """log P of each response token [t]: one forward pass of one sequence, without batch and padding."""
     logits = model.eval()(input_ids=torch.tensor([prompt + response])).logits[0].double() / temperature
     logits[:, list(never)] = -torch.inf
     logp = logits.log_softmax(-1)

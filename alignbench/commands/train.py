@@ -63,7 +63,7 @@ def job(cfg: "DictConfig") -> None:
             run_plan.show(resolve(cfg))
             return
         require_model(cfg)
-        gc_pause.rest()  # until the pipeline has imported everything it needs
+        gc_pause.pause()  # until the pipeline has imported everything it needs
         from alignbench.runs.pipeline import run  # imports torch, which takes seconds
 
         run(cfg)

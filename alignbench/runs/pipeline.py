@@ -100,7 +100,7 @@ class Pipeline:
         """Every phase, in order."""
         import transformers.modeling_utils  # noqa: F401  what every model stands on, while the collector rests
 
-        gc_pause.wake()
+        gc_pause.resume()
         write_atomically(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         start = self.base.sft(display)
         preferences = self.base.reward_model(start, display)

@@ -141,7 +141,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     queue, runs, failed, closing = SimpleQueue[Path | None](), dict[Path, RunFollower](), set[str](), False
     Thread(target=_listen, args=(queue,), daemon=True).start()
-    gc_pause.rest()
+    gc_pause.pause()
     while not closing:
         with suppress(Empty):
             run_dir = queue.get(timeout=POLL_SECONDS)
@@ -151,7 +151,7 @@ def main() -> None:
         for done in [run for run in runs.values() if advance(run, closing, failed)]:
             done.close()
             del runs[done.run_dir]
-        gc_pause.wake()  # MLflow is imported by now
+        gc_pause.resume()  # MLflow is imported by now
     os._exit(0)
 
 

@@ -60,9 +60,9 @@ def test_run_imports_neither_mlflow_nor_packages_of_the_report(tmp_path: Path) -
 
 def test_garbage_collection_is_enabled_again_after_imports() -> None:
     try:
-        gc_pause.rest()
+        gc_pause.pause()
         assert not gc.isenabled()
-        gc_pause.wake()
+        gc_pause.resume()
         assert gc.isenabled()
         assert gc.get_freeze_count() > 0
     finally:
@@ -72,7 +72,7 @@ def test_garbage_collection_is_enabled_again_after_imports() -> None:
 
 def test_objects_are_not_frozen_when_collection_was_not_disabled() -> None:
     before = gc.get_freeze_count()
-    gc_pause.wake()
+    gc_pause.resume()
     assert gc.get_freeze_count() == before
 
 
