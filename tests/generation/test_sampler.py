@@ -86,7 +86,7 @@ def test_rollouts_can_be_used_with_autograd(llama):
     rollouts = draw(llama)
     weight = torch.ones(1, requires_grad=True)
     for part in (rollouts.logprobs, rollouts.responses, compute_forward(llama, rollouts, 4).logprobs):
-        (weight * part).sum().backward()  # the weight's gradient is of what was kept for it
+        (weight * part).sum().backward()  # autograd saves the sampled tensors for this gradient
 
 
 def test_siblings_differ(llama):
@@ -100,7 +100,7 @@ def test_an_answer_ends_with_its_only_stop_token(pad_is_eos):
     policy = CausalPolicy(make_model("llama"), text)
     rollouts = draw(policy, group=16)
     written = answers(rollouts)
-    assert 0 < rollouts.truncated.sum() < len(rollouts), "some must end and some must be cut"
+    assert 0 < rollouts.truncated.sum() < len(rollouts), "some must end and some must be truncated"
     for answer, cut in zip(written, rollouts.truncated.tolist(), strict=True):
         assert answer.count(EOS) == (0 if cut else 1)
         assert len(answer) == LIMIT if cut else answer[-1] == EOS
@@ -122,7 +122,7 @@ def test_prompts_are_returned_unchanged(llama):
 
 
 def test_responses_are_the_sampled_tokens_and_not_the_encoded_text(text):
-    """Bytes drawn one by one seldom make characters, so that reading the text again gives other tokens."""
+    """Random bytes are rarely valid UTF-8, so encoding the text again gives other tokens."""
     policy = CausalPolicy(markov_model(torch.ones(258, 258) / 258), text)
     rollouts = draw(policy, group=4, limit=8)
     read_again = [text.tokenizer(t, add_special_tokens=False)["input_ids"] for t in rollouts.texts]
@@ -138,45 +138,45 @@ def test_one_token_is_the_shortest_answer(llama):
 
 
 def test_token_frequencies_match_the_probabilities():
-    chances = torch.tensor([0.0, 0.05, 0.3, 0.02, 0.13, 0.5])
-    model = markov_model(chances.clamp(min=1e-30).expand(6, 6))
+    probabilities = torch.tensor([0.0, 0.05, 0.3, 0.02, 0.13, 0.5])
+    model = markov_model(probabilities.clamp(min=1e-30).expand(6, 6))
     policy = CausalPolicy(model, make_text(pad_is_eos=True))
-    drawn = draw(policy, [[3, 2]], group=4000, limit=1).responses[:, 0]
-    counts = torch.bincount(drawn, minlength=6)
+    sampled = draw(policy, [[3, 2]], group=4000, limit=1).responses[:, 0]
+    counts = torch.bincount(sampled, minlength=6)
     assert counts[0] == 0
-    assert chisquare(counts[1:].numpy(), 4000 * chances[1:].double().numpy()).pvalue > 0.01
+    assert chisquare(counts[1:].numpy(), 4000 * probabilities[1:].double().numpy()).pvalue > 0.01
 
 
 def test_temperature_sharpens_the_distribution():
-    chances = torch.tensor([0.1, 0.1, 0.2, 0.6])
-    policy = CausalPolicy(markov_model(chances.expand(4, 4)), make_text(pad_is_eos=True), temperature=0.5)
-    drawn = draw(policy, [[3, 2]], group=4000, limit=1, temperature=0.5).responses[:, 0]
-    sharper = chances.double() ** 2 / (chances.double() ** 2).sum()
-    assert chisquare(torch.bincount(drawn, minlength=4).numpy(), 4000 * sharper.numpy()).pvalue > 0.01
+    probabilities = torch.tensor([0.1, 0.1, 0.2, 0.6])
+    policy = CausalPolicy(markov_model(probabilities.expand(4, 4)), make_text(pad_is_eos=True), temperature=0.5)
+    sampled = draw(policy, [[3, 2]], group=4000, limit=1, temperature=0.5).responses[:, 0]
+    sharper = probabilities.double() ** 2 / (probabilities.double() ** 2).sum()
+    assert chisquare(torch.bincount(sampled, minlength=4).numpy(), 4000 * sharper.numpy()).pvalue > 0.01
 
 
-# --- the faster way, and the one for any model ------------------------------------------------------------------------
+# --- shared-prefix and standard decoding ------------------------------------------------------------------------------
 
 FITTING = {"llama": {}, "gpt2": {}, "qwen2": {}, "mistral": {"sliding_window": 64}, "gemma2": {"sliding_window": 64}}
 
 
 @pytest.mark.parametrize("name", FITTING)
 def test_shared_prefix_and_standard_decoding_give_the_same_logits(name, text):
-    """Tokens are given, some rows leave, a whole group leaves, and more is written than there was room for at first."""
+    """With fixed tokens: rows leave, a whole group leaves, and the initial capacity is exceeded."""
     policy = CausalPolicy(make_model(name, **FITTING[name]), text)
     assert isinstance(make_decoder(policy, prompts_of(), 3, 40), SharedPrefixDecoder)
-    ways = [way(policy, prompts_of(), 3) for way in (SharedPrefixDecoder, StandardDecoder)]
+    decoders = [decoder(policy, prompts_of(), 3) for decoder in (SharedPrefixDecoder, StandardDecoder)]
     rng, left = torch.Generator().manual_seed(0), 12
     with torch.no_grad():
-        torch.testing.assert_close(*(way.prefill() for way in ways))
+        torch.testing.assert_close(*(decoder.prefill() for decoder in decoders))
         for t in range(40):
             if t in (2, 5, 36):
-                going = {2: [0, 1, 2, 6, 7, 11], 5: [0, 2, 5], 36: [1]}[t]
-                left = len(going)
-                for way in ways:
-                    way.select(torch.tensor(going))
+                kept = {2: [0, 1, 2, 6, 7, 11], 5: [0, 2, 5], 36: [1]}[t]
+                left = len(kept)
+                for decoder in decoders:
+                    decoder.select(torch.tensor(kept))
             tokens = torch.randint(2, 16, (left,), generator=rng)
-            torch.testing.assert_close(*(way.step(tokens) for way in ways), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(*(decoder.step(tokens) for decoder in decoders), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", FITTING)
@@ -244,25 +244,25 @@ def test_results_do_not_depend_on_the_compaction_threshold(llama, monkeypatch, f
     assert torch.equal(found.truncated, expected.truncated)
 
 
-# --- where the distribution function reaches a number -----------------------------------------------------------------
+# --- inverse-CDF sampling ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vocabulary", [3, 128, 129, 5000])
 def test_inverse_cdf_finds_the_first_token_above_the_number(vocabulary):
     rng = torch.Generator().manual_seed(vocabulary)
-    chances = torch.rand(200, vocabulary, generator=rng) ** 8
-    chances[:, torch.randperm(vocabulary, generator=rng)[: vocabulary // 3]] = 0.0
+    probabilities = torch.rand(200, vocabulary, generator=rng) ** 8
+    probabilities[:, torch.randperm(vocabulary, generator=rng)[: vocabulary // 3]] = 0.0
     uniform = torch.rand(200, generator=rng).double()
-    sums = chances.double().cumsum(-1)
+    sums = probabilities.double().cumsum(-1)
     expected = [int((row > u * row[-1]).nonzero()[0]) for row, u in zip(sums, uniform, strict=True)]
-    assert inverse_cdf_sample(chances, uniform).tolist() == expected
+    assert inverse_cdf_sample(probabilities, uniform).tolist() == expected
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24, 1.0])
 def test_inverse_cdf_never_returns_a_token_of_probability_zero(uniform):
-    chances = torch.zeros(3, 1000)
-    chances[0, [5, 130, 700]] = torch.tensor([1e-30, 0.3, 1e-38])
-    chances[1, 999] = 1.0
-    chances[2, 0] = 1.0
-    found = inverse_cdf_sample(chances, torch.full((3,), uniform).double())
-    assert (chances[torch.arange(3), found] > 0).all()
+    probabilities = torch.zeros(3, 1000)
+    probabilities[0, [5, 130, 700]] = torch.tensor([1e-30, 0.3, 1e-38])
+    probabilities[1, 999] = 1.0
+    probabilities[2, 0] = 1.0
+    found = inverse_cdf_sample(probabilities, torch.full((3,), uniform).double())
+    assert (probabilities[torch.arange(3), found] > 0).all()

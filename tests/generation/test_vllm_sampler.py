@@ -1,7 +1,7 @@
 """vLLM's rollouts: distribution, current weights, and no import of vLLM unless it is configured.
 
-The tests of its writing need vLLM. Where this Python has none, ALIGNBENCH_VLLM_PYTHON may name one that has it, with
-this package and pytest; they are then run there.
+The tests that generate need vLLM. If it is not installed, ALIGNBENCH_VLLM_PYTHON may name another Python that has vLLM,
+this package and pytest; the tests are then run with it.
 """
 
 import gc
@@ -32,7 +32,7 @@ from alignbench.models.loading import Lora, Pretrained
 from alignbench.models.policy import CausalPolicy
 
 LIMIT, TEMPERATURE = 12, 0.8
-ROOT, ELSEWHERE = Path(__file__).parents[2], os.environ.get("ALIGNBENCH_VLLM_PYTHON")
+ROOT, VLLM_PYTHON = Path(__file__).parents[2], os.environ.get("ALIGNBENCH_VLLM_PYTHON")
 SHAPE = {
     "hidden_size": 128,
     "num_attention_heads": 2,
@@ -41,8 +41,8 @@ SHAPE = {
     "query_pre_attn_scalar": 64,
     "initializer_range": 0.1,
 }
-"""Heads of a size that vLLM has attention for on a CPU."""
-HOUSE = (
+"""A head size that vLLM supports on a CPU."""
+OVERRIDES = (
     "hardware=cpu",
     "hardware.sampler=vllm",
     "hardware.sampler_cache_gib=0.1",
@@ -50,12 +50,12 @@ HOUSE = (
     "model.hidden=64",
     "rl.max_prompt_tokens=64",
     "reward=brevity",
-)  # by which answers of a model that knows nothing differ, too
+)  # brevity differs between answers of an untrained model, too
 
 
 @pytest.fixture(autouse=True)
 def engines_end_with_their_test():
-    """A run has one engine; one that is collected while another starts would take the process groups along."""
+    """Collect the engine before the next one starts: its destructor would destroy the new process groups."""
     yield
     gc.collect()
 
@@ -65,7 +65,7 @@ with_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not in
 
 def make_policy(name: str, *, adapted: bool, tied: bool) -> CausalPolicy:
     model = make_model(name, **SHAPE, tie_word_embeddings=tied)
-    model.set_attn_implementation("eager")  # which alone caps attention as gemma2 wants it
+    model.set_attn_implementation("eager")  # the only one with gemma2's soft-capping
     if adapted:
         from peft import get_peft_model
 
@@ -87,15 +87,15 @@ def writer(policy, *, temperature=TEMPERATURE, logits_filter=None, limit=LIMIT) 
 
 
 @torch.no_grad()
-def shake(policy, by=0.05):
-    """As an update would: every weight that learns is another one."""
+def add_noise(policy, by=0.05):
+    """Change every trainable weight, as an update does."""
     for number, (_, weight) in enumerate(policy.policy_parameters()):
         weight.add_(by * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
 
 
 @torch.no_grad()
 def gap(policy, rollouts) -> float:
-    """The largest difference of a token's log-probability to our forward pass."""
+    """The largest difference of a token's log-probability from our forward pass."""
     return float((policy(rollouts).logprobs - rollouts.logprobs).abs().max())
 
 
@@ -132,7 +132,7 @@ def test_a_seed_depends_on_step_prompt_and_number():
     assert len(set(seeds)) == 6
     assert _seeds(7, rows[1:], 2) == seeds[3:5]
     assert not set(_seeds(8, rows, 3)) & set(seeds)
-    assert len(set(_seeds(7, [rows[0], rows[0]], 3))) == 6, "a prompt that comes twice is answered anew"
+    assert len(set(_seeds(7, [rows[0], rows[0]], 3))) == 6, "a repeated prompt gets new answers"
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_methods_with_other_samplers_or_weights_are_not_compared(key, one, other
 
 
 @pytest.mark.skipif(
-    find_spec("vllm") is not None or not ELSEWHERE,
+    find_spec("vllm") is not None or not VLLM_PYTHON,
     reason="vLLM is installed here, or ALIGNBENCH_VLLM_PYTHON names no Python that has it",
 )
 def test_these_tests_pass_with_the_python_that_has_vllm():
     done = subprocess.run(
-        [str(ELSEWHERE), "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        [str(VLLM_PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -189,8 +189,8 @@ def test_vllm_generates_with_the_current_weights(name, adapted, tied):
         rollouts = write(prompts_of(), 3, 7)
         seen.append(answers(rollouts))
         assert gap(policy, rollouts) < 1e-4
-        assert answers(write(prompts_of(), 3, 7)) == seen[-1], "weights that did not change are not given again"
-        shake(policy)
+        assert answers(write(prompts_of(), 3, 7)) == seen[-1], "unchanged weights are not loaded again"
+        add_noise(policy)
     assert seen[0] != seen[1] != seen[2]
 
 
@@ -244,12 +244,12 @@ def test_an_adapter_with_other_weights_raises(monkeypatch):
     policy = make_policy("llama", adapted=True, tied=True)
     write = writer(policy)
     write(prompts_of(), 1, 7)
-    shake(policy)
+    add_noise(policy)
     save = policy.model.save_pretrained
 
     def late(folder, **options):
         save(folder, **options)
-        shake(policy)
+        add_noise(policy)
 
     monkeypatch.setattr(policy.model, "save_pretrained", late)
     with pytest.raises(InvariantBroken, match="other weights than the policy"):
@@ -266,7 +266,7 @@ def test_an_unsupported_model_raises_with_a_remedy():
 @with_vllm
 @pytest.mark.parametrize("more", ["model.lora={rank:4}", "model.lora=null", "rl.importance_cap=2.0"])
 def test_a_run_trains_on_the_rollouts_of_vllm(tmp_path, more):
-    folder = run_small(tmp_path, *HOUSE, "algo=grpo", "rl.steps=3", "eval.every=3", more)
+    folder = run_small(tmp_path, *OVERRIDES, "algo=grpo", "rl.steps=3", "eval.every=3", more)
     steps = [metrics for phase, step, metrics in numbers(folder) if phase == "rl" and step > 0]
     assert len(steps) == 3
     for metrics in steps:
@@ -277,11 +277,11 @@ def test_a_run_trains_on_the_rollouts_of_vllm(tmp_path, more):
 @with_vllm
 @pytest.mark.parametrize("more", [(), ("rl.importance_cap=2.0",)], ids=["equal", "weighed"])
 def test_a_run_stops_if_vllm_generates_with_old_weights(tmp_path, monkeypatch, more):
-    told = []
+    loads = []
     load = vllm_engine.VLLMEngine._load_all
     monkeypatch.setattr(
-        vllm_engine.VLLMEngine, "_load_all", lambda engine: told.append(1) or len(told) > 1 or load(engine)
+        vllm_engine.VLLMEngine, "_load_all", lambda engine: loads.append(1) or len(loads) > 1 or load(engine)
     )
     with pytest.raises(InvariantBroken, match="first pass|sampler's tokens"):
-        run_small(tmp_path, *HOUSE, "algo=grpo", "rl.optimizer.learning_rate=0.05", "rl.steps=8", *more)
-    assert len(told) > 1
+        run_small(tmp_path, *OVERRIDES, "algo=grpo", "rl.optimizer.learning_rate=0.05", "rl.steps=8", *more)
+    assert len(loads) > 1

@@ -19,9 +19,9 @@ CRITICS = {"none": None, "shared": Critic(hidden=4), "separate": Critic(trunk="s
 BATCH = batch()
 
 
-def make(model, text, settings, spares):
-    """A policy, its critic's head no longer zero, whose model does or does not keep activations."""
-    Hardware(activation_checkpointing=spares).apply_checkpointing(model)
+def make(model, text, settings, checkpointing):
+    """A policy with random critic weights, with or without activation checkpointing."""
+    Hardware(activation_checkpointing=checkpointing).apply_checkpointing(model)
     critic = settings and critics.make_critic(model, settings, seed=0)
     policy = CausalPolicy(model, text, critic=critic)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def make(model, text, settings, spares):
 
 
 def learn(policy):
-    """What a policy says of the batch, and the gradient of something that depends on all of it."""
+    """The outputs of a policy, and the gradient of a random linear function of them."""
     now = policy(BATCH)
     parts = [now.logprobs, now.entropy] + ([] if now.values is None else [now.values])
     sum((part * torch.randn(part.shape, generator=torch.Generator().manual_seed(0))).sum() for part in parts).backward()
@@ -49,18 +49,21 @@ def agree(found, expected):
 @pytest.mark.parametrize("critic", CRITICS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_are_the_same(name, critic, text):
-    found, expected = (learn(make(make_model(name), text, CRITICS[critic], spares)) for spares in (True, False))
+    found, expected = (
+        learn(make(make_model(name), text, CRITICS[critic], checkpointing)) for checkpointing in (True, False)
+    )
     assert max(float(gradient.abs().max()) for gradient in expected[1].values()) > 0.1
     agree(found, expected)
 
 
 @pytest.mark.parametrize("critic", CRITICS)
 def test_gradients_of_each_adapter_are_the_same(critic, checkpoint, text):
-    """On the way back each block is computed by the adapter that computed it, the policy's or the critic's."""
+    """The backward pass recomputes each block with the adapter of its forward pass, the policy's or the critic's."""
     source = Pretrained(name="llama", path=str(checkpoint), lora=Lora(rank=4))
     models = [source.load(texts=(), start=None, device="cpu", seed=0)[0] for _ in range(2)]
     found, expected = (
-        learn(make(model, text, CRITICS[critic], spares)) for model, spares in zip(models, (True, False), strict=True)
+        learn(make(model, text, CRITICS[critic], checkpointing))
+        for model, checkpointing in zip(models, (True, False), strict=True)
     )
     assert all(float(gradient.abs().max()) > 0 for gradient in expected[1].values())
     agree(found, expected)
@@ -68,22 +71,22 @@ def test_gradients_of_each_adapter_are_the_same(critic, checkpoint, text):
 
 def test_gradients_of_a_reward_model_are_the_same_with_dropout(text):
     found = []
-    for spares in (True, False):
+    for checkpointing in (True, False):
         model = make_scoring("llama", attention_dropout=0.5)
-        Hardware(activation_checkpointing=spares).apply_checkpointing(model)
+        Hardware(activation_checkpointing=checkpointing).apply_checkpointing(model)
         reward_model = RewardModel(model, text)
         with reward_model.training():
             torch.manual_seed(0)
             scores = reward_model(BATCH)
             (scores * torch.arange(1.0, 5.0)).sum().backward()
         with torch.no_grad():
-            assert not torch.equal(scores, reward_model(BATCH)), "dropout acted"
+            assert not torch.equal(scores, reward_model(BATCH)), "dropout is active"
         found.append(([scores], {name: p.grad for name, p in reward_model.trainable()}))
     agree(*found)
 
 
 def test_reference_and_samples_are_the_same(text):
-    policies = [make(make_model("llama"), text, None, spares) for spares in (True, False)]
+    policies = [make(make_model("llama"), text, None, checkpointing) for checkpointing in (True, False)]
     with torch.no_grad():
         before = policies[0](BATCH).logprobs
     for policy in policies:
@@ -103,10 +106,10 @@ def test_activations_take_far_less_memory_also_in_the_estimate(lora):
     source, shape = Pretrained(name="x"), CONFIGS["llama"]()
     shape.num_hidden_layers = 8
     counted = {}
-    for spares in (True, False):
-        of = memory.make_meta_model(source, texts=(), device="cpu", config=shape, lora=lora)
-        Hardware(activation_checkpointing=spares).apply_checkpointing(of.model)
-        counted[spares] = memory.training_memory(of, rows=8, length=48, answer=24)
+    for checkpointing in (True, False):
+        meta = memory.make_meta_model(source, texts=(), device="cpu", config=shape, lora=lora)
+        Hardware(activation_checkpointing=checkpointing).apply_checkpointing(meta.model)
+        counted[checkpointing] = memory.training_memory(meta, rows=8, length=48, answer=24)
     assert counted[True] < 0.4 * counted[False]
 
 

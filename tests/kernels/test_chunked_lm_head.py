@@ -14,21 +14,21 @@ from alignbench.planning.memory import LiveTensorCounter
 TOKENS, WIDTH, VOCABULARY = 50, 64, 640
 NEVER = (0, 200)
 SIZES = [100, 1000, 3000, 20_000]
-"""Of tiles: some words of one token, of some tokens, and of all."""
+"""Tile sizes: some columns of one token, of some tokens, and of all tokens."""
 
 
-def drawn(vocabulary=VOCABULARY, tokens=TOKENS, *, bias=False, onednn=False, dtype=torch.float32):
-    """Hidden states, the head and the tokens, of which none is one that is never drawn."""
+def make_inputs(vocabulary=VOCABULARY, tokens=TOKENS, *, bias=False, onednn=False, dtype=torch.float32):
+    """Hidden states, a linear layer, and tokens, none of them suppressed."""
     torch.manual_seed(0)
     layer = nn.Linear(WIDTH, vocabulary, bias=bias).to(dtype)
     nn.init.normal_(layer.weight, std=0.3)
-    wanted = torch.randint(1, vocabulary, (tokens,))
+    targets = torch.randint(1, vocabulary, (tokens,))
     hidden = torch.randn(tokens, WIDTH, dtype=dtype, requires_grad=True)
-    return hidden, use_onednn(nn.Sequential(layer))[0] if onednn else layer, wanted + (wanted == NEVER[1])
+    return hidden, use_onednn(nn.Sequential(layer))[0] if onednn else layer, targets + (targets == NEVER[1])
 
 
 def whole(hidden, head, tokens, never, temperature):
-    """As it is written in a book, in float64."""
+    """The textbook formula in float64."""
     logits = functional.linear(
         hidden.double(), head.layer.weight.double(), None if head.layer.bias is None else head.layer.bias.double()
     )
@@ -38,7 +38,7 @@ def whole(hidden, head, tokens, never, temperature):
 
 
 def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0, 0.5), close=1e-5):
-    """Values and gradients, with so much of the loss hanging on the log-probabilities and on the entropy."""
+    """Compare values and gradients; `weights` are those of log-probabilities and entropy in the loss."""
     with torch.no_grad():
         before = token_logprobs(
             hidden, tokens, head, vocabulary=VOCABULARY, temperature=temperature, suppressed=never, tile_size=tile
@@ -62,8 +62,8 @@ def check(hidden, head, tokens, *, tile, never=(), temperature=1.0, weights=(1.0
 @pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize("tile", SIZES)
 def test_values_and_gradients_do_not_depend_on_the_tile_size(tile, onednn, monkeypatch):
-    monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 48)  # so that tokens are parted too
-    hidden, layer, tokens = drawn(onednn=onednn)
+    monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 48)  # so that rows are split, too
+    hidden, layer, tokens = make_inputs(onednn=onednn)
     check(hidden, LMHead(layer), tokens, tile=tile, never=NEVER, temperature=0.7)
 
 
@@ -72,13 +72,13 @@ def test_values_and_gradients_do_not_depend_on_the_tile_size(tile, onednn, monke
 @pytest.mark.parametrize("cap", [None, 3.0])
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradients_with_bias_cap_temperature_and_entropy(bias, cap, temperature, weights):
-    hidden, layer, tokens = drawn(bias=bias)
+    hidden, layer, tokens = make_inputs(bias=bias)
     check(hidden, LMHead(layer, cap), tokens, tile=3000, never=NEVER, temperature=temperature, weights=weights)
 
 
 @pytest.mark.parametrize("learns", ["hidden", "weight", "bias"])
 def test_each_part_can_be_trained_alone(learns):
-    hidden, layer, tokens = drawn(bias=True)
+    hidden, layer, tokens = make_inputs(bias=True)
     hidden.requires_grad_(learns == "hidden")
     layer.weight.requires_grad_(learns == "weight")
     layer.bias.requires_grad_(learns == "bias")
@@ -87,17 +87,17 @@ def test_each_part_can_be_trained_alone(learns):
 
 def test_16_bit_weights_get_16_bit_gradients(monkeypatch):
     monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", 150)
-    hidden, layer, tokens = drawn(dtype=torch.bfloat16)
+    hidden, layer, tokens = make_inputs(dtype=torch.bfloat16)
     check(hidden, LMHead(layer), tokens, tile=3000, close=0.05)
 
 
 def test_large_logits_neither_overflow_nor_underflow():
-    hidden, layer, tokens = drawn()
+    hidden, layer, tokens = make_inputs()
     check(hidden * 30, LMHead(layer), tokens, tile=1000, close=2e-4)
 
 
 def test_a_tile_of_suppressed_tokens_only():
-    hidden, layer, tokens = drawn()
+    hidden, layer, tokens = make_inputs()
     check(hidden, LMHead(layer), tokens.clamp(min=64), tile=64 * TOKENS, never=tuple(range(64)))
 
 
@@ -106,20 +106,20 @@ def test_only_a_plain_linear_layer_is_tiled(monkeypatch):
         def forward(self, input):
             return super().forward(input) * 2
 
-    layer, asked = Adapted(WIDTH, VOCABULARY), []
-    monkeypatch.setattr(logprobs, "tiled_logprobs", lambda *given, **options: asked.append(given) or (0, 0))
+    layer, calls = Adapted(WIDTH, VOCABULARY), []
+    monkeypatch.setattr(logprobs, "tiled_logprobs", lambda *args, **options: calls.append(args) or (0, 0))
     options = {"vocabulary": VOCABULARY, "temperature": 1.0, "suppressed": (), "tile_size": 3000}
-    hidden, plain, tokens = drawn()
+    hidden, plain, tokens = make_inputs()
     logp, _ = token_logprobs(hidden, tokens, LMHead(layer), **options)
     expected = layer(hidden).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     torch.testing.assert_close(logp, expected, atol=1e-5, rtol=1e-5)
-    assert not asked
+    assert not calls
     token_logprobs(hidden, tokens, LMHead(plain), **options)
-    assert asked
+    assert calls
 
 
 def test_a_small_vocabulary_is_not_tiled(monkeypatch):
-    hidden, layer, tokens = drawn()
+    hidden, layer, tokens = make_inputs()
     assert chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, 3000)
     assert not chunked_lm_head.needs_tiling(LMHead(layer), TOKENS, TOKENS * VOCABULARY)
     monkeypatch.setattr(chunked_lm_head, "MIN_TILE_WIDTH", VOCABULARY)
@@ -130,11 +130,11 @@ def test_a_small_vocabulary_is_not_tiled(monkeypatch):
 @pytest.mark.parametrize(("tokens", "vocabulary"), [(100, 4000), (400, 4000), (100, 16_000)])
 def test_peak_memory_depends_on_neither_tokens_nor_vocabulary(tokens, vocabulary, learned):
     tile = 1 << 14
-    hidden, layer, wanted = drawn(vocabulary, tokens)
+    hidden, layer, targets = make_inputs(vocabulary, tokens)
     layer.requires_grad_(learned)
-    with LiveTensorCounter([hidden, wanted, layer.weight]) as alive:
+    with LiveTensorCounter([hidden, targets, layer.weight]) as alive:
         logp, entropy = token_logprobs(
-            hidden, wanted, LMHead(layer), vocabulary=vocabulary, temperature=1.0, suppressed=(0,), tile_size=tile
+            hidden, targets, LMHead(layer), vocabulary=vocabulary, temperature=1.0, suppressed=(0,), tile_size=tile
         )
         (logp + entropy).sum().backward()
     of_hidden, of_weight = 3 * hidden.nbytes, 2 * layer.weight.nbytes * learned
@@ -143,7 +143,7 @@ def test_peak_memory_depends_on_neither_tokens_nor_vocabulary(tokens, vocabulary
 
 
 def test_backward_accumulates_in_place_unless_the_weight_has_hooks():
-    hidden, layer, tokens = drawn()
+    hidden, layer, tokens = make_inputs()
     head, options = LMHead(layer), {"vocabulary": VOCABULARY, "temperature": 1.0, "suppressed": (), "tile_size": 3000}
 
     def loss():
@@ -165,7 +165,7 @@ def test_backward_accumulates_in_place_unless_the_weight_has_hooks():
 @pytest.mark.parametrize("before", [False, True])
 def test_a_tied_head_allocates_one_matrix_beside_its_gradient(before):
     tile, vocabulary = 1 << 14, 16_000
-    _, layer, tokens = drawn(vocabulary, 100)
+    _, layer, tokens = make_inputs(vocabulary, 100)
     table = layer.weight
 
     def learn():

@@ -9,10 +9,10 @@ from alignbench.core.errors import UserError
 from alignbench.kernels.hardware import Hardware
 
 
-@pytest.mark.parametrize(("told", "rows", "tokens"), [
+@pytest.mark.parametrize(("settings", "rows", "tokens"), [
     ({}, 32, 2048), ({"tokens_per_microbatch": 500}, 32, 500), ({"microbatch_size": 8}, 8, None)])  # fmt: skip
-def test_microbatches_are_limited_by_tokens_unless_rows_are_set(told, rows, tokens):
-    hardware = Hardware(device="cpu", **told)
+def test_microbatches_are_limited_by_tokens_unless_rows_are_set(settings, rows, tokens):
+    hardware = Hardware(device="cpu", **settings)
     assert (hardware.microbatch_rows, hardware.microbatch_tokens) == (rows, tokens)
 
 

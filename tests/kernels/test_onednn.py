@@ -15,20 +15,20 @@ from alignbench.kernels.onednn import OneDNNLinear, prepacked_weights, use_onedn
 from alignbench.models.loading import Tiny
 from alignbench.models.policy import CausalPolicy
 
-KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch comes without oneDNN here")
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The shapes that oneDNN multiplies from now on."""
+    """Shapes of the products that oneDNN computes."""
     found, product = [], module.linear
 
-    def noted(inputs, weight, bias=None):
+    def recorded(inputs, weight, bias=None):
         found.append((tuple(inputs.shape), tuple(weight.shape)))
         return product(inputs, weight, bias)
 
-    monkeypatch.setattr(module, "linear", noted)
+    monkeypatch.setattr(module, "linear", recorded)
     return found
 
 
@@ -49,13 +49,13 @@ def test_sampler_and_update_agree_with_onednn(name, text, monkeypatch, calls):
 def test_products_and_gradients_equal_those_of_torch(bias, shape, calls):
     layer = use_onednn(nn.Sequential(nn.Linear(300, 200, bias=bias)))[0]
     inputs = torch.randn(*shape, 300, requires_grad=True)
-    by_out = torch.randn(200, *shape).movedim(0, -1)  # not contiguous, as a gradient may come
+    grad = torch.randn(200, *shape).movedim(0, -1)  # not contiguous, as gradients may be
     leaves = [inputs, *layer.parameters()]
     ours, theirs = layer(inputs), linear(inputs, layer.weight, layer.bias)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    for found, expected in zip(*(torch.autograd.grad(out, leaves, by_out) for out in (ours, theirs)), strict=True):
+    for found, expected in zip(*(torch.autograd.grad(out, leaves, grad) for out in (ours, theirs)), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert len(calls) == 3  # forward, to the inputs, to the weight
+    assert len(calls) == 3  # forward, gradient of the inputs, gradient of the weight
 
 
 def test_expanded_gradients_are_supported():
@@ -74,25 +74,25 @@ def test_unneeded_gradients_are_not_computed(calls):
     assert layer.bias.grad is None
 
 
-@pytest.mark.parametrize("given", [None, "7"])
-def test_the_primitive_cache_is_small_unless_configured(given, monkeypatch):
-    monkeypatch.delenv(KEPT, raising=False)
-    if given is not None:
-        monkeypatch.setenv(KEPT, given)
+@pytest.mark.parametrize("configured", [None, "7"])
+def test_the_primitive_cache_is_small_unless_configured(configured, monkeypatch):
+    monkeypatch.delenv(CAPACITY, raising=False)
+    if configured is not None:
+        monkeypatch.setenv(CAPACITY, configured)
     use_onednn(nn.Sequential())
-    assert os.environ[KEPT] == (given or str(module.CACHED_PRIMITIVES))
+    assert os.environ[CAPACITY] == (configured or str(module.CACHED_PRIMITIVES))
 
 
 def test_small_derived_and_16_bit_layers_are_not_converted():
-    class Own(nn.Linear):
-        """Somebody else's."""
+    class Derived(nn.Linear):
+        """A derived class."""
 
     model = use_onednn(
         nn.Sequential(
-            nn.Linear(127, 128), nn.Linear(512, 256), Own(512, 256), nn.Linear(512, 256, dtype=torch.bfloat16)
+            nn.Linear(127, 128), nn.Linear(512, 256), Derived(512, 256), nn.Linear(512, 256, dtype=torch.bfloat16)
         )
     )
-    assert [type(layer) for layer in model] == [nn.Linear, OneDNNLinear, Own, nn.Linear]
+    assert [type(layer) for layer in model] == [nn.Linear, OneDNNLinear, Derived, nn.Linear]
 
 
 @pytest.mark.parametrize(("outputs", "rows", "filled"), [
@@ -108,9 +108,9 @@ def test_the_number_of_rows_decides_the_kernel_and_is_padded(outputs, rows, fill
 
 def test_constant_weights_are_prepacked_once_and_freed(calls, monkeypatch):
     model = use_onednn(nn.Sequential(nn.Linear(300, 600), nn.ReLU(), nn.Linear(600, 200)))
-    inputs, laid_out = torch.randn(8, 300), []
-    lay_out = torch.ops.mkldnn._reorder_linear_weight
-    monkeypatch.setattr(module, "prepack", lambda weight: laid_out.append(weight) or lay_out(weight))
+    inputs, prepacked = torch.randn(8, 300), []
+    prepack = torch.ops.mkldnn._reorder_linear_weight
+    monkeypatch.setattr(module, "prepack", lambda weight: prepacked.append(weight) or prepack(weight))
     with torch.no_grad():
         for _ in range(2):
             expected = model(inputs)
@@ -118,7 +118,7 @@ def test_constant_weights_are_prepacked_once_and_freed(calls, monkeypatch):
                 for _ in range(3):
                     torch.testing.assert_close(model(inputs), expected, atol=1e-5, rtol=1e-5)
             model[0].weight += 1
-    assert [id(weight) for weight in laid_out] == [id(model[0].weight)] * 2  # the other is small
+    assert [id(weight) for weight in prepacked] == [id(model[0].weight)] * 2  # the other layer is small
     assert all(layer.prepacked is None for layer in (model[0], model[2]))
 
 

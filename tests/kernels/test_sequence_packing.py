@@ -57,28 +57,28 @@ FAMILIES = {
         **SPECIAL,
     ),
 }
-NEVER = ("gemma2", "mistral", "bloom", "gpt_neo")
-"""Attention that looks back four tokens, that counts columns, or that counts columns in a window."""
+UNSUPPORTED = ("gemma2", "mistral", "bloom", "gpt_neo")
+"""Unsupported: a window of four tokens, ALiBi by column, or a local window by column."""
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 5, 3, 2], [4, 1, 4, 9, 9, 12]]
 RESPONSES = [[[3, 4, EOS], [9, 8, 7, 6, 5, 4], [EOS], [13, 2, 15, 14]], [[2, 2, EOS], [7], [8, 8], [3, 14, 2, 2, EOS]]]
 BATCH = batch([p for p in PROMPTS for _ in range(4)], [r for group in RESPONSES for r in group])
 TOKENS, WHOLE = 10 + 10 + 6 + 7, 48
-"""What there is to read of the batch, and that as a whole number of sixteens."""
+"""Tokens to read of the batch, and the same rounded up to a multiple of 16."""
 
 
 @dataclass
 class Answer:
-    """What a policy says of a batch, and the gradient of something that depends on all of it."""
+    """The outputs of a policy, and the gradient of a random linear function of them."""
 
     forward: object
     gradients: dict
 
 
-def ask(policy, packs, of=BATCH):
+def evaluate(policy, packs, rows=BATCH):
     policy.packing = replace(policy.packing, supported=packs)
     for _, p in policy.trainable():
         p.grad = None
-    now = policy(of)
+    now = policy(rows)
     draw = torch.Generator().manual_seed(0)
     parts = [now.logprobs, now.entropy] + ([] if now.values is None else [now.values])
     sum((part * torch.randn(part.shape, generator=draw)).sum() for part in parts).backward()
@@ -105,16 +105,16 @@ def family(name, text):
 
 @pytest.fixture
 def packing(text):
-    """A policy that packs whatever it can."""
+    """A policy that supports packing."""
     return family("llama", text)
 
 
-def tokens_read(policy, of=BATCH):
-    """How many tokens, padding included, pass the layers."""
+def tokens_read(policy, rows=BATCH):
+    """Number of tokens, padding included, that pass the layers."""
     seen = []
     hook = policy.inner.get_input_embeddings().register_forward_hook(lambda _, args, __: seen.append(args[0].numel()))
     with torch.no_grad():
-        policy(of)
+        policy(rows)
     hook.remove()
     return sum(seen)
 
@@ -122,14 +122,14 @@ def tokens_read(policy, of=BATCH):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_which_models_support_packing(name, text):
     policy = family(name, text)
-    assert policy.shares_prompts == (name not in NEVER)
-    assert tokens_read(policy) == (8 * 15 if name in NEVER else WHOLE)
+    assert policy.shares_prompts == (name not in UNSUPPORTED)
+    assert tokens_read(policy) == (8 * 15 if name in UNSUPPORTED else WHOLE)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in NEVER])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in UNSUPPORTED])
 def test_packed_equals_padded(name, text):
     policy = family(name, text)
-    agree(ask(policy, True), ask(policy, False))
+    agree(evaluate(policy, True), evaluate(policy, False))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -150,7 +150,7 @@ def test_packed_equals_padded_with_a_critic_and_adapters(kind, critic, attention
         for _, p in policy.trainable():
             p += 0.1 * torch.randn(p.shape, generator=draw)
     assert policy.shares_prompts
-    agree(ask(policy, True), ask(policy, False), share=1e-5 if kind == "four bits" else 5e-6)
+    agree(evaluate(policy, True), evaluate(policy, False), share=1e-5 if kind == "four bits" else 5e-6)
     policy.freeze_reference()
     with torch.no_grad(), policy.reference():
         together = policy(BATCH).logprobs
@@ -160,7 +160,7 @@ def test_packed_equals_padded_with_a_critic_and_adapters(kind, critic, attention
 
 @pytest.fixture(scope="module")
 def wide_gemma(tmp_path_factory, text):
-    """A small Gemma on disk, its widths multiples of 64 as 4-bit blocks are."""
+    """A small Gemma on disk; its widths are multiples of 64, the block size of 4-bit weights."""
     config = GemmaConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 64}, **GROUPED, head_dim=16)
     folder = tmp_path_factory.mktemp("gemma")
     with torch.random.fork_rng():
@@ -205,7 +205,7 @@ def test_a_sibling_does_not_change_log_probabilities(packing):
 
 
 def test_a_sibling_gets_no_gradient(packing):
-    """The token 13 stands in one response alone."""
+    """The token 13 is in one response only."""
     table = packing.inner.get_input_embeddings().weight
     (lower,) = torch.autograd.grad(packing(BATCH).logprobs[[0, 1, 2]].sum(), table)
     assert (lower[13] == 0).all()
@@ -242,25 +242,25 @@ def test_a_packed_row_by_hand():
     assert longer.query_columns.tolist() == [[5, 6]]
     assert longer.key_columns.tolist() == [[2, 3, 4, 5, 6]]
     assert longer.bias[0, 0].tolist() == [[0, 0, 0, 0, -torch.inf], [0, 0, 0, 0, 0]]
-    assert shorter.query_columns.tolist() == [[7], [6]]  # of the second response nothing is read
+    assert shorter.query_columns.tolist() == [[7], [6]]  # the second response has no input tokens
     assert shorter.key_columns[0].tolist() == [0, 1, 1, 7]
     assert shorter.bias[0, 0].tolist() == [[0, 0, -torch.inf, 0]]
     assert rows.layout.output_index.tolist() == [0, 1, 3, 4, 5, 6, 7, 8] + [0] * 8
 
 
 @pytest.mark.parametrize(
-    ("lengths", "looked_up"),
+    ("lengths", "shapes"),
     [
         ((9, 9, 9), [(3, 8)]),
-        ((9, 8, 7), [(3, 8)]),  # hardly anything is filled up; of each the last is not read
+        ((9, 8, 7), [(3, 8)]),  # little padding; the last token of each is not read
         ((9, 2, 3), [(1, 8), (2, 2)]),
         ((2, 9, 9, 2), [(2, 8), (2, 1)]),
         ((30, 9, 9, 9), [(1, 29), (3, 8)]),
     ],
 )
-def test_long_responses_get_their_own_attention_block_if_that_saves_work(lengths, looked_up):
+def test_long_responses_get_their_own_attention_block_if_that_saves_work(lengths, shapes):
     layout = pack_sequences(sequences([[5, 6]] * len(lengths), [[3] * n for n in lengths], PAD), PAD).layout
-    assert [tuple(look.query_columns.shape) for look in layout.blocks[1:]] == looked_up
+    assert [tuple(look.query_columns.shape) for look in layout.blocks[1:]] == shapes
 
 
 @pytest.mark.parametrize(("tokens", "columns"), [(97, 112), (481, 496), (521, 544), (1031, 1088)])
@@ -281,7 +281,7 @@ def test_responses_of_one_token_need_only_their_prompts(packing):
     single = batch([[5, 6, 7, 8, 9]] * 3 + [[5, 6, 7]], [[3], [4], [EOS], [7]])
     rows = packing.packing.arrange(single, PAD)
     assert rows.input_ids.tolist() == [[5, 6, 7, 5, 6, 7, 8, 9] + [PAD] * 8]
-    agree(ask(packing, True, single), ask(packing, False, single))
+    agree(evaluate(packing, True, single), evaluate(packing, False, single))
 
 
 def test_padded_rows_by_hand():
@@ -295,15 +295,15 @@ def test_padded_rows_by_hand():
 def test_only_equal_prompts_are_shared():
     prompts = [[5, 6], [5, 6, 7], [5, 6], [PAD, 5, 6], [5, 6, 7]]
     rows = pack_sequences(sequences(prompts, [[3, 4]] * 5, PAD), PAD)
-    assert rows.predictors[0, 0] == rows.predictors[2, 0]  # where the prompt ends
+    assert rows.predictors[0, 0] == rows.predictors[2, 0]  # the last prompt token
     assert rows.predictors[1, 0] == rows.predictors[4, 0]
     assert len(set(rows.predictors[:, 0].tolist())) == 3
 
 
 @pytest.mark.parametrize(("prompts", "responses", "rows"), [
     ([[5, 6, 7, 8, 9, 7]] * 4, [[3] * 9] * 4, 1),  # a prompt is shared
-    ([[5, 6, 7, t] for t in range(4)], [[3] * 9] * 4, 4),  # nothing is, and all are as long
-    ([[5, 6, 7, t] for t in range(4)], [[3] * 40, [3], [4], [5]], 1),  # nothing is, but padding would be most of it
+    ([[5, 6, 7, t] for t in range(4)], [[3] * 9] * 4, 4),  # no shared prompt, equal lengths
+    ([[5, 6, 7, t] for t in range(4)], [[3] * 40, [3], [4], [5]], 1),  # no shared prompt, but mostly padding
 ])  # fmt: skip
 def test_sequences_are_packed_only_if_that_saves_tokens(packing, prompts, responses, rows):
     assert len(packing.packing.arrange(batch(prompts, responses), PAD).input_ids) == rows

@@ -25,8 +25,8 @@ from alignbench.models.policy import CausalPolicy
 
 DYNAMO = "eager"
 CXX = environ.get("CXX", "g++")
-TOLD = {"atol": 1e-5, "rtol": 1e-5}
-SHARED = [[5, 6, 7, 8, 9, 10, 11, 12]]  # a prompt so long that its answers are read in one row
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+SHARED = [[5, 6, 7, 8, 9, 10, 11, 12]]  # a prompt so long that its answers are packed
 SHAPES = [
     batch(),
     batch(SHARED * 4),
@@ -44,7 +44,7 @@ def make(text, compiled, name="llama", writing=False, **changes):
 
 
 def learn(policy, rows):
-    """What a policy says of these rows, and the gradient of something that depends on all of it."""
+    """The outputs of a policy, and the gradient of a random linear function of them."""
     now = policy(rows)
     parts = [now.logprobs, now.entropy] + ([] if now.values is None else [now.values])
     total = [(part * torch.randn(part.shape, generator=torch.Generator().manual_seed(0))).mean() for part in parts]
@@ -57,10 +57,10 @@ def learn(policy, rows):
 
 def agree(found, expected):
     for ours, theirs in zip(found[0], expected[0], strict=True):
-        torch.testing.assert_close(ours, theirs, **TOLD)
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        torch.testing.assert_close(found[1][name], gradient, msg=name, **TOLD)
+        torch.testing.assert_close(found[1][name], gradient, msg=name, **TOLERANCE)
 
 
 def draw(policy, tokens=6, group=3, **how):
@@ -95,7 +95,7 @@ def test_other_shapes_and_more_layers_do_not_recompile(text, writing):
         made.append(graphs())
         assert torch.equal(draw(ours, tokens).responses, draw(theirs, tokens).responses)
         made.append(graphs())
-    assert made[0] <= 12, "without and with gradient, of one row or more, the first block's inputs learned from or not"
+    assert made[0] <= 12, "without and with gradient, one row or more, inputs of the first block with gradient or not"
     assert made[1] <= 30 if writing else made[1] == made[0]
     assert made[3] == made[2] == made[1]
 

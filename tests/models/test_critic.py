@@ -41,20 +41,20 @@ CARD = {"temperature": 2.0, "mean": 0.5, "std": 3.0}
 
 @dataclass
 class Study:
-    """What a policy with a critic is made of: a base, an SFT model and a reward model, all of them random."""
+    """The ingredients of a policy with a critic: base model, SFT model and reward model, all random."""
 
     source: Pretrained
     start: object
     reward_folder: object
 
-    def judge(self):
+    def reward_model(self):
         return load_reward_model(self.source, self.reward_folder, texts=(), device="cpu")
 
     def policy(self, settings=None, seed=0, scale=None):
         model, text = self.source.load(texts=(), start=self.start, device="cpu", seed=0)
         needed = settings is not None and settings.start == "reward_model"
         critic = settings and critics.make_critic(
-            model, settings, seed=seed, reward_model=self.judge().model if needed else None, calibration=scale
+            model, settings, seed=seed, reward_model=self.reward_model().model if needed else None, calibration=scale
         )
         policy = CausalPolicy(model, text, critic=critic)
         policy.freeze_reference()
@@ -62,8 +62,8 @@ class Study:
 
 
 @torch.no_grad()
-def shake(parameters, seed):
-    """Weights that are no longer where they began."""
+def add_noise(parameters, seed):
+    """Add noise to the weights."""
     draw = torch.Generator().manual_seed(seed)
     for _, p in parameters:
         p += 0.1 * torch.randn(p.shape, generator=draw)
@@ -71,7 +71,7 @@ def shake(parameters, seed):
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory, text):
-    """A small Gemma on disk, its widths multiples of 64 as 4-bit blocks are."""
+    """A small Gemma on disk; its widths are multiples of 64, the block size of 4-bit weights."""
     config = GemmaConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 64}, num_key_value_heads=2, head_dim=16)
     folder = tmp_path_factory.mktemp("gemma")
     torch.manual_seed(0)
@@ -96,12 +96,12 @@ def study(request, gemma, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     if sft:
         model, text = source.load(texts=(), start=None, device="cpu", seed=0)
-        shake(CausalPolicy(model, text).trainable(), 1)
+        add_noise(CausalPolicy(model, text).trainable(), 1)
         save(model, text, folder / "sft")
     start = folder / "sft" if sft else None
     own = Lora(rank=2, alpha=6.0) if lora or not sft else None
     reward_model = make_reward_model(source, texts=(), start=start, lora=own, device="cpu", seed=0)
-    shake(reward_model.trainable(), 2)
+    add_noise(reward_model.trainable(), 2)
     reward_model.save(folder / "reward", CARD)
     return Study(source, start, folder / "reward")
 
@@ -126,7 +126,7 @@ def close(found, expected, atol=1e-5):
     torch.testing.assert_close(found, expected, atol=atol, rtol=0)
 
 
-# --- where it starts ----------------------------------------------------------------------------------------------
+# --- first values -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [Critic(), Critic(trunk="separate"), SEPARATE])
@@ -136,13 +136,13 @@ def test_values_start_at_zero(study, settings):
 
 @torch.no_grad()
 def scores_of_texts_so_far(model):
-    """What the reward model gives the prompt and the first k response tokens, for each k before the last token."""
+    """Scores of the prompt and the first k response tokens, for each k before the last token."""
     texts = [p + r[:k] for p, r in zip(PROMPTS, RESPONSES, strict=True) for k in range(len(r))]
     return judged(model, batch([text[:-1] for text in texts], [text[-1:] for text in texts]), 2)
 
 
 def test_first_values_can_be_the_scores_of_the_text_so_far(study):
-    policy, judge = study.policy(FROM_REWARD_MODEL), study.judge()
+    policy, judge = study.policy(FROM_REWARD_MODEL), study.reward_model()
     expected = scores_of_texts_so_far(judge)
     assert expected.std() > 0.1
     close(read(policy).values[batch(PROMPTS, RESPONSES).mask], expected)
@@ -161,7 +161,7 @@ def test_a_critic_does_not_change_the_policy(study, settings):
 
 def test_the_seed_initializes_the_critic(study):
     def drawn(seed):
-        torch.rand(seed + 1)  # What was drawn elsewhere does not matter.
+        torch.rand(seed + 1)  # the global generator does not matter
         return torch.cat([p.flatten() for _, p in study.policy(Critic(trunk="separate"), seed).critic_parameters()])
 
     assert torch.equal(drawn(0), drawn(0))
@@ -177,7 +177,7 @@ def test_start_reward_model_needs_a_separate_trunk_and_a_linear_head():
 def test_a_reward_model_of_another_kind_or_base_raises(gemma, tmp_path):
     adapted = Pretrained(name="small", path=str(gemma), lora=Lora(rank=4))
     model, text = adapted.load(texts=(), start=None, device="cpu", seed=0)
-    shake(CausalPolicy(model, text).trainable(), 1)
+    add_noise(CausalPolicy(model, text).trainable(), 1)
     save(model, text, tmp_path / "sft")
 
     def make(judge, start=None):
@@ -197,7 +197,7 @@ def test_a_reward_model_of_another_kind_or_base_raises(gemma, tmp_path):
         critics.make_critic(shallow, FROM_REWARD_MODEL, seed=0, reward_model=begin(adapted).model)
 
 
-# --- what learns --------------------------------------------------------------------------------------------------
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
 def gradients(policy, loss):
@@ -221,13 +221,15 @@ def test_policy_and_critic_parameters_partition_the_trainable_ones(study, settin
     in_model = {name for name, _ in policy.model.named_parameters()}
     assert in_model - frozen == (mine.keys() | its.keys()) & in_model
     assert all(f".{FROZEN}." not in name for name in mine | its)
-    assert mine.keys() == dict(study.policy().policy_parameters()).keys(), "the policy is what it is without a critic"
+    assert mine.keys() == dict(study.policy().policy_parameters()).keys(), (
+        "the critic does not change which policy parameters are trainable"
+    )
 
 
 def test_one_backward_pass_reaches_policy_and_critic(study, settings):
     policy = study.policy(settings)
-    shake(policy.critic_parameters(), 3)
-    shake(policy.policy_parameters(), 4)
+    add_noise(policy.critic_parameters(), 3)
+    add_noise(policy.policy_parameters(), 4)
     mine, its = gradients(policy, lambda now: (now.logprobs * now.values).sum())
     assert all(g is not None and g.abs().max() > 0 for g in its.values())
     assert sum(g is not None and bool(g.abs().max() > 0) for g in mine.values()) == len(mine)
@@ -235,8 +237,8 @@ def test_one_backward_pass_reaches_policy_and_critic(study, settings):
 
 def test_the_value_loss_reaches_the_policy_only_through_a_shared_trunk(study, settings):
     policy = study.policy(settings)
-    shake(policy.critic_parameters(), 3)
-    shake(policy.policy_parameters(), 4)
+    add_noise(policy.critic_parameters(), 3)
+    add_noise(policy.policy_parameters(), 4)
 
     def loss(coefficient):
         return lambda now: -now.logprobs.mean() + coefficient * (now.values - 1).square().mean()
@@ -272,7 +274,7 @@ def test_training_the_critic_changes_neither_policy_nor_reference(study, setting
 def test_the_reference_has_no_values_and_restores_the_policy(study, settings):
     policy = study.policy(settings)
     assert torch.equal(read_reference(policy).logprobs, read(policy).logprobs)
-    shake(policy.trainable(), 5)
+    add_noise(policy.trainable(), 5)
     before, learning = read(policy), {name for name, _ in policy.trainable()}
     with policy.reference(), policy.reference():
         assert read(policy).values is None
@@ -286,13 +288,13 @@ def test_the_reference_has_no_values_and_restores_the_policy(study, settings):
     assert torch.equal(read(policy).logprobs, before.logprobs)
 
 
-# --- which adapters act -------------------------------------------------------------------------------------------
+# --- active adapters ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("study", [kind for kind, (_, lora, _) in KINDS.items() if lora], indirect=True)
 def test_active_adapters_are_switched_and_requires_grad_is_kept(study):
     policy = study.policy(SEPARATE)
-    shake(policy.trainable(), 6)
+    add_noise(policy.trainable(), 6)
     learning = {name: p.requires_grad for name, p in policy.model.named_parameters()}
     ids, found = torch.tensor([[3, 4, 5]]), {}
 
@@ -331,14 +333,14 @@ class Evens:
         return "evens"
 
 
-def running(policy, algorithm, **knobs):
+def running(policy, algorithm, **changes):
     settings = RL(
         **{
             "steps": 4,
             "rollouts_per_step": 8,
             "max_new_tokens": 5,
             "optimizer": AdamW(learning_rate=1e-2, warmup_steps=0, max_grad_norm=0.1),
-            **knobs,
+            **changes,
         }
     )
     invariants = Invariants(ratio_tolerance=0.1)
@@ -347,8 +349,8 @@ def running(policy, algorithm, **knobs):
     return engine, PromptStream(rows, lambda name: PROMPTS[int(name)], 8, 3, PAD, 10)
 
 
-def method(settings, **knobs):
-    return PPO(critic=settings, value_clip=None, **knobs)
+def method(settings, **changes):
+    return PPO(critic=settings, value_clip=None, **changes)
 
 
 def test_the_policys_step_does_not_depend_on_the_weight_of_a_separate_critics_loss(study, settings):
@@ -390,7 +392,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(study, settings, tmp_path):
 
 def test_a_run_saves_the_policy_without_the_critic(study, settings, tmp_path):
     policy = study.policy(settings)
-    shake(policy.trainable(), 7)
+    add_noise(policy.trainable(), 7)
     save(policy.model, policy.text, tmp_path)
     model, text = study.source.load(texts=(), start=tmp_path, device="cpu", seed=0)
     assert torch.equal(read(CausalPolicy(model, text)).logprobs, read(policy).logprobs)

@@ -15,7 +15,7 @@ from alignbench.models.policy import CausalPolicy
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory, text):
-    """A small Gemma on disk, its widths multiples of 64 as 4-bit blocks are."""
+    """A small Gemma on disk; its widths are multiples of 64, the block size of 4-bit weights."""
     config = GemmaConfig(**SIZES | {"hidden_size": 64, "intermediate_size": 64}, num_key_value_heads=2, head_dim=16)
     folder = tmp_path_factory.mktemp("gemma")
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def in_four_bits(gemma):
 def test_a_quantized_model_stores_four_bits(in_four_bits, gemma):
     linear = in_four_bits.model.get_base_model().model.layers[0].mlp.up_proj.base_layer
     assert linear.weight.dtype == torch.uint8
-    assert linear.weight.quant_state.nested, "double quantisation"
+    assert linear.weight.quant_state.nested, "double quantization"
     assert linear.compute_dtype == torch.float32
     whole = CausalPolicy(AutoModelForCausalLM.from_pretrained(gemma), in_four_bits.text)
     with torch.no_grad():

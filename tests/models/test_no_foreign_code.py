@@ -17,7 +17,7 @@ Path({marker!r}).write_text("")
 
 @pytest.fixture
 def trap(tmp_path: Path) -> Path:
-    """A model folder whose architecture is in a Python file beside it; it says when it was run."""
+    """A model folder with its architecture in a Python file, which records when it is executed."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "odd.py").write_text(TRAP.format(marker=str(tmp_path / "was_run")))

@@ -127,7 +127,7 @@ def test_only_masked_tokens_pass_the_head(policy):
 
 
 class Loud(type(make_model("llama"))):
-    """A model with a rule of its own after the head."""
+    """A model with a nonlinear function after the head."""
 
     def forward(self, *args, **kwargs):
         out = super().forward(*args, **kwargs)

@@ -18,7 +18,7 @@ RATE = 0.1
 
 
 def load(checkpoint, *, start=None, lora=True, dropout=0.0, critic=None):
-    """A policy made as a run makes it."""
+    """A policy constructed as in a run."""
     source = Pretrained(name="small", path=str(checkpoint), lora=Lora(rank=4, dropout=dropout) if lora else None)
     model, text = source.load(texts=(), start=start, device="cpu", seed=0)
     policy = CausalPolicy(model, text, critic=critic and critics.make_critic(model, critic, seed=0))
@@ -27,7 +27,7 @@ def load(checkpoint, *, start=None, lora=True, dropout=0.0, critic=None):
 
 
 def learn(policy, steps=2):
-    """Some steps that raise the probability of the batch: an adapter's first moves only half of it."""
+    """A few steps that increase the probability of the batch; the first step of an adapter moves only half of it."""
     optimizer = torch.optim.SGD([p for _, p in policy.trainable()], lr=RATE)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -52,7 +52,7 @@ def frozen_adapter(policy):
 
 @pytest.fixture(scope="module")
 def learned(checkpoint, tmp_path_factory):
-    """Folders of a policy that has learned: an adapter, and all weights."""
+    """Folders of a trained policy: an adapter, and all weights."""
     folders = {}
     for kind, lora in (("adapter", True), ("full", False)):
         policy = load(checkpoint, lora=lora)
@@ -168,7 +168,7 @@ def test_a_run_on_an_sft_adapter_saves_only_the_trained_one(checkpoint, learned,
 def test_the_seed_initializes_the_adapter(checkpoint):
     def drawn(seed):
         source = Pretrained(name="small", path=str(checkpoint), lora=Lora(rank=4))
-        torch.rand(seed + 1)  # What was drawn elsewhere does not matter.
+        torch.rand(seed + 1)  # the global generator does not matter
         model, _ = source.load(texts=(), start=None, device="cpu", seed=seed)
         return torch.cat([p.flatten() for name, p in model.named_parameters() if "lora_A" in name])
 

@@ -36,7 +36,7 @@ def small(text):
 
 @torch.no_grad()
 def by_hand(model, prompts=PROMPTS, responses=RESPONSES):
-    """The plain model's own score of each row alone, without a padding token to be confused by."""
+    """The score of the plain model for each single row, without a padding token."""
     model.config.pad_token_id = None
     rows = [torch.tensor([p + r]) for p, r in zip(prompts, responses, strict=True)]
     return torch.cat([model.eval()(input_ids=row, use_cache=False).logits[:, 0] for row in rows])
@@ -107,7 +107,7 @@ def test_scores_have_a_gradient_and_do_not_change_in_training_mode(small):
     assert {name for name, _ in small.trainable()} == {name for name, _ in small.model.named_parameters()}
 
 
-# --- where it begins ----------------------------------------------------------------------------------------------
+# --- first weights ------------------------------------------------------------------------------------------------
 
 
 def begin(folder=None, seed=0, source=None, lora=None, texts=()):
@@ -133,7 +133,7 @@ def test_it_can_start_from_the_built_in_model():
     drawn = torch.rand(3)
     torch.manual_seed(5)
     model = begin(source=source, texts=texts)
-    assert torch.equal(torch.rand(3), drawn), "loading draws nothing from the global generator"
+    assert torch.equal(torch.rand(3), drawn), "loading does not use the global generator"
     language, _ = source.load(texts=texts, start=None, device="cpu", seed=0)
     expected = language.model.state_dict()
     assert all(torch.equal(expected[name], p) for name, p in model.inner.model.state_dict().items())
@@ -220,16 +220,16 @@ def test_folders_without_a_reward_model_raise_user_error(tmp_path, checkpoint):
 
 
 def test_a_nonlinear_head_raises(text):
-    class Shy(type(make_scoring("llama"))):
+    class Nonlinear(type(make_scoring("llama"))):
         def forward(self, **inputs):
             out = super().forward(**inputs)
             out.logits = out.logits.tanh() / 2
             return out
 
-    shy = make_scoring("llama")
-    shy.__class__ = Shy
+    nonlinear = make_scoring("llama")
+    nonlinear.__class__ = Nonlinear
     with pytest.raises(UserError, match="linear head named `score`"):
-        RewardModel(shy, text)
+        RewardModel(nonlinear, text)
     with pytest.raises(UserError, match="linear head named `score`"):
         RewardModel(make_model("llama"), text)
 
@@ -239,7 +239,7 @@ def test_a_nonlinear_head_raises(text):
 
 @pytest.fixture(scope="module", params=[PAD, EOS], ids=["pad", "pad is eos"])
 def gemma(request, tmp_path_factory):
-    """A small Gemma on disk, its widths multiples of 64 as 4-bit blocks are."""
+    """A small Gemma on disk; its widths are multiples of 64, the block size of 4-bit weights."""
     text = make_text(pad_is_eos=request.param == EOS)
     config = GemmaConfig(
         **SIZES | {"hidden_size": 64, "intermediate_size": 64, "pad_token_id": request.param},
@@ -255,7 +255,7 @@ def gemma(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["none", "nf4"])
 def adapted(request, gemma, tmp_path_factory):
-    """A model with an adapter, and the folder of an SFT adapter that is no longer the base."""
+    """A base model, and the folder of a trained SFT adapter."""
     source = Pretrained(name="gemma", path=str(gemma), quantization=request.param, lora=Lora(rank=4))
     model, text = source.load(texts=(), start=None, device="cpu", seed=0)
     policy, folder = CausalPolicy(model, text), tmp_path_factory.mktemp("sft")
@@ -336,7 +336,7 @@ def test_without_an_sft_model_one_adapter_is_enough(gemma, tmp_path):
     )
 
 
-# --- a tokenizer of its own -----------------------------------------------------------------------------------------
+# --- another tokenizer ----------------------------------------------------------------------------------------------
 
 
 def rollouts(text, answers, cut):

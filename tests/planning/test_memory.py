@@ -68,10 +68,10 @@ def test_four_bits_are_an_eighth_of_float32_except_head_and_embeddings(monkeypat
 def test_the_cache_has_each_prompt_once_and_capacity_for_every_answer() -> None:
     counted = memory.make_meta_model(Pretrained(name="x"), texts=(), device="cpu", config=SHAPE)
     found = memory.generation_memory(counted, prompts=3, group=4, prompt=50, answer=33)
-    of_a_token = 2 * 3 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
-    assert found.cache == (3 * 50 + 12 * 64) * of_a_token
+    bytes_per_token = 2 * 3 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
+    assert found.cache == (3 * 50 + 12 * 64) * bytes_per_token
     joined = memory.generation_memory(counted, prompts=3, group=4, prompt=50, answer=33, later=5)
-    assert joined.cache == (8 * 50 + 12 * 64) * of_a_token
+    assert joined.cache == (8 * 50 + 12 * 64) * bytes_per_token
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -156,7 +156,7 @@ def test_longer_answers_and_more_rows_take_more_memory() -> None:
 
 def test_peak_memory_is_not_that_of_the_parent_process() -> None:
     held = bytearray(os.urandom(1 << 20)) * 2000
-    asked = "from alignbench.kernels.hardware import resident_memory; print(resident_memory(peak=True))"
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    code = "from alignbench.kernels.hardware import resident_memory; print(resident_memory(peak=True))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert hardware.resident_memory(peak=True) >= len(held)
     assert int(done.stdout) < len(held)
