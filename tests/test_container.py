@@ -146,9 +146,9 @@ def test_grpo_starts_from_that_sft_model(trained: dict[str, Path]) -> None:
 
 def test_evaluate_writes_their_report(trained: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     (command,) = make("evaluate")
-    assert command[:3] == [".venv/bin/python", "-m", "analysis"]
+    assert command[:4] == [".venv/bin/python", "-m", "alignbench", "report"]
     outputs = trained["train-sft"].parents[2]
-    words = [word for word in command[3:] if not word.startswith("output_dir=")]
+    words = [word for word in command[4:] if not word.startswith("output_dir=")]
     assert main([*words, f"output_dir={outputs}"]) == 0
     told = capsys.readouterr().out
     assert "GRPO" in told

@@ -1,12 +1,15 @@
 """README and the pages of docs/ name only commands, options, keys and files that exist."""
 
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 from small_runs import config
 
+from alignbench import __version__
 from alignbench.__main__ import VERBS
 from alignbench.core.errors import UserError
 
@@ -96,3 +99,22 @@ def test_linked_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]*)?\)", text):
         if not re.match(r"https?:|mailto:", target) and Path(target).name not in generated:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    cells = json.loads((ROOT / "docs" / "tutorials" / "first_study.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_package_that_builds_the_documentation_is_pinned() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pins = (ROOT / "constraints" / "cpu.txt").read_text().lower().replace("_", "-")
+    for requirement in extras["docs"]:
+        name = re.split(r"[<>=]", requirement)[0]
+        assert f"\n{name}==" in pins, name
