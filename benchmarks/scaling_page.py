@@ -140,8 +140,8 @@ def studies_table(studies: Sequence[StudyCost]) -> str:
     head = ["runs", *(f"n_jobs={j}, {what}" for j in by_jobs for what in ("s", "s / floor", "MiB"))]
     rows = []
     for runs in sorted({s.runs for s in studies}):
-        found = [next((s for s in same if s.runs == runs), None) for same in by_jobs.values()]
-        rows.append([str(runs), *(cell for study in found for cell in _study_cells(studies[0], study))])
+        row = [next((s for s in same if s.runs == runs), None) for same in by_jobs.values()]
+        rows.append([str(runs), *(cell for study in row for cell in _study_cells(studies[0], study))])
     slopes = [(_slope(same, "seconds"), "", _slope(same, "memory")) for same in by_jobs.values()]
     return format_table(head, [*rows, ["**exponent**", *(cell for cells in slopes for cell in cells)]])
 

@@ -1,4 +1,4 @@
-"""What a person types, composed as Hydra does it, and run in this process or in one of its own."""
+"""Small runs for tests: composed as the command line does, run in this process or in a new one."""
 
 import json
 import os
@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import alignbench as ab
 from alignbench.commands.environment import ENVIRONMENT
 from alignbench.runs.compose import compose as config
-from alignbench.runs.pipeline import run
-from alignbench.runs.settings import identify
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -31,14 +30,12 @@ SMALL = (
     "model.heads=2",
     "model.intermediate=48",
 )
-"""A house of a second or two, all phases in it."""
+"""A run of a second or two with all stages."""
 
 
 def run_small(output_dir: Path, *overrides: str) -> Path:
-    """Run a small job in this process, without MLflow unless asked for. Returns its folder."""
-    cfg = config(*SMALL, "tracking.enabled=false", f"output_dir={output_dir}", *overrides)
-    run(cfg)
-    return identify(cfg).run_dir
+    """Run a small job in this process, by default without MLflow; returns its folder."""
+    return ab.run(config(*SMALL, "tracking.enabled=false", f"output_dir={output_dir}", *overrides)).folder
 
 
 def type_in(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -99,7 +99,7 @@ def test_one_axis_can_be_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_responses_have_full_length_and_update_memory_is_constant_in_their_number() -> None:
-    found = []
+    memory = []
     for prompts in (4, 16):  # two microbatches in a minibatch, and eight
         cell = replace(SMALL, load=replace(LOAD, prompts=prompts))
         run = build_timed_loop(cell.policy(), GRPO(group_size=4), cell.load, CHECKS)
@@ -107,9 +107,9 @@ def test_responses_have_full_length_and_update_memory_is_constant_in_their_numbe
         assert torch.equal(scored.mask, torch.ones(4 * prompts, 6, dtype=torch.bool))
         steps = run.steps()
         next(steps)
-        found.append(run.update_memory(steps))
-    assert found[1].activations == found[0].activations > 0
-    assert found[1].peak == pytest.approx(found[0].peak, rel=0.02)
+        memory.append(run.update_memory(steps))
+    assert memory[1].activations == memory[0].activations > 0
+    assert memory[1].peak == pytest.approx(memory[0].peak, rel=0.02)
 
 
 def test_study_is_compared_with_one_run_repeated() -> None:

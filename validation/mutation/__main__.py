@@ -3,7 +3,7 @@
     python -m validation.mutation [--write] [random mutations]       --write writes the table to docs/mutation.md
 
 Each bug is inserted into a copy of the checkout, and the tests closest to it run there until one fails. The libraries
-are imported once and the process forks for each bug, so that a bug takes a second or two.
+are imported once and the process forks for each bug, so that each bug costs one or two seconds.
 """
 
 import os
@@ -47,7 +47,7 @@ CLOSEST_TESTS = {
 HEAD = """\
 # Do the tests notice bugs?
 
-Made by `python -m validation.mutation --write{given}`; do not edit. Each bug below was inserted into a copy of the
+Made by `python -m validation.mutation --write{options}`; do not edit. Each bug below was inserted into a copy of the
 code, and the tests closest to it ran there until one failed. All {named} classical bugs must be noticed, and nine in
 ten of the random mutations.
 
@@ -169,21 +169,21 @@ def import_libraries() -> None:
     import transformers  # noqa: F401
 
 
-def table(classical: Sequence[Outcome], random_ones: Sequence[Outcome], given: str) -> str:
-    """Every classical bug, and the random mutations that no test noticed."""
-    caught = [sum(found.test is not None for found in some) for some in (classical, random_ones)]
+def table(classical: Sequence[Outcome], random_mutations: Sequence[Outcome], options: str) -> str:
+    """The page: every classical bug, and the random mutations that no test noticed."""
+    caught = [sum(outcome.test is not None for outcome in outcomes) for outcomes in (classical, random_mutations)]
     head = HEAD.format(
-        given=given,
+        options=options,
         named=len(classical),
-        made=len(random_ones),
+        made=len(random_mutations),
         caught_named=caught[0],
         caught=caught[1],
-        share=caught[1] / max(len(random_ones), 1),
+        share=caught[1] / max(len(random_mutations), 1),
     )
     rows = [f"| {o.bug.name} | {o.bug.file} | {format_test(o.test)} |" for o in classical if isinstance(o.bug, Bug)]
     unnoticed = [
         f"- {o.bug.file}, line {o.bug.line}: {o.bug.description}"
-        for o in random_ones
+        for o in random_mutations
         if o.test is None and isinstance(o.bug, Mutation)
     ]
     return (
@@ -207,9 +207,9 @@ def run_all(count: int, bugs: Sequence[Bug]) -> Iterator[Outcome]:
             yield sandbox.run_mutation(mutation)
 
 
-def main(words: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run all. Returns 1 when a classical bug, or more than a tenth of the random mutations, went unnoticed."""
-    count = next((int(word) for word in words if word.isdigit()), COUNT)
+    count = next((int(argument) for argument in arguments if argument.isdigit()), COUNT)
     outcomes = []
     for outcome in run_all(count, BUGS):
         outcomes.append(outcome)
@@ -217,11 +217,13 @@ def main(words: Sequence[str]) -> int:
         name = bug.name if isinstance(bug, Bug) else f"{bug.file}:{bug.line} {bug.description}"
         sys.stdout.write(f"{name}: {format_test(outcome.test)}\n")
         sys.stdout.flush()
-    classical, random_ones = outcomes[: len(BUGS)], outcomes[len(BUGS) :]
-    if "--write" in words:
-        (ROOT / "docs" / "mutation.md").write_text(table(classical, random_ones, "" if count == COUNT else f" {count}"))
-    unnoticed = sum(outcome.test is None for outcome in random_ones)
-    return int(any(outcome.test is None for outcome in classical) or unnoticed > len(random_ones) / 10)
+    classical, random_mutations = outcomes[: len(BUGS)], outcomes[len(BUGS) :]
+    if "--write" in arguments:
+        (ROOT / "docs" / "mutation.md").write_text(
+            table(classical, random_mutations, "" if count == COUNT else f" {count}")
+        )
+    unnoticed = sum(outcome.test is None for outcome in random_mutations)
+    return int(any(outcome.test is None for outcome in classical) or unnoticed > len(random_mutations) / 10)
 
 
 if __name__ == "__main__":

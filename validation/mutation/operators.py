@@ -92,8 +92,8 @@ def _mutate(node: ast.expr) -> str | None:
             node.op = ast.UAdd()
         case ast.Constant(value=bool()):
             node.value = not node.value
-        case ast.Constant(value=int() | float()):
-            node.value += 1
+        case ast.Constant(value=int() | float() as number):
+            node.value = number + 1
         case ast.Call(func=ast.Attribute() as called) if called.attr in NAMES:
             called.attr = NAMES[called.attr]
         case _:

@@ -53,7 +53,7 @@ def sample(case: Case, repeats: int, seeds: int, prompts: int, rng: np.random.Ge
         tables.append((table > 0).astype(float) if case.binary else table)
         by_seed.append(seed.mean((1, 2)))
         by_prompt.append(own.mean((1, 2)))
-    return Samples(*tables, by_seed[0] - by_seed[1], by_prompt[0] - by_prompt[1])
+    return Samples(tables[0], tables[1], by_seed[0] - by_seed[1], by_prompt[0] - by_prompt[1])
 
 
 @dataclass(frozen=True)
