@@ -29,8 +29,8 @@ METHODS = ("grpo", "ppo")
 TARGET_SECONDS, TARGET_SHARE = 6.0, 0.03
 COMMANDS: dict[str, tuple[list[str], int]] = {
     "`--help`": (["--help"], 0),
-    "unknown option, `algo=ppoo`": (["algo=ppoo"], 1),
-    "unknown key, `rl.stepz=3`": (["rl.stepz=3"], 1),
+    "unknown option, `algo=ppoo`": (["algo=ppoo"], 2),
+    "unknown key, `rl.stepz=3`": (["rl.stepz=3"], 2),
     "value out of range, `rl.steps=-1`": (["rl.steps=-1"], 2),
     "indivisible groups, `rl.minibatches=3`": (["rl.minibatches=3"], 2),
     "missing model, `model.path=/nowhere`": (["model.path=/nowhere"], 2),

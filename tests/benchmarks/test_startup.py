@@ -35,11 +35,11 @@ def run_and_list_imports(*arguments: str) -> tuple[int, set[str]]:
     return done.returncode, set(re.findall(r"^import time:.*\| +(\w+)$", done.stderr, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("rl.stepz=3", 1), ("algo=ppoo", 1)])
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("rl.stepz=3", 2), ("algo=ppoo", 2)])
 def test_mistyped_arguments_are_reported_before_heavy_imports(argument: str, code: int) -> None:
     exit_code, modules = run_and_list_imports(argument)
     assert exit_code == code
-    assert "hydra" in modules, "the import log is not empty"
+    assert "alignbench" in modules, "the import log was read"
     assert not modules & (TRAINING | REPORT)
 
 
