@@ -95,11 +95,18 @@ def with_defaults(text: str) -> str:
         if found is not None:
             path = [*path[: len(found["indent"]) // 2], found["key"]]
             default = defaults.get(".".join(path), MISSING)
-            if default is not MISSING and found["value"] and OmegaConf.create(line.strip())[found["key"]] != default:
+            if default is not MISSING and found["value"] and parsed(line, found["key"]) != default:
                 line = f"{found['indent']}{found['key']}: {literal(default)}".ljust(found.start("comment"))
                 line += found["comment"]
         lines.append(line)
     return "\n".join(lines)
+
+
+def parsed(line: str, key: str) -> Any:
+    """The value of a line of YAML, read as Hydra reads it."""
+    node = OmegaConf.to_container(OmegaConf.create(line.strip()))
+    assert isinstance(node, dict)
+    return node[key]
 
 
 def declared_defaults() -> Iterator[tuple[str, Any]]:

@@ -58,8 +58,8 @@ class Expected:
     """What one run will take, read off its parts."""
 
     job: RunSettings
-    material: RunData
-    base: SharedModels
+    run_data: RunData
+    shared: SharedModels
 
     def phases(self) -> list[Phase]:
         """What each phase will spend, in their order; those whose result is there already are left out."""
@@ -73,14 +73,14 @@ class Expected:
     @cached_property
     def artifacts(self) -> dict[str, str]:
         """The names of what the run shares with others, by phase."""
-        start = self.base.sft_key()
-        names = {"sft": start, "reward model": self.base.reward_model_key(start)}
+        start = self.shared.sft_key()
+        names = {"sft": start, "reward model": self.shared.reward_model_key(start)}
         return {phase: name for phase, name in names.items() if name}
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """The phases of these that have to be trained: what they make is not there yet."""
-        return tuple(phase for phase, name in self.artifacts.items() if not self.base.store.has(name))
+        return tuple(phase for phase, name in self.artifacts.items() if not self.shared.store.has(name))
 
     def disk(self) -> Parts:
         """Bytes that stay: of artifacts that are not there yet, and of the run's checkpoints and its final model."""
@@ -95,9 +95,9 @@ class Expected:
             "the final model": kept,
         }
         if "reward model" in self.missing:
-            judge = self._judge(trained=True)
+            reward_model = self._reward_model(trained=True)
             under = policy.adapter if self.job.sft.enabled and self.job.reward_model.start == "sft" else 0
-            sizes["the reward model"] = judge.adapter + under or judge.weights
+            sizes["the reward model"] = reward_model.adapter + under or reward_model.weights
         return {what: size for what, size in sizes.items() if size}
 
     # --- what is spent --------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Expected:
     def _supervised(self) -> Iterator[Phase]:
         sft, pairs = self.job.sft, self.job.reward_model
         if "sft" in self.missing:
-            examples = sft.examples(self.material.demonstrations, self.material.text)
+            examples = sft.examples(self.run_data.demonstrations, self.run_data.text)
             yield Phase(
                 name="sft",
                 prompts=sft.steps * sft.batch_size,
@@ -114,7 +114,7 @@ class Expected:
                 tokens=examples.tokens_in(sft.seed, sft.steps, sft.batch_size),
             )
         if "reward model" in self.missing:
-            given = pairs.comparisons(self.material.comparisons["train"], self.material.text)
+            given = pairs.comparisons(self.run_data.comparisons["train"], self.run_data.text)
             yield Phase(
                 name="reward model",
                 prompts=pairs.steps * pairs.batch_size,
@@ -135,7 +135,7 @@ class Expected:
         )
 
     def _evaluation(self) -> Phase:
-        answers = self.job.eval.count_generations(self.job.rl.steps, *(len(self.material.prompts[s]) for s in MEASURED))
+        answers = self.job.eval.count_generations(self.job.rl.steps, *(len(self.run_data.prompts[s]) for s in MEASURED))
         return Phase(
             name="evaluation",
             prompts=answers,
@@ -150,12 +150,12 @@ class Expected:
     def policy(self) -> MetaModel:
         """The language model without its weights, but with its adapter."""
         found = memory.make_meta_model(
-            self.job.model, texts=self.material.texts, device=self._device, lora=self.job.model.lora
+            self.job.model, texts=self.run_data.texts, device=self._device, lora=self.job.model.lora
         )
         self.job.hardware.apply_checkpointing(found.model)
         return found
 
-    def _judge(self, trained: bool) -> MetaModel:
+    def _reward_model(self, trained: bool) -> MetaModel:
         """The reward model: as it is trained, or as it scores, which may be one from elsewhere."""
         reward, config = learned(self.job.reward), None
         folder = reward.path if reward else None
@@ -166,7 +166,7 @@ class Expected:
         lora = self.job.reward_model.lora or self.job.model.lora
         found = memory.make_meta_model(
             self.job.model,
-            texts=self.material.texts,
+            texts=self.run_data.texts,
             device=self._device,
             score_head=True,
             lora=lora if trained or config is None else None,
@@ -177,7 +177,7 @@ class Expected:
 
     def _need_sft(self) -> Need:
         job, policy = self.job, self.policy
-        examples = job.sft.examples(self.material.demonstrations, self.material.text).tokens
+        examples = job.sft.examples(self.run_data.demonstrations, self.run_data.text).tokens
         prompt, answer = max(examples, key=lambda both: len(both[0]) + len(both[1]))
         length = len(prompt) + len(answer)
         work = memory.training_memory(
@@ -191,14 +191,17 @@ class Expected:
         )
 
     def _need_reward_model(self) -> Need:
-        job, judge = self.job, self._judge(trained=True)
-        tokens = job.reward_model.comparisons(self.material.comparisons["train"], self.material.text).tokens
+        job, reward_model = self.job, self._reward_model(trained=True)
+        tokens = job.reward_model.comparisons(self.run_data.comparisons["train"], self.run_data.text).tokens
         longest = max(len(prompt) + max(map(len, answers)) for prompt, *answers in tokens)
         pairs = min(max(self._rows(longest) // 2, 1), job.reward_model.batch_size)
-        work, learned = memory.training_memory(judge, rows=2 * pairs, length=longest, answer=0), self._learned(judge)
+        work, learned = (
+            memory.training_memory(reward_model, rows=2 * pairs, length=longest, answer=0),
+            self._learned(reward_model),
+        )
         return Need(
             phase="reward model",
-            standing=self._standing(judge) | {"optimizer state": ADAM * learned},
+            standing=self._standing(reward_model) | {"optimizer state": ADAM * learned},
             moments={"learning": self._learning(learned, work)},
         )
 
@@ -224,11 +227,11 @@ class Expected:
         moments = {"sampling": self._sampling(policy, prompt), "learning": self._learning(trained + critic, work)}
         reward = learned(job.reward)
         if reward is not None:
-            judge = self._judge(trained=False)
-            standing |= {"reward model": judge.weights + judge.adapter}
-            rows = min(reward.microbatch_size, job.rl.rollouts_per_step)
+            reward_model = self._reward_model(trained=False)
+            standing |= {"reward model": reward_model.weights + reward_model.adapter}
+            rows = min(job.reward.microbatch_size, job.rl.rollouts_per_step)
             moments["scoring"] = {
-                "activations of the reward model": memory.inference_memory(judge, rows=rows, length=length)
+                "activations of the reward model": memory.inference_memory(reward_model, rows=rows, length=length)
             }
         return Need(phase="rl", standing={what: size for what, size in standing.items() if size}, moments=moments)
 
@@ -249,7 +252,7 @@ class Expected:
         prompts = job.rl.rollouts_per_step // group
         first = min(prompts, max((job.hardware.rollouts_at_once or job.rl.rollouts_per_step) // group, 1))
         later = min(prompts, (first - 1) * group + 1) - first  # each of them while one answer to another is left
-        measured = min(job.hardware.eval_batch_size, max(len(self.material.prompts[split]) for split in MEASURED))
+        measured = min(job.hardware.eval_batch_size, max(len(self.run_data.prompts[split]) for split in MEASURED))
         drawn = [
             (first, group, job.rl.max_new_tokens, later),
             (measured, 1, job.eval.max_new_tokens or job.rl.max_new_tokens, 0),
@@ -265,14 +268,14 @@ class Expected:
     def _rows(self, length: int) -> int:
         """How many of that many tokens are learned from at once."""
         tokens = self.job.hardware.microbatch_tokens
-        return self.job.hardware.microbatch_rows if tokens is None else max(tokens // length, 1)
+        return int(self.job.hardware.microbatch_rows if tokens is None else max(tokens // length, 1))
 
     def _microbatch(self, length: int) -> int:
         """Rows of that many tokens in the largest microbatch of the update."""
         rows, algo = self._rows(length), self.job.algo
         if algo.whole_groups:
             rows = max(rows // algo.group_size, 1) * algo.group_size
-        return min(rows, self.job.rl.rollouts_per_step // self.job.rl.minibatches)
+        return min(int(rows), self.job.rl.rollouts_per_step // self.job.rl.minibatches)
 
     def _critic(self, policy: MetaModel) -> int:
         """Bytes of all that is the critic's alone."""
@@ -281,16 +284,16 @@ class Expected:
             return 0
         width, hidden = policy.inner.get_input_embeddings().embedding_dim, critic.hidden
         head = FP32 * ((width + 2) * hidden + 1 if hidden else width + 1)
-        return head + ((policy.adapter or policy.weights) if critic.trunk == "separate" else 0)
+        return int(head) + ((policy.adapter or policy.weights) if critic.trunk == "separate" else 0)
 
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt of any split."""
-        text = self.material.text
-        return max(len(text.encode_prompt(row["prompt"])) for rows in self.material.prompts.values() for row in rows)
+        text = self.run_data.text
+        return max(len(text.encode_prompt(row["prompt"])) for rows in self.run_data.prompts.values() for row in rows)
 
     @property
     def _device(self) -> str:
-        return self.job.hardware.resolve_device()
+        return str(self.job.hardware.resolve_device())
 
     def _learned(self, model: MetaModel) -> int:
         return model.adapter or model.weights

@@ -46,7 +46,7 @@ class Probe(Pipeline):
     """A run as it will be, on that sample."""
 
     @cached_property
-    def material(self) -> RunData:
+    def run_data(self) -> RunData:
         """What it reads."""
         return Sample(self.job)
 
@@ -57,20 +57,20 @@ def main(folder: Path) -> None:
     job, ready = build(asked["config"]), ArtifactStore(Path(asked["artifacts"]))
     job.hardware.prepare()
     probe, display = Probe(job, asked["config"], identify(asked["config"])), Display()
-    start = _have(ready, asked["ready"].get("sft")) or probe.base.sft(display)
-    preferences = _have(ready, asked["ready"].get("reward model")) or probe.base.reward_model(start, display)
-    judge = probe.base.judge(preferences)
-    policy = probe.load_policy(start, judge)
-    examiner = probe.examiner(policy, probe.base.scorer(judge, policy.text))
+    start = _have(ready, asked["ready"].get("sft")) or probe.shared.sft(display)
+    preferences = _have(ready, asked["ready"].get("reward model")) or probe.shared.reward_model(start, display)
+    reward_model = probe.shared.load_reward_model(preferences)
+    policy = probe.load_policy(start, reward_model)
+    examiner = probe.examiner(policy, probe.shared.scorer(reward_model, policy.text))
     home = folder / "run"
-    with probe.base.tracker(home, "rl", None) as tracker:
+    with probe.shared.tracker(home, "rl", None) as tracker:
         probe.train(examiner, probe.prompts(), Checkpoints(home), None, tracker, display, {})
     began = perf_counter()
     probe.validate(examiner)
     measured = perf_counter() - began
     steps = _records(home)
     told = {
-        "seconds": {"rl": _pace(steps), "answer": measured / (2 * len(probe.material.prompts["validation"]))},
+        "seconds": {"rl": _pace(steps), "answer": measured / (2 * len(probe.run_data.prompts["validation"]))},
         "start": {name: value for name, value in steps[0].items() if name.startswith("eval/")},
         "steps": steps[1:],
         "peak": steps[-1][metric_names.PEAK_MEMORY],
@@ -92,7 +92,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
 
 def _pace(steps: Sequence[dict[str, Any]]) -> float:
     """Seconds of the second step: the first one also warms up."""
-    spent = [metrics[metric_names.SECONDS] for metrics in steps if metric_names.SECONDS in metrics]
+    spent: list[float] = [metrics[metric_names.SECONDS] for metrics in steps if metric_names.SECONDS in metrics]
     return spent[-1] - spent[-2]
 
 

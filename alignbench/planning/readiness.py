@@ -40,17 +40,17 @@ class Readiness:
             self.broken.add(breaks)
             return None
 
-    def check(self, job: RunSettings, material: RunData, base: SharedModels) -> None:
+    def check(self, job: RunSettings, run_data: RunData, shared: SharedModels) -> None:
         """Everything that can be asked before anything is trained."""
         self.attempt(lambda: job.rl.prompts_per_step(job.algo), "rl", "algo", breaks="rl")
         self.attempt(lambda: job.hardware.require(), "hardware", breaks="hardware")
         self.attempt(lambda: job.model.require(), "model", breaks="model")
-        self.attempt(lambda: material.all_prompts, "data", breaks="data")
-        self.attempt(lambda: material.text, "model", "data", "sft", breaks="model")
-        for each in material.checks():
+        self.attempt(lambda: run_data.all_prompts, "data", breaks="data")
+        self.attempt(lambda: run_data.text, "model", "data", "sft", breaks="model")
+        for each in run_data.checks():
             self.attempt(each, "model", "data", "reward", "rl", "eval", "sft", breaks="rows")
         self.attempt(
-            lambda: base.check(),
+            lambda: shared.check(),
             "rows",
             "model",
             "data",
@@ -59,7 +59,7 @@ class Readiness:
             "reward_model",
             "sft",
             "hardware",
-            breaks="base",
+            breaks="shared",
         )
         self.attempt(lambda: require_writable(Path(job.output_dir)), "output_dir", breaks="output_dir")
         self.attempt(

@@ -26,7 +26,7 @@ from alignbench.runs.shared_models import SharedModels
 from alignbench.stages.progress import Display
 
 HOUR = 3600.0
-STANDS_ON = ("base", "rows", "model", "data", "algo", "reward", "reward_model", "hardware", "sft", "rl", "eval")
+STANDS_ON = ("shared", "rows", "model", "data", "algo", "reward", "reward_model", "hardware", "sft", "rl", "eval")
 """What nothing can be told without."""
 
 
@@ -38,7 +38,7 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         """Ask for everything that could be missing."""
-        self.ready.check(self.job, self.expected.material, self.expected.base)
+        self.ready.check(self.job, self.expected.run_data, self.expected.shared)
 
     @cached_property
     def ready(self) -> Readiness:
@@ -53,9 +53,9 @@ class RunPlan:
     @cached_property
     def expected(self) -> Expected:
         """What it will take."""
-        material = RunData(self.job)
+        run_data = RunData(self.job)
         return Expected(
-            job=self.job, material=material, base=SharedModels(self.job, self.config, self.identity, material)
+            job=self.job, run_data=run_data, shared=SharedModels(self.job, self.config, self.identity, run_data)
         )
 
     @property
@@ -95,12 +95,12 @@ class RunPlan:
     # --- its sections ---------------------------------------------------------------------------------------------
 
     def _data(self) -> list[str]:
-        rows = self.expected.material.prompts
+        rows = self.expected.run_data.prompts
         return [
             f"{self.job.names.data}: "
             + ", ".join(f"{len(rows[split])} {split}" for split in rows)
             + "; no row of one is in another",
-            *(f"{what}: {count}" for what, count in self.expected.material.notes().items()),
+            *(f"{what}: {count}" for what, count in self.expected.run_data.notes().items()),
         ]
 
     def _model(self) -> list[str]:
@@ -212,7 +212,7 @@ class RunPlan:
         artifacts = self.expected.artifacts
         question = {
             "config": shortened(self.config, folder, self.expected.missing),
-            "artifacts": str(self.expected.base.store.root.absolute()),
+            "artifacts": str(self.expected.shared.store.root.absolute()),
             "ready": {phase: name for phase, name in artifacts.items() if phase not in self.expected.missing},
         }
         (folder / "probe.yaml").write_text(yaml.safe_dump(question), encoding="utf-8")
@@ -225,11 +225,12 @@ class RunPlan:
         if done.returncode:
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
             raise UserError(f"the probe of {self.identity.run_dir.name} failed: {last}")
-        return json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+        return found
 
     def _probed(self, name: str) -> float:
         assert self.probe is not None
-        found = [step[name] for step in self.probe["steps"]]
+        found: list[float] = [step[name] for step in self.probe["steps"]]
         return sum(found) / len(found)
 
 
@@ -274,7 +275,7 @@ def settings(config: Mapping[str, Any]) -> list[str]:
 def forecast(plans: Sequence[RunPlan], seeds: Mapping[str, Sequence[int]], problems: list[str]) -> dict[str, Any]:
     """What the analysis says of a study before it is run; what it lacks joins the problems."""
     first = plans[0]
-    rows = first.ready.attempt(lambda: first.expected.material.prompts["test"], "rows", "model", "data", breaks="data")
+    rows = first.ready.attempt(lambda: first.expected.run_data.prompts["test"], "rows", "model", "data", breaks="data")
     ahead = analysis_process.forecast(
         {
             "seeds": dict(seeds),

@@ -28,7 +28,8 @@ def forecast(question: dict[str, Any]) -> dict[str, Any]:
     """What seeds can find and what a judge would cost; question and answer as in analysis/forecast.py."""
     done = _ask(".forecast", [], input=json.dumps(question), stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, "the analysis could not answer; it said why above"
-    return json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def package() -> str:
@@ -36,7 +37,7 @@ def package() -> str:
     return "alignbench.analysis" if checkout() is None else "analysis"
 
 
-def _ask(module: str, words: list[str], **options: Any) -> subprocess.CompletedProcess:
+def _ask(module: str, words: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
     root = checkout()
     path = os.pathsep.join([str(root or ""), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
     command = [sys.executable, "-m", f"{package()}{module}", *words]

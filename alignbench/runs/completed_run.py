@@ -67,7 +67,7 @@ class CompletedRun:
         return build(self.config)
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> Any:
         """The precision that its base had."""
         return self.manifest.get("dtype", "float32")
 

@@ -24,34 +24,41 @@ class PairedGeneration:
 
     run: CompletedRun
     """Its config says how answers are drawn and scored."""
-    base: SharedModels
+    shared: SharedModels
     rows: Sequence[Row]
     quality: Quality
     samples: int
-    judge: RewardModel | None
+    reward_model: RewardModel | None
 
     @classmethod
     def of(cls, run: CompletedRun, prompts: str, samples: int) -> "PairedGeneration":
         """Everything checked, the reward model loaded. Raises UserError for rows that the reward cannot score."""
-        job, material = run.job, RunData(run.job)
+        job, run_data = run.job, RunData(run.job)
         job.hardware.prepare()
-        rows, quality = _prompts(material, prompts)
+        rows, quality = _prompts(run_data, prompts)
         job.reward.check(rows)
-        base = SharedModels(job, dict(run.config), identify(run.config), material)
-        made = run.artifact("reward_model") if material.trains_reward_model else None
-        if material.trains_reward_model and made is None:
+        shared = SharedModels(job, dict(run.config), identify(run.config), run_data)
+        made = run.artifact("reward_model") if run_data.trains_reward_model else None
+        if run_data.trains_reward_model and made is None:
             raise UserError(
                 f"reward={job.names.reward} needs a reward model, and the run was made without one: say "
                 "where one is with reward.path=<folder>"
             )
-        return cls(run=run, base=base, rows=rows, quality=quality, samples=samples, judge=base.judge(made))
+        return cls(
+            run=run,
+            shared=shared,
+            rows=rows,
+            quality=quality,
+            samples=samples,
+            reward_model=shared.load_reward_model(made),
+        )
 
     @property
     def told(self) -> dict[str, Any]:
         """How the answers are drawn and scored."""
         job = self.run.job
         drawn = self.samples > 1 or job.eval.decoding == "sampled"
-        scorer = job.reward if self.judge is None else job.reward.with_model(self.judge)
+        scorer = job.reward if self.reward_model is None else job.reward.with_model(self.reward_model)
         return {
             "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if drawn else "greedy",
             "answer_limit": self._max_new_tokens,
@@ -71,7 +78,7 @@ class PairedGeneration:
         policy = CausalPolicy(model, text)
         examiner = Evaluator(
             policy=policy,
-            scorer=self.base.scorer(self.judge, policy.text),
+            scorer=self.shared.scorer(self.reward_model, policy.text),
             quality=self.quality,
             settings=job.eval,
             held_out=None,
@@ -85,10 +92,10 @@ class PairedGeneration:
         return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
 
 
-def _prompts(material: RunData, where: str) -> tuple[Sequence[Row], Quality]:
+def _prompts(run_data: RunData, where: str) -> tuple[Sequence[Row], Quality]:
     """The rows to answer, and their true quality where the data knows it."""
     if where in SPLITS:
-        return material.prompts[where], material.job.data.quality
+        return run_data.prompts[where], run_data.job.data.quality
     rows: list[Row] = [
         {"id": f"prompt-{number}", **record.columns, "prompt": record.text("prompt")}
         for number, record in enumerate(read_files(find_files(where)))

@@ -79,22 +79,22 @@ class Pipeline:
         return self.identity.run_dir.name
 
     @cached_property
-    def material(self) -> RunData:
+    def run_data(self) -> RunData:
         """What it reads."""
         return RunData(self.job)
 
     @cached_property
-    def base(self) -> SharedModels:
+    def shared(self) -> SharedModels:
         """What it shares with the other runs of its study."""
-        return SharedModels(self.job, self.config, self.identity, self.material)
+        return SharedModels(self.job, self.config, self.identity, self.run_data)
 
     def check(self) -> None:
         """Everything that can be refused before anything is trained."""
         self.job.rl.prompts_per_step(self.job.algo)
         self.job.model.require()
         self.job.hardware.prepare()
-        self.material.check()
-        self.base.check()
+        self.run_data.check()
+        self.shared.check()
 
     def run(self, diary: RunStatus, display: Display) -> None:
         """Every phase, in order."""
@@ -102,11 +102,11 @@ class Pipeline:
 
         gc_pause.resume()
         write_atomically(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
-        start = self.base.sft(display)
-        preferences = self.base.reward_model(start, display)
-        judge = self.base.judge(preferences)
-        policy = self.load_policy(start, judge)
-        scorer = self.base.scorer(judge, policy.text)
+        start = self.shared.sft(display)
+        preferences = self.shared.reward_model(start, display)
+        reward_model = self.shared.load_reward_model(preferences)
+        policy = self.load_policy(start, reward_model)
+        scorer = self.shared.scorer(reward_model, policy.text)
         stream = self.prompts()
         made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
@@ -119,8 +119,8 @@ class Pipeline:
         if saved:
             diary.resumed()
         examiner = self.examiner(policy, scorer)
-        with self.base.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
-            for split, rows in self.material.prompts.items():
+        with self.shared.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
+            for split, rows in self.run_data.prompts.items():
                 tracker.dataset(self.job.names.data, rows_hash(rows), split)
             state, best = self.train(examiner, stream, checkpoints, saved, tracker, display, under)
             best.restore(policy)
@@ -137,23 +137,23 @@ class Pipeline:
 
     # --- reinforcement learning -----------------------------------------------------------------------------------
 
-    def load_policy(self, start: Artifact | None, judge: RewardModel | None) -> CausalPolicy:
+    def load_policy(self, start: Artifact | None, reward_model: RewardModel | None) -> CausalPolicy:
         """The policy that reinforcement learning begins with; its reference is what it is now."""
-        model, text = self.base.load(start.path / "model" if start else None, self.job.seed)
-        critic = self.base.critic(model, text, judge)
+        model, text = self.shared.load(start.path / "model" if start else None, self.job.seed)
+        critic = self.shared.critic(model, text, reward_model)
         policy = CausalPolicy(model, text, temperature=self.job.rl.temperature, critic=critic)
         policy.freeze_reference()
         return policy
 
     def prompts(self) -> PromptStream:
         """The training prompts, in the order of this seed."""
-        rl, material = self.job.rl, self.material
+        rl, run_data = self.job.rl, self.run_data
         return PromptStream(
-            material.prompts["train"],
-            material.encode,
+            run_data.prompts["train"],
+            run_data.encode,
             rl.prompts_per_step(self.job.algo),
             self.job.seed,
-            material.text.pad,
+            run_data.text.pad,
             rl.max_prompt_tokens,
         )
 
@@ -231,17 +231,17 @@ class Pipeline:
             microbatch_size=job.hardware.microbatch_rows,
             tokens_per_microbatch=job.hardware.microbatch_tokens,
             max_prompt_tokens=job.rl.max_prompt_tokens,
-            held_out=self.material.held_out,
+            held_out=self.run_data.held_out,
         )
 
     def validate(self, examiner: Evaluator) -> dict[str, float]:
         """The marks on validation prompts, while training."""
-        rows = self.material.prompts["validation"]
+        rows = self.run_data.prompts["validation"]
         return examiner.evaluate(rows, "eval/")[1] | examiner.measure_drift(rows, "eval/")
 
     def evaluate(self, examiner: Evaluator, diary: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
-        rows, began = self.material.prompts["test"], perf_counter()
+        rows, began = self.run_data.prompts["test"], perf_counter()
         answers, numbers = examiner.evaluate(rows, "final/")
         numbers |= examiner.measure_drift(rows, "final/")
         with examiner.policy.reference():
@@ -269,7 +269,7 @@ class Pipeline:
             "device": job.hardware.resolve_device(),
             "threads": job.hardware.thread_count(),
             "dtype": str(job.model.resolve_dtype(job.hardware.resolve_device())).removeprefix("torch."),
-            "data": self.material.describe(),
+            "data": self.run_data.describe(),
             "prompt_order": stream.order_hash(),
             "artifacts": {name: artifact.key for name, artifact in made.items()},
             "artifact_costs": {name: cost(artifact) for name, artifact in made.items()},

@@ -58,7 +58,8 @@ class RunData:
     @cached_property
     def text(self) -> Text:
         """The text side of the model, without its weights."""
-        return self.job.model.load_text(self.texts)
+        text: Text = self.job.model.load_text(self.texts)
+        return text
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a prompt; whoever asks again gets the same list."""
@@ -105,7 +106,8 @@ class RunData:
 
     @cached_property
     def _answers(self) -> Sequence[Row]:
-        return self.job.data.demonstrations()
+        rows: Sequence[Row] = self.job.data.demonstrations()
+        return rows
 
     def _check_disjoint(self) -> None:
         used = {split: [*rows, *self.comparisons.get(split, ())] for split, rows in self.all_prompts.items()}

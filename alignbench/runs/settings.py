@@ -180,7 +180,8 @@ def check(cfg: DictConfig) -> None:
 
 def build(config: Mapping[str, Any]) -> RunSettings:
     """Every object of a run, from a resolved config."""
-    return _construct(RunSettings, config, "")
+    settings: RunSettings = _construct(RunSettings, config, "")
+    return settings
 
 
 def wants_plan(config: Mapping[str, Any]) -> bool:
@@ -283,6 +284,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         return {str(name): _value(each, one, _join(path, str(name))) for name, one in value.items()}
     if isinstance(value, Mapping) and ("_target_" in value or part is not None):
         cls = locate(value["_target_"], path) if "_target_" in value else part
+        assert cls is not None
         built = _construct(cls, value, path)
         if part is not None and not isinstance(built, part):
             raise UserError(f"{path}: {cls.__name__} is not a {part.__name__}")
@@ -318,7 +320,7 @@ def locate(target: str, path: str) -> type:
     if os.getcwd() not in sys.path:  # `python -m` adds it, the installed command does not
         sys.path.append(os.getcwd())
     try:
-        cls = vars(importlib.import_module(module))[name]
+        cls: type = vars(importlib.import_module(module))[name]
     except (ImportError, KeyError, ValueError) as error:
         raise UserError(f"{path}._target_={target}: there is no such class ({error})") from error
     if not is_dataclass(cls):

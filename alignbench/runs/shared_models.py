@@ -45,7 +45,7 @@ class SharedModels:
     job: RunSettings
     config: dict[str, Any]
     identity: Identity
-    material: RunData
+    run_data: RunData
 
     @property
     def store(self) -> ArtifactStore:
@@ -56,7 +56,7 @@ class SharedModels:
         """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
         if self.job.hardware.sampler == "vllm":
             vllm_engine.check_model(self.job.model)
-        self.job.hardware.check_model(lambda: self.job.model.load_config(self.material.texts))
+        self.job.hardware.check_model(lambda: self.job.model.load_config(self.run_data.texts))
         critic = self.job.algo.critic
         if critic and critic.start == "reward_model" and not learned(self.job.reward):
             raise UserError(
@@ -65,11 +65,11 @@ class SharedModels:
             )
         start = self.sft_key()
         if start and not self.store.has(start):
-            self.job.sft.examples(self.material.demonstrations, self.material.text)
-        judge = self.reward_model_key(start)
-        if judge and not self.store.has(judge):
-            for rows in self.material.comparisons.values():
-                self.job.reward_model.comparisons(rows, self.material.text)
+            self.job.sft.examples(self.run_data.demonstrations, self.run_data.text)
+        preferences = self.reward_model_key(start)
+        if preferences and not self.store.has(preferences):
+            for rows in self.run_data.comparisons.values():
+                self.job.reward_model.comparisons(rows, self.run_data.text)
 
     # --- the start of every policy --------------------------------------------------------------------------------
 
@@ -87,13 +87,13 @@ class SharedModels:
         policy = CausalPolicy(model, text)
         reports = job.sft.run(
             policy,
-            self.material.demonstrations,
+            self.run_data.demonstrations,
             job.hardware.microbatch_rows,
             job.invariants,
             job.hardware.microbatch_tokens,
         )
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
-            tracker.dataset(f"{job.names.data} demonstrations", rows_hash(self.material.demonstrations), "train")
+            tracker.dataset(f"{job.names.data} demonstrations", rows_hash(self.run_data.demonstrations), "train")
             for report in log_steps(display.show_progress(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
                 state = report.state
         loading.save(policy.model, policy.text, folder / MODEL)
@@ -104,64 +104,66 @@ class SharedModels:
             "config": {"sft": self.config["sft"], "model": self.config["model"]},
             "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
             "parents": [],
-            "data": rows_hash(self.material.demonstrations),
+            "data": rows_hash(self.run_data.demonstrations),
             "code": self._code("alignbench.stages.sft"),
         }
 
-    # --- the judge of every answer --------------------------------------------------------------------------------
+    # --- the reward model -------------------------------------------------------------------------------------------
 
     def reward_model_key(self, start: str | None) -> str | None:
         """The name of the reward model over an SFT model of that name; None when none is trained."""
-        return key("reward_model", self._preference_ingredients(start)) if self.material.trains_reward_model else None
+        return key("reward_model", self._preference_ingredients(start)) if self.run_data.trains_reward_model else None
 
     def reward_model(self, start: Artifact | None, display: Display) -> Artifact | None:
         """The reward model, frozen; None when the reward needs none, or has one of its own."""
-        if not self.material.trains_reward_model:
+        if not self.run_data.trains_reward_model:
             return None
 
         def train(name: str, folder: Path, display: Display) -> RunState:
             return self._train_reward_model(start, name, folder, display)
 
-        return self._make("reward_model", self._preference_ingredients(start and start.key), train, display)
+        return self._make("reward_model", self._preference_ingredients(start.key if start else None), train, display)
 
-    def judge(self, made: Artifact | None) -> RewardModel | None:
+    def load_reward_model(self, made: Artifact | None) -> RewardModel | None:
         """The reward model, loaded; None when the reward needs none."""
         reward = learned(self.job.reward)
         if reward is None:
             return None
         folder = made.path / MODEL if made else Path(str(reward.path))
         model = reward_models.load_reward_model(
-            self.job.model, folder, texts=self.material.texts, device=self.job.hardware.resolve_device()
+            self.job.model, folder, texts=self.run_data.texts, device=self.job.hardware.resolve_device()
         )
         self.job.hardware.apply_kernels(model.model)
         return model
 
-    def scorer(self, judge: RewardModel | None, text: Text) -> Scorer:
+    def scorer(self, reward_model: RewardModel | None, text: Text) -> Scorer:
         """The reward, with its model where it needs one."""
-        return (
-            self.job.reward if judge is None else self.job.reward.with_model(reward_models.adapt_to_policy(judge, text))
+        reward: Any = self.job.reward
+        scorer: Scorer = (
+            reward if reward_model is None else reward.with_model(reward_models.adapt_to_policy(reward_model, text))
         )
+        return scorer
 
-    def critic(self, model: Any, text: Text, judge: RewardModel | None) -> ValueFunction | None:
+    def critic(self, model: Any, text: Text, reward_model: RewardModel | None) -> ValueFunction | None:
         """What foresees the rewards of a policy with that model; None where the algorithm keeps no critic."""
         settings, seed = self.job.algo.critic, self.job.seed
-        if settings is None or settings.start == "zero" or judge is None:
+        if settings is None or settings.start == "zero" or reward_model is None:
             return settings and critics.make_critic(model, settings, seed=seed)
-        if reward_models.adapt_to_policy(judge, text) is not judge:
+        if reward_models.adapt_to_policy(reward_model, text) is not reward_model:
             raise UserError(
                 "algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
                 "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model"
             )
-        scale = self.job.reward.scale(judge.calibration)
-        return critics.make_critic(model, settings, seed=seed, reward_model=judge.model, calibration=scale)
+        scale = self.job.reward.scale(reward_model.calibration)
+        return critics.make_critic(model, settings, seed=seed, reward_model=reward_model.model, calibration=scale)
 
     def _train_reward_model(self, start: Artifact | None, name: str, folder: Path, display: Display) -> RunState:
         job, settings, state = self.job, self.job.reward_model, RunState()
-        pairs, size = self.material.comparisons, job.hardware.microbatch_rows
+        pairs, size = self.run_data.comparisons, job.hardware.microbatch_rows
         trunk = start.path / MODEL if start and settings.start == "sft" else None
         model = reward_models.make_reward_model(
             job.model,
-            texts=self.material.texts,
+            texts=self.run_data.texts,
             start=trunk,
             lora=settings.lora,
             device=job.hardware.resolve_device(),
@@ -188,7 +190,7 @@ class SharedModels:
         return state
 
     def _preference_ingredients(self, start: str | None) -> dict[str, Any]:
-        data = {split: rows_hash(rows) for split, rows in self.material.comparisons.items()}
+        data = {split: rows_hash(rows) for split, rows in self.run_data.comparisons.items()}
         return {
             "config": {"reward_model": self.config["reward_model"], "model": self.config["model"]},
             "base": self.job.model.base_hashes(self.job.hardware.resolve_device()),
@@ -211,7 +213,7 @@ class SharedModels:
     def load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
         """The language model on its device, from that folder or from its base."""
         device = self.job.hardware.resolve_device()
-        model, text = self.job.model.load(texts=self.material.texts, start=start, device=device, seed=seed)
+        model, text = self.job.model.load(texts=self.run_data.texts, start=start, device=device, seed=seed)
         self.job.hardware.apply_kernels(model)
         self.job.hardware.apply_checkpointing(model)
         return model, text
@@ -267,9 +269,11 @@ Train = Callable[[str, Path, Display], RunState]
 
 def cost(artifact: Artifact) -> dict[str, float]:
     """What making it took: seconds, tokens, peak_memory_bytes."""
-    return json.loads((artifact.path / COST).read_text())
+    spent: dict[str, float] = json.loads((artifact.path / COST).read_text())
+    return spent
 
 
 def card(artifact: Artifact) -> dict[str, Any]:
     """How well a reward model tells chosen from rejected."""
-    return json.loads((artifact.path / MODEL / reward_models.CARD).read_text())
+    measured: dict[str, Any] = json.loads((artifact.path / MODEL / reward_models.CARD).read_text())
+    return measured

@@ -139,7 +139,7 @@ class JobRunner:
         listener.join()
         return list(tail)
 
-    def _end(self, job: Job, code: int, tail: list[str], before: dict, began: str) -> Failure | None:
+    def _end(self, job: Job, code: int, tail: list[str], before: dict[str, Any], began: str) -> Failure | None:
         """Why the job failed, or None; in either case status.json tells the same afterwards."""
         status = job.status()
         if code == 0 and job.is_finished():

@@ -95,10 +95,10 @@ def test_checking_dropping_and_training_tokenize_a_prompt_once(monkeypatch):
     run = Pipeline(build(resolved), resolved, identify(resolved))
     run.check()
     batch = next(run.prompts().after(0))
-    rows = run.material.prompts["train"]
+    rows = run.run_data.prompts["train"]
     assert [read[row["prompt"]] for row in rows] == [1] * 20
     for row, tokens, length in zip(batch.rows, batch.tokens, batch.lengths, strict=True):
-        assert tokens[-length:].tolist() == inner(run.material.text, row["prompt"])
+        assert tokens[-length:].tolist() == inner(run.run_data.text, row["prompt"])
 
 
 def test_a_prompt_that_is_too_long_is_named_and_never_truncated():
