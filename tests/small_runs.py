@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 import alignbench as ab
 from alignbench.commands.environment import ENVIRONMENT
+from alignbench.planning import run_plan
 from alignbench.runs.compose import compose as config
+from alignbench.runs.settings import resolve
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -36,6 +40,11 @@ SMALL = (
 def run_small(output_dir: Path, *overrides: str) -> Path:
     """Run a small job in this process, by default without MLflow; returns its folder."""
     return ab.run(config(*SMALL, "tracking.enabled=false", f"output_dir={output_dir}", *overrides)).folder
+
+
+def print_plan(cfg: DictConfig) -> None:
+    """Print the plan of a run in this process, as plan=true does."""
+    run_plan.show(resolve(cfg))
 
 
 def type_in(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,12 +10,11 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
-from small_runs import SMALL, config, lines, numbers, run_small, status, type_in
+from small_runs import SMALL, config, lines, numbers, print_plan, run_small, status, type_in
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignbench.core import metric_names
 from alignbench.core.errors import UserError
-from alignbench.runs.pipeline import run
 from alignbench.runs.settings import build, identify, resolve
 
 METHODS = ("ppo", "grpo", "rloo", "dr_grpo")
@@ -413,7 +412,7 @@ def test_training_maximizes_a_custom_reward(tmp_path: Path, varied: tuple[str, .
 
 
 def test_a_plan_describes_the_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(config(*SMALL, f"output_dir={tmp_path}/outputs", "plan=true"))
+    print_plan(config(*SMALL, f"output_dir={tmp_path}/outputs", "plan=true"))
     told = capsys.readouterr().out
     assert "40 train, 6 validation, 6 test" in told
     assert "2 steps of 2 prompts x 8 answers, 32 answers in all" in told

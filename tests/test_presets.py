@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from checkpoints import make_checkpoint
 from shared_data import SHARED_DATA, needs_shared
-from small_runs import ROOT, config, lines, numbers, status
+from small_runs import ROOT, config, lines, numbers, print_plan, status
 
 from alignbench.runs.pipeline import run
 from alignbench.runs.settings import build, flatten, identify, resolve
@@ -321,7 +321,7 @@ def test_each_preset_trains_two_steps_on_real_rows_and_its_own_architecture(
 ) -> None:
     kind, words = family(preset), small(preset, algo)
     job = build(resolve(config(*words)))
-    run(config(*words, "plan=true"))
+    print_plan(config(*words, "plan=true"))
     assert f"rl: 2 steps of 2 prompts x {job.algo.group_size} answers" in capsys.readouterr().out
     cfg = config(*words)
     run(cfg)

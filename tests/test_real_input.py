@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkpoints import make_checkpoint
 from shared_data import SHARED_DATA, needs_shared
-from small_runs import config, lines, numbers, status
+from small_runs import config, lines, numbers, print_plan, status
 
 from alignbench.data.gsm8k import GSM8K
 from alignbench.runs.pipeline import run
@@ -55,7 +55,7 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_row_fits_into_the_context_of_the_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
-    run(config("data=gsm8k", f"data.path={TRAIN}", f"data.test_path={TEST}", "hardware=cpu", "plan=true"))
+    print_plan(config("data=gsm8k", f"data.path={TRAIN}", f"data.test_path={TEST}", "hardware=cpu", "plan=true"))
     assert "7217 train, 256 validation, 1319 test" in capsys.readouterr().out
 
 

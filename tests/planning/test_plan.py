@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, SMALL, config, lines, run_small, type_in
+from small_runs import ROOT, SMALL, config, lines, print_plan, run_small, type_in
 
 from alignbench.commands.train import one_plan
 from alignbench.core.errors import UserError
@@ -15,7 +15,6 @@ from alignbench.generation.sampler import Sampler
 from alignbench.planning.readiness import require_room, require_tracking
 from alignbench.planning.run_plan import RunPlan, shortened
 from alignbench.runs import analysis_process
-from alignbench.runs.pipeline import run
 from alignbench.runs.settings import build, resolve
 
 PREFERENCES = (
@@ -103,7 +102,7 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
         "plan=true",
     ]
     with pytest.raises(UserError) as refused:
-        run(config("hardware=cpu", *words))
+        print_plan(config("hardware=cpu", *words))
     problems = [line for line in str(refused.value).splitlines() if line.startswith("- ")]
     for named in ("model.path=", "none.jsonl", "OPENAI_API_KEY", "reward.function=", "tracking.uri=", "output_dir="):
         assert sum(named in problem for problem in problems) == 1, named
@@ -124,7 +123,7 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch:
 )
 def test_one_wrong_setting_is_told_and_nothing_else_breaks(word: str) -> None:
     with pytest.raises(UserError, match=r"^one thing is missing or wrong:\n- .*" + word.split(".")[0]):
-        run(config("hardware=cpu", word, "plan=true"))
+        print_plan(config("hardware=cpu", word, "plan=true"))
 
 
 @pytest.mark.parametrize("uri", [None, "sqlite:////tmp/mlflow.db", "file:///tmp/mlruns", "databricks"])
@@ -138,7 +137,7 @@ def test_a_probe_times_two_steps_and_leaves_nothing_behind(
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr("tempfile.tempdir", None)
-    run(config(*SMALL, "sft.steps=300", "rl.steps=7000", f"output_dir={tmp_path}/outputs", "plan.probe=true"))
+    print_plan(config(*SMALL, "sft.steps=300", "rl.steps=7000", f"output_dir={tmp_path}/outputs", "plan.probe=true"))
     page = capsys.readouterr().out
     hours = next(line for line in page.splitlines() if line.startswith("  time "))
     assert "sft" in hours
@@ -213,10 +212,10 @@ from pathlib import Path
 from small_runs import config
 from alignbench.planning.expected import interpreter
 from alignbench.runs.pipeline import run
-from alignbench.planning.run_plan import Plan
+from alignbench.planning.run_plan import RunPlan
 from alignbench.runs.settings import identify, resolve
 cfg = config(*sys.argv[1:])
-plan = Plan(resolve(cfg))
+plan = RunPlan(resolve(cfg))
 need = max(plan.expected.memory(), key=lambda need: need.peak)
 run(cfg)
 ledger = json.loads((plan.identity.run_dir / "manifest.json").read_text())["ledger"]
