@@ -22,7 +22,7 @@ ARITHMETIC = (
     "data.test_rows=6",
 )
 APPENDED = re.compile(r"^Append to `([^`]+)`:\n+```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ADDED = re.compile(r"^Add to `(\w+)` in `([^`]+)`:\n+```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ADDED = re.compile(r"^Add to `(\w+)` in `([^`]+)`:\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def last_step(run: Path) -> dict[str, float]:
