@@ -21,7 +21,7 @@ ONE_RUN = $(BIN)/python -m alignbench study=$(STUDY) output_dir=$(OUTPUTS) 'anal
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
-study: .venv/.runtime ## PPO against GRPO on the embedded task, six runs and the report (JOBS=2 side by side)
+study: .venv/.runtime ## PPO against GRPO on the built-in task, six runs and the report (JOBS=2 side by side)
 	$(BIN)/python -m alignbench sweeps=ppo_vs_grpo output_dir=$(OUTPUTS) hydra.launcher.n_jobs=$(JOBS)
 
 train-sft: .venv/.runtime ## SFT alone, and how good it is (WORDS="preset=phi3_math" for another system)
