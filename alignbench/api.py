@@ -73,9 +73,9 @@ def run(cfg: "DictConfig") -> "Run":
     """
     set_environment()
     from alignbench.runs.pipeline import run as run_pipeline
-    from alignbench.runs.settings import identify, resolve, wants_plan
+    from alignbench.runs.settings import identify, is_plan, resolve
 
-    if wants_plan(resolve(cfg)):
+    if is_plan(resolve(cfg)):
         raise UserError("plan: ab.run trains; a plan is printed by the command line, as in `alignbench plan=true`")
     run_pipeline(cfg)
     return load_run(identify(cfg).run_dir)

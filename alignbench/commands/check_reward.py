@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from alignbench.commands.error_messages import reported
+from alignbench.commands.error_messages import report_errors
 from alignbench.core.cli_args import read_arguments
 from alignbench.core.errors import UserError
 
@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = read_arguments(words, USAGE)
     if given is None:
         return
-    with reported():
+    with report_errors():
         sys.stdout.write(_check(given))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alignbench.commands.error_messages import reported
+from alignbench.commands.error_messages import report_errors
 from alignbench.core.cli_args import read_arguments
 from alignbench.core.errors import UserError
 from alignbench.runs import analysis_process
@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = read_arguments(words, USAGE)
     if given is None:
         return
-    with reported():
+    with report_errors():
         folder = compare(given)
         sys.exit(analysis_process.before_after(folder / "before.jsonl", folder / "after.jsonl", folder))
 
@@ -65,14 +65,14 @@ def compare(given: Sequence[str]) -> Path:
 
     run, prompts, samples = CompletedRun.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
     before, after = run.weights(own.get("before", "start")), run.final
-    contest = PairedGeneration.of(replace(run, config=_changed(run.config, changes)), prompts, samples)
+    generation = PairedGeneration.from_run(replace(run, config=_changed(run.config, changes)), prompts, samples)
     folder = make_folder(Path(own.get("to", run.folder / "before_after")))
     for side, weights in (("before", before), ("after", after)):
-        sys.stdout.write(f"{side}: {weights.name}, {len(contest.rows)} prompts x {samples}\n")
+        sys.stdout.write(f"{side}: {weights.name}, {len(generation.rows)} prompts x {samples}\n")
         sys.stdout.flush()
-        lines = (json.dumps(answer, ensure_ascii=False) for answer in contest.answers(weights))
+        lines = (json.dumps(answer, ensure_ascii=False) for answer in generation.answers(weights))
         write_atomically(folder / f"{side}.jsonl", "\n".join(lines) + "\n")
-    write_atomically(folder / "settings.json", json.dumps({"prompts": prompts, **contest.told}, indent=2) + "\n")
+    write_atomically(folder / "settings.json", json.dumps({"prompts": prompts, **generation.settings}, indent=2) + "\n")
     return folder
 
 

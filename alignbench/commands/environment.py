@@ -3,7 +3,7 @@
 import os
 import signal
 
-# What libraries read at import time: nothing is reported to anybody, and nothing chats between our lines.
+# What libraries read at import time: no telemetry, no progress output or banners of libraries.
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

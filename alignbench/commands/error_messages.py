@@ -10,7 +10,7 @@ from alignbench.core.errors import InvariantBroken, NotComparable, UserError
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Turn whatever goes wrong inside into one message on stderr and an exit code."""
     try:
         yield

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignbench.commands.error_messages import reported
+from alignbench.commands.error_messages import report_errors
 from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = read_arguments(words, USAGE)
     if given is None:
         return 0
-    with reported():
+    with report_errors():
         sys.stdout.write(_write(_read(given)))
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alignbench.commands.error_messages import reported
+from alignbench.commands.error_messages import report_errors
 from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = read_arguments(words, USAGE)
     if given is None:
         return
-    with reported():
+    with report_errors():
         folder = merge(_read(given))
         sys.stdout.write(f"the merged model is in {folder}; its README.md says how to load it\n")
 

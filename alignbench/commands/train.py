@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignbench.commands.error_messages import reported
+from alignbench.commands.error_messages import report_errors
 from alignbench.core import gc_pause
 from alignbench.core.hub import MODEL_REMEDY, require_hub
 from alignbench.runs.analysis_process import checkout
@@ -41,21 +41,21 @@ def main(verbs: Mapping[str, str]) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes longer than a second
         sys.stdout.write(help_text(verbs))
         return
-    with reported():
+    with report_errors():
         import hydra
 
         from alignbench.runs.compose import home, register_sweeps
         from alignbench.sweep import launcher
 
-        sys.argv[1:] = one_plan(sys.argv[1:])
+        sys.argv[1:] = drop_redundant_plan(sys.argv[1:])
         launcher.register()
         register_sweeps(home() / "sweeps")
         hydra.main(config_path=str(home() / "conf"), config_name="config", version_base="1.3")(job)()
 
 
 def job(cfg: "DictConfig") -> None:
-    """What Hydra calls for one run. Errors are reported before Hydra sees them: it would add lines of its own."""
-    with reported():
+    """Run or plan one config; Hydra calls it. Errors are reported here, before Hydra adds its own lines to them."""
+    with report_errors():
         if is_plan(cfg):
             from alignbench.planning import run_plan
             from alignbench.runs.settings import resolve
@@ -82,7 +82,7 @@ def require_model(cfg: "DictConfig") -> None:
         require_hub(name, "model", MODEL_REMEDY)
 
 
-def one_plan(words: list[str]) -> list[str]:
+def drop_redundant_plan(words: list[str]) -> list[str]:
     """Drop plan=true beside plan.probe=true, which includes it: Hydra takes only one of the two."""
     return [word for word in words if word != "plan=true"] if any(w.startswith("plan.") for w in words) else words
 

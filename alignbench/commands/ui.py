@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignbench.commands.error_messages import reported
+from alignbench.commands.error_messages import report_errors
 from alignbench.core.cli_args import parse_key_values, read_arguments
 from alignbench.core.errors import UserError
 
@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = read_arguments(words, USAGE)
     if options is None:
         return
-    with reported():
+    with report_errors():
         values = parse_key_values(options, KEYS)
         output_dir, port = Path(values.get("output_dir", "outputs")), values.get("port", "5000")
         store = output_dir / "mlflow.db"

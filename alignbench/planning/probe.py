@@ -61,12 +61,12 @@ def main(folder: Path) -> None:
     preferences = _have(ready, asked["ready"].get("reward model")) or probe.shared.reward_model(start, display)
     reward_model = probe.shared.load_reward_model(preferences)
     policy = probe.load_policy(start, reward_model)
-    examiner = probe.examiner(policy, probe.shared.scorer(reward_model, policy.text))
+    evaluator = probe.build_evaluator(policy, probe.shared.scorer(reward_model, policy.text))
     home = folder / "run"
     with probe.shared.tracker(home, "rl", None) as tracker:
-        probe.train(examiner, probe.prompts(), Checkpoints(home), None, tracker, display, {})
+        probe.train(evaluator, probe.prompts(), Checkpoints(home), None, tracker, display, {})
     began = perf_counter()
-    probe.validate(examiner)
+    probe.validate(evaluator)
     measured = perf_counter() - began
     steps = _records(home)
     told = {

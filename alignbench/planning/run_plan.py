@@ -21,7 +21,7 @@ from alignbench.planning.text import Told, duration, gib, judges, listed, page, 
 from alignbench.runs import analysis_process
 from alignbench.runs.compose import chosen_options
 from alignbench.runs.run_data import RunData
-from alignbench.runs.settings import Identity, build_what_can_be, flatten, identify, resolve
+from alignbench.runs.settings import Identity, build_valid_sections, flatten, identify, resolve
 from alignbench.runs.shared_models import SharedModels
 from alignbench.stages.progress import Display
 
@@ -75,7 +75,7 @@ class RunPlan:
 
     @cached_property
     def _built(self) -> Any:
-        return build_what_can_be(self.config)
+        return build_valid_sections(self.config)
 
     def told(self) -> Told:
         """All that could be found out."""

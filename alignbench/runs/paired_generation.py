@@ -31,7 +31,7 @@ class PairedGeneration:
     reward_model: RewardModel | None
 
     @classmethod
-    def of(cls, run: CompletedRun, prompts: str, samples: int) -> "PairedGeneration":
+    def from_run(cls, run: CompletedRun, prompts: str, samples: int) -> "PairedGeneration":
         """Everything checked, the reward model loaded. Raises UserError for rows that the reward cannot score."""
         job, run_data = run.job, RunData(run.job)
         job.hardware.prepare()
@@ -54,7 +54,7 @@ class PairedGeneration:
         )
 
     @property
-    def told(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """How the answers are drawn and scored."""
         job = self.run.job
         drawn = self.samples > 1 or job.eval.decoding == "sampled"
@@ -76,7 +76,7 @@ class PairedGeneration:
         model, text = weights.load(job.hardware.resolve_device())
         job.hardware.apply_kernels(model)
         policy = CausalPolicy(model, text)
-        examiner = Evaluator(
+        evaluator = Evaluator(
             policy=policy,
             scorer=self.shared.scorer(self.reward_model, policy.text),
             quality=self.quality,
@@ -88,7 +88,7 @@ class PairedGeneration:
             tokens_per_microbatch=job.hardware.microbatch_tokens,
             max_prompt_tokens=job.rl.max_prompt_tokens,
         )
-        found = examiner.generate(self.rows, self.samples)
+        found = evaluator.generate(self.rows, self.samples)
         return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
 
 

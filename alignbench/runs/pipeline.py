@@ -22,7 +22,7 @@ from alignbench.models import loading
 from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
 from alignbench.runs.run_data import RunData
-from alignbench.runs.settings import Identity, RunSettings, build, conditions, identify, own_code, resolve
+from alignbench.runs.settings import Identity, RunSettings, build, conditions, custom_functions, identify, resolve
 from alignbench.runs.shared_models import SharedModels, card, cost
 from alignbench.stages.evaluate import Evaluator
 from alignbench.stages.failure_dump import FailureRecorder, record_failures
@@ -38,7 +38,7 @@ from alignbench.store.run_status import RunStatus, is_finished
 from alignbench.store.sync import log_missing_records
 from alignbench.store.tracker import Tracker
 
-MADE_OF = ("data", "prompt_order", "artifacts", "reward")
+INPUTS = ("data", "prompt_order", "artifacts", "reward")
 """What a run was made of beside its config: a checkpoint must have been made of the same."""
 SHOWN = {
     "rewards/mean": "reward",
@@ -110,21 +110,21 @@ class Pipeline:
         stream = self.prompts()
         made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
         about = self.describe(stream, made, scorer)
-        for function in own_code(self.config["reward"]):
+        for function in custom_functions(self.config["reward"]):
             display.print(f"reward: {function} is code of your own, run as it is (sha256 {scorer.content_hash()[:12]})")
-        under = conditions(self.config, {name: about[name] for name in MADE_OF})
+        under = conditions(self.config, {name: about[name] for name in INPUTS})
         write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
         checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.print(f"warning: {text}"))
         saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, diary.folder, under))
         if saved:
             diary.resumed()
-        examiner = self.examiner(policy, scorer)
+        evaluator = self.build_evaluator(policy, scorer)
         with self.shared.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
             for split, rows in self.run_data.prompts.items():
                 tracker.dataset(self.job.names.data, rows_hash(rows), split)
-            state, best = self.train(examiner, stream, checkpoints, saved, tracker, display, under)
+            state, best = self.train(evaluator, stream, checkpoints, saved, tracker, display, under)
             best.restore(policy)
-            numbers = self.evaluate(examiner, diary, tracker, state)
+            numbers = self.evaluate(evaluator, diary, tracker, state)
         spent = {name.split("/")[1]: value for name, value in budget_spent(state).items()}
         about |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
         write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
@@ -159,7 +159,7 @@ class Pipeline:
 
     def train(
         self,
-        examiner: Evaluator,
+        evaluator: Evaluator,
         stream: PromptStream,
         checkpoints: Checkpoints,
         saved: tuple[int, Any] | None,
@@ -168,8 +168,8 @@ class Pipeline:
         under: dict[str, Any],
     ) -> tuple[RunState, BestWeights]:
         """Every step that is left, each written down, shown and, now and then, measured and saved."""
-        job, policy, best = self.job, examiner.policy, BestWeights(self.job.eval)
-        invariants, recorder = self._invariants(), FailureRecorder(examiner.scorer)
+        job, policy, best = self.job, evaluator.policy, BestWeights(self.job.eval)
+        invariants, recorder = self._invariants(), FailureRecorder(evaluator.scorer)
         engine = job.rl.build_loop(
             policy,
             recorder,
@@ -187,9 +187,9 @@ class Pipeline:
             state = restore(saved[1], policy, adamw, best)
             display.print(f"rl: going on after step {state.step}")
         else:
-            tracker.record("rl", 0, {**self.validate(examiner), **budget_spent(state)})
+            tracker.record("rl", 0, {**self.validate(evaluator), **budget_spent(state)})
         steps = record_failures(job.rl.run(engine, stream, state), state.step, recorder)
-        reports = self._measured(steps, examiner, tracker)
+        reports = self._measured(steps, evaluator, tracker)
         for report in log_steps(display.show_progress(reports, "rl", job.rl.steps, SHOWN), tracker, "rl"):
             state = report.state
             best.update(state.step, report.metrics, policy)
@@ -198,14 +198,14 @@ class Pipeline:
                 checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
         return state, best
 
-    def _measured(self, reports: Iterator[StepReport], examiner: Evaluator, tracker: Tracker) -> Iterator[StepReport]:
+    def _measured(self, reports: Iterator[StepReport], evaluator: Evaluator, tracker: Tracker) -> Iterator[StepReport]:
         """The reports, with the measures of the evaluation in those where one is due."""
         for report in reports:
             if not self.job.eval.is_due(report.state.step, self.job.rl.is_over(report.state)):
                 yield report
                 continue
             log_samples(report, tracker, self.job.tracking.samples)
-            yield replace(report, metrics={**report.metrics, **self.validate(examiner)})
+            yield replace(report, metrics={**report.metrics, **self.validate(evaluator)})
 
     def _invariants(self) -> Invariants:
         """What must hold, up to the rounding of this dtype; compiled, policy and reference are rounded each its way."""
@@ -218,7 +218,7 @@ class Pipeline:
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
-    def examiner(self, policy: CausalPolicy, scorer: Scorer) -> Evaluator:
+    def build_evaluator(self, policy: CausalPolicy, scorer: Scorer) -> Evaluator:
         """Measures this policy the same way every time."""
         job = self.job
         return Evaluator(
@@ -234,21 +234,21 @@ class Pipeline:
             held_out=self.run_data.held_out,
         )
 
-    def validate(self, examiner: Evaluator) -> dict[str, float]:
+    def validate(self, evaluator: Evaluator) -> dict[str, float]:
         """The marks on validation prompts, while training."""
         rows = self.run_data.prompts["validation"]
-        return examiner.evaluate(rows, "eval/")[1] | examiner.measure_drift(rows, "eval/")
+        return evaluator.evaluate(rows, "eval/")[1] | evaluator.measure_drift(rows, "eval/")
 
-    def evaluate(self, examiner: Evaluator, diary: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
+    def evaluate(self, evaluator: Evaluator, diary: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
         """The final marks on test prompts, of the policy and of what it started from."""
         rows, began = self.run_data.prompts["test"], perf_counter()
-        answers, numbers = examiner.evaluate(rows, "final/")
-        numbers |= examiner.measure_drift(rows, "final/")
-        with examiner.policy.reference():
-            started, marks = examiner.evaluate(rows, "final/start_")
+        answers, numbers = evaluator.evaluate(rows, "final/")
+        numbers |= evaluator.measure_drift(rows, "final/")
+        with evaluator.policy.reference():
+            started, marks = evaluator.evaluate(rows, "final/start_")
         numbers |= marks
         if self.job.eval.samples:
-            numbers |= examiner.pass_at(rows, "final/")
+            numbers |= evaluator.pass_at(rows, "final/")
         tag = {"method": self.identity.method, "seed": self.identity.seed}
         for name, told in (("eval.jsonl", answers), ("eval_start.jsonl", started)):
             lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in told)

@@ -62,7 +62,7 @@ class Planning:
     """Plan, and time two steps of each phase in a folder that is gone afterwards."""
 
     @property
-    def wanted(self) -> bool:
+    def requested(self) -> bool:
         """Whether there is a plan to tell."""
         return self.enabled or self.probe
 
@@ -184,12 +184,12 @@ def build(config: Mapping[str, Any]) -> RunSettings:
     return settings
 
 
-def wants_plan(config: Mapping[str, Any]) -> bool:
+def is_plan(config: Mapping[str, Any]) -> bool:
     """Whether a resolved config asks for a plan, whatever else is right or wrong in it."""
-    return bool(_value(Planning, config["plan"], "plan").wanted)
+    return bool(_value(Planning, config["plan"], "plan").requested)
 
 
-def build_what_can_be(config: Mapping[str, Any]) -> tuple[RunSettings, dict[str, UserError]]:
+def build_valid_sections(config: Mapping[str, Any]) -> tuple[RunSettings, dict[str, UserError]]:
     """The job with None in place of each section that is wrong, and what is wrong with these."""
     hints, parts, wrong = (
         typing.get_type_hints(RunSettings, include_extras=True),
@@ -250,7 +250,7 @@ def conditions(config: Mapping[str, Any], made_of: Mapping[str, Any]) -> dict[st
     return flatten(json.loads(json.dumps({**settings, **made_of}, default=str)))
 
 
-def own_code(reward: Mapping[str, Any]) -> list[str]:
+def custom_functions(reward: Mapping[str, Any]) -> list[str]:
     """The functions of the user's own that a reward, or a part of one, is made of."""
     return [value for name, value in flatten(dict(reward)).items() if name.rpartition(".")[2] == "function"]
 

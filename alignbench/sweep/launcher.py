@@ -152,9 +152,9 @@ def register() -> None:
 
 def is_planned(configs: Sequence[DictConfig]) -> bool:
     """Whether the sweep is only to be planned."""
-    from alignbench.runs.settings import resolve, wants_plan  # here, because only a sweep needs them
+    from alignbench.runs.settings import is_plan, resolve  # here, because only a sweep needs them
 
-    return any(wants_plan(resolve(config)) for config in configs)
+    return any(is_plan(resolve(config)) for config in configs)
 
 
 def agreed(configs: Sequence[DictConfig], key: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_runs import ROOT, SMALL, config, lines, print_plan, run_small, type_in
 
-from alignbench.commands.train import one_plan
+from alignbench.commands.train import drop_redundant_plan
 from alignbench.core.errors import UserError
 from alignbench.generation.sampler import Sampler
 from alignbench.planning.readiness import require_room, require_tracking
@@ -33,9 +33,9 @@ def told(*words: str) -> RunPlan:
 
 @pytest.mark.parametrize("words", [["plan=true"], ["plan.probe=true"], ["plan.enabled=true"]])
 def test_a_plan_is_asked_for_in_two_spellings(words: list[str]) -> None:
-    assert build(resolve(config(*words))).plan.wanted
-    assert one_plan(["algo=ppo", "plan=true", *words][1:]) in (["plan=true", "plan=true"], words)
-    assert not build(resolve(config("plan=false"))).plan.wanted
+    assert build(resolve(config(*words))).plan.requested
+    assert drop_redundant_plan(["algo=ppo", "plan=true", *words][1:]) in (["plan=true", "plan=true"], words)
+    assert not build(resolve(config("plan=false"))).plan.requested
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
