@@ -13,7 +13,7 @@ from torch import nn
 
 from alignbench.core.errors import UserError
 from alignbench.core.field_types import Count, Positive
-from alignbench.kernels import liger, malloc, torch_compile
+from alignbench.kernels import liger, torch_compile
 from alignbench.kernels.activation_checkpointing import checkpoint_blocks
 
 if TYPE_CHECKING:
@@ -130,12 +130,11 @@ class Hardware:
             liger.check_architecture(load_config().model_type)
 
     def prepare(self) -> None:
-        """Apply the settings of this process: malloc, threads, determinism; tries the compiler if it is used.
+        """Apply the settings of this process: threads and determinism; tries the compiler if it is used.
 
         Raises:
             UserError: this machine does not support these settings.
         """
-        malloc.settle()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.deterministic and self.resolve_device() == "cuda":
