@@ -1,6 +1,6 @@
-"""Two real steps of each phase of a run, in a folder that is given up afterwards: how long they take, how it begins.
+"""Run two real steps of each stage in a temporary folder to measure their time, peak memory and initial quality.
 
-`python -m alignbench.planning.probe FOLDER` reads probe.yaml there, as `run_plan` writes it, and writes probe.json.
+`python -m alignbench.planning.probe FOLDER` reads probe.yaml in FOLDER, which `run_plan` writes, and writes probe.json.
 """
 
 import json
@@ -22,78 +22,83 @@ from alignbench.stages.progress import Display
 from alignbench.store.artifacts import Artifact, ArtifactStore
 from alignbench.store.checkpoints import Checkpoints
 
-QUESTION, ANSWER = "probe.yaml", "probe.json"
+REQUEST, RESULT = "probe.yaml", "probe.json"
 
 
-class Sample(RunData):
-    """All there is to train on, and one batch of what is measured."""
+class ProbeData(RunData):
+    """The full training split, and one batch of each evaluation split."""
 
     @cached_property
     def prompts(self) -> dict[str, Sequence[Row]]:
-        """The rows to answer, of each split."""
-        most = min(self.job.hardware.eval_batch_size, self.job.rl.rollouts_per_step)
-        return {split: rows if split == "train" else rows[:most] for split, rows in RunData(self.job).prompts.items()}
+        """Prompt rows by split."""
+        limit = min(self.job.hardware.eval_batch_size, self.job.rl.rollouts_per_step)
+        return {split: rows if split == "train" else rows[:limit] for split, rows in RunData(self.job).prompts.items()}
 
     @cached_property
     def comparisons(self) -> dict[str, Sequence[Row]]:
-        """The pairs to prefer by, of each split."""
-        most = 4 * self.job.hardware.microbatch_rows
-        found = RunData(self.job).comparisons
-        return {split: rows if split == "train" else rows[:most] for split, rows in found.items()}
+        """Preference pairs by split."""
+        limit = 4 * self.job.hardware.microbatch_rows
+        comparisons = RunData(self.job).comparisons
+        return {split: rows if split == "train" else rows[:limit] for split, rows in comparisons.items()}
 
 
 class Probe(Pipeline):
-    """A run as it will be, on that sample."""
+    """The pipeline of a run on the probe data."""
 
     @cached_property
     def run_data(self) -> RunData:
-        """What it reads."""
-        return Sample(self.job)
+        """Data of the probe."""
+        return ProbeData(self.job)
 
 
 def main(folder: Path) -> None:
-    """Run the phases in that folder and write down what they took."""
-    asked = yaml.safe_load((folder / QUESTION).read_text(encoding="utf-8"))
-    job, ready = build(asked["config"]), ArtifactStore(Path(asked["artifacts"]))
+    """Run the stages of the probe in `folder` and write the measurements to probe.json."""
+    request = yaml.safe_load((folder / REQUEST).read_text(encoding="utf-8"))
+    job, existing = build(request["config"]), ArtifactStore(Path(request["artifacts"]))
     job.hardware.prepare()
-    probe, display = Probe(job, asked["config"], identify(asked["config"])), Display()
-    start = _have(ready, asked["ready"].get("sft")) or probe.shared.sft(display)
-    preferences = _have(ready, asked["ready"].get("reward model")) or probe.shared.reward_model(start, display)
+    probe, display = Probe(job, request["config"], identify(request["config"])), Display()
+    start = _load_artifact(existing, request["ready"].get("sft")) or probe.shared.sft(display)
+    preferences = _load_artifact(existing, request["ready"].get("reward model")) or probe.shared.reward_model(
+        start, display
+    )
     reward_model = probe.shared.load_reward_model(preferences)
     policy = probe.load_policy(start, reward_model)
     evaluator = probe.build_evaluator(policy, probe.shared.scorer(reward_model, policy.text))
-    home = folder / "run"
-    with probe.shared.tracker(home, "rl", None) as tracker:
-        probe.train(evaluator, probe.prompts(), Checkpoints(home), None, tracker, display, {})
-    began = perf_counter()
+    run_dir = folder / "run"
+    with probe.shared.tracker(run_dir, "rl", None) as tracker:
+        probe.train(evaluator, probe.prompts(), Checkpoints(run_dir), None, tracker, display, {})
+    start_time = perf_counter()
     probe.validate(evaluator)
-    measured = perf_counter() - began
-    steps = _records(home)
-    told = {
-        "seconds": {"rl": _pace(steps), "answer": measured / (2 * len(probe.run_data.prompts["validation"]))},
+    eval_seconds = perf_counter() - start_time
+    steps = _read_metrics(run_dir)
+    result = {
+        "seconds": {
+            "rl": _step_seconds(steps),
+            "answer": eval_seconds / (2 * len(probe.run_data.prompts["validation"])),
+        },
         "start": {name: value for name, value in steps[0].items() if name.startswith("eval/")},
         "steps": steps[1:],
         "peak": steps[-1][metric_names.PEAK_MEMORY],
     }
-    for phase, made in (("sft", start), ("reward model", preferences)):
-        if made is not None and phase not in asked["ready"]:
-            told["seconds"][phase] = _pace(_records(folder / "artifacts" / f"{made.key}.tracking"))
-    (folder / ANSWER).write_text(json.dumps(told), encoding="utf-8")
+    for stage, artifact in (("sft", start), ("reward model", preferences)):
+        if artifact is not None and stage not in request["ready"]:
+            result["seconds"][stage] = _step_seconds(_read_metrics(folder / "artifacts" / f"{artifact.key}.tracking"))
+    (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
 
 
-def _have(ready: ArtifactStore, name: str | None) -> Artifact | None:
-    return ready.get(name) if name else None
+def _load_artifact(store: ArtifactStore, name: str | None) -> Artifact | None:
+    return store.get(name) if name else None
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
+def _read_metrics(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["metrics"] for line in lines]
 
 
-def _pace(steps: Sequence[dict[str, Any]]) -> float:
-    """Seconds of the second step: the first one also warms up."""
-    spent: list[float] = [metrics[metric_names.SECONDS] for metrics in steps if metric_names.SECONDS in metrics]
-    return spent[-1] - spent[-2]
+def _step_seconds(steps: Sequence[dict[str, Any]]) -> float:
+    """Seconds of the second step; the first includes the warm-up."""
+    elapsed: list[float] = [metrics[metric_names.SECONDS] for metrics in steps if metric_names.SECONDS in metrics]
+    return elapsed[-1] - elapsed[-2]
 
 
 if __name__ == "__main__":

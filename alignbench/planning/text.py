@@ -1,52 +1,54 @@
-"""The words of a plan: parts, sizes, times and prices as lines."""
+"""Format the sections of a plan: sizes, durations, counts and costs as lines of text."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-Told = dict[str, list[str]]
-"""Lines by what they are about."""
+Sections = dict[str, list[str]]
+"""Lines of text by section name."""
 
 
-def page(told: Told) -> list[str]:
-    """Lines under names, the names in a column of their own."""
+def format_sections(sections: Sections) -> list[str]:
+    """One line of text per line of each section, with the section names in a column of their own."""
     return [
-        f"  {name if not number else '':<12}{line}" for name, found in told.items() for number, line in enumerate(found)
+        f"  {name if not number else '':<12}{line}"
+        for name, lines in sections.items()
+        for number, line in enumerate(lines)
     ]
 
 
-def typed(value: Any) -> str:
-    """A setting as one types it: null, true, [a, b]."""
+def format_value(value: Any) -> str:
+    """A setting in the syntax of the command line: null, true, [a, b]."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def listed(sizes: Mapping[str, int]) -> str:
-    """Parts with their GiB."""
-    return ", ".join(f"{what} {gib(size)}" for what, size in sizes.items())
+def format_sizes(sizes: Mapping[str, int]) -> str:
+    """Comma-separated names, each with its size in GiB."""
+    return ", ".join(f"{name} {format_gib(size)}" for name, size in sizes.items())
 
 
-def gib(size: float) -> str:
-    """Bytes as GiB in three digits."""
+def format_gib(size: float) -> str:
+    """Bytes as GiB with three significant digits."""
     return f"{size / (1 << 30):.3g}"
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things: one run, 6 runs."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def format_count(number: int, noun: str) -> str:
+    """A number with its noun in the singular or plural: 1 run, 6 runs."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def duration(hours: float) -> str:
-    """Hours, or minutes where they are fewer than two hours."""
+def format_duration(hours: float) -> str:
+    """Hours, or minutes below two hours."""
     return f"{hours:.1f} h" if hours >= 2 else f"{hours * 60:.1f} min"
 
 
-def judges(ahead: Mapping[str, Any]) -> Told:
-    """What its judges would be asked, and what that would cost."""
+def format_judge_costs(forecast: Mapping[str, Any]) -> Sections:
+    """The calls and the cost of each LLM judge, as a section of the plan."""
     lines = []
-    for judge in ahead.get("judges", ()):
-        limit = "" if judge["limit"] is None else f", never more than ${judge['limit']:g}"
-        key = "" if judge["key"] is None else f"; needs {judge['key']} in the environment"
-        asked = f"{judge['calls']:,} calls, about ${judge['dollars']:.2f}"
-        asked = asked if judge["calls"] else "compares the methods of a study"
-        lines.append(f"{judge['model']}: {asked}{limit}{key}")
+    for judge in forecast.get("judges", ()):
+        limit = "" if judge["limit"] is None else f", at most ${judge['limit']:g}"
+        key = "" if judge["key"] is None else f"; requires {judge['key']} in the environment"
+        cost = f"{judge['calls']:,} calls, about ${judge['dollars']:.2f}"
+        cost = cost if judge["calls"] else "compares the methods of a study"
+        lines.append(f"{judge['model']}: {cost}{limit}{key}")
     return {"judge": lines} if lines else {}

@@ -1,4 +1,4 @@
-"""The jobs of a sweep as processes: started, listened to, stopped, and their end written down."""
+"""Run the jobs of a sweep as subprocesses: start them, relay their output, stop them and record how they ended."""
 
 import json
 import os
@@ -22,15 +22,15 @@ from alignbench.store.run_status import in_use
 if TYPE_CHECKING:
     from alignbench.runs.settings import Identity
 
-SECONDS_TO_STOP = 30.0
-"""How long an interrupted job may take to write down where it stands."""
-SECONDS_BETWEEN_LOOKS = 1.0
-"""How often it is looked whether another process has left a run's folder."""
+STOP_TIMEOUT = 30.0
+"""Seconds that an interrupted job has to save its state before it is killed."""
+POLL_INTERVAL = 1.0
+"""Seconds between checks whether another process has released the folder of a run."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: who it is, what was typed for it, and the command that runs it."""
+    """One run of a sweep: its identity, label and overrides, and the command that runs it."""
 
     identity: "Identity"
     label: str
@@ -38,23 +38,25 @@ class Job:
     command: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
-        """The entry of study.json; the folder is relative to that file's."""
-        who = self.identity
-        names = {"method": who.method, "model": who.model, "seed": who.seed, "key": who.key}
-        return {**names, "run_dir": who.run_dir.name, "overrides": list(self.overrides)}
+        """The entry of the job in study.json; the run folder is relative to that file."""
+        run = self.identity
+        names = {"method": run.method, "model": run.model, "seed": run.seed, "key": run.key}
+        return {**names, "run_dir": run.run_dir.name, "overrides": list(self.overrides)}
 
     def status(self) -> dict[str, Any]:
+        """The content of status.json; empty if the file does not exist."""
         file = self.identity.run_dir / "status.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
     def is_finished(self) -> bool:
+        """Whether the run has finished with this config."""
         status = self.status()
         return status.get("status") == "finished" and status.get("key") == self.identity.key
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that did not finish, and why."""
+    """A job that did not finish, with its exit code and the reason."""
 
     job: Job
     code: int
@@ -66,62 +68,62 @@ class Failure:
 
 
 class JobRunner:
-    """Runs jobs, `n_jobs` at a time; what is finished is skipped."""
+    """Runs up to `n_jobs` jobs in parallel and skips finished ones."""
 
     def __init__(self, n_jobs: int) -> None:
         self.n_jobs = n_jobs
         self.children: list[subprocess.Popen[str]] = []
-        self.starting = Lock()
+        self.start_lock = Lock()
         self.stopping = False
 
     def run(self, jobs: Sequence[Job]) -> list[Failure]:
-        """Run all jobs, whatever happens to some of them. An interrupt stops all of them and goes on upwards."""
+        """Run all jobs; a failure does not stop the others. KeyboardInterrupt stops all jobs and is raised again."""
         with ThreadPoolExecutor(self.n_jobs) as pool:
-            ends = [pool.submit(self._run, job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, 1)]
+            results = [pool.submit(self._run, job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, 1)]
             try:
-                return [failure for end in ends if (failure := end.result()) is not None]
+                return [failure for result in results if (failure := result.result()) is not None]
             except KeyboardInterrupt:
-                say("stopping: each running job writes down where it stands; the same command goes on from there")
+                print_line("stopping: running jobs save their state; run the same command again to resume")
                 self._stop()
                 raise
 
     def _run(self, job: Job, place: str) -> Failure | None:
-        self._let_others_finish(job, place)
+        self._wait_for_other_process(job, place)
         if job.is_finished():
-            say(f"{job.label} ({place}): already finished")
+            print_line(f"{job.label} ({place}): already finished")
             return None
-        before, began = job.status(), now()
+        previous, started = job.status(), now()
         child = self._start(job, place)
         if child is None:
             return None
-        tail = self._listen(child, f"[{job.label}] ")
+        tail = self._wait(child, f"[{job.label}] ")
         if child.returncode and (in_use(job.identity.run_dir) or job.is_finished()):
-            return self._run(job, place)  # another process was quicker: it has the folder
-        failure = self._end(job, child.returncode, tail, before, began)
-        word = "stopped" if self.stopping else "FAILED"
-        say(f"{job.label} ({place}): done" if failure is None else f"{word} {failure}")
+            return self._run(job, place)  # another process started the run first
+        failure = self._finish(job, child.returncode, tail, previous, started)
+        outcome = "stopped" if self.stopping else "FAILED"
+        print_line(f"{job.label} ({place}): done" if failure is None else f"{outcome} {failure}")
         return failure
 
-    def _let_others_finish(self, job: Job, place: str) -> None:
-        """Wait while another process, such as the same sweep typed twice, has this very run in its hands."""
+    def _wait_for_other_process(self, job: Job, place: str) -> None:
+        """Wait while another process, such as a second start of the same sweep, executes this run."""
         if in_use(job.identity.run_dir):
-            say(f"{job.label} ({place}): another process is running it; waiting for its end")
+            print_line(f"{job.label} ({place}): running in another process; waiting until it ends")
         while in_use(job.identity.run_dir) and not self.stopping:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_INTERVAL)
 
     def _start(self, job: Job, place: str) -> subprocess.Popen[str] | None:
-        """The job's process, in a session of its own so that an interrupt reaches it once, from here."""
-        with self.starting:
+        """Start the job in its own session, so that interrupts reach it only from here. Returns None when stopping."""
+        with self.start_lock:
             if self.stopping:
                 return None
-            say(f"{job.label} ({place}): {' '.join(job.overrides)}")
+            print_line(f"{job.label} ({place}): {' '.join(job.overrides)}")
             owns_terminal = self.n_jobs == 1 and sys.stdout.isatty()
             child = subprocess.Popen(
                 job.command,
                 stdin=subprocess.DEVNULL,
                 stdout=None if owns_terminal else subprocess.PIPE,
                 stderr=subprocess.PIPE if owns_terminal else subprocess.STDOUT,
-                env=environment(self.n_jobs),
+                env=child_environment(self.n_jobs),
                 text=True,
                 errors="replace",
                 start_new_session=True,
@@ -129,59 +131,60 @@ class JobRunner:
             self.children.append(child)
             return child
 
-    def _listen(self, child: subprocess.Popen[str], prefix: str) -> list[str]:
-        """Wait for the end of a child while its lines are shown. Returns the last ones."""
+    def _wait(self, child: subprocess.Popen[str], prefix: str) -> list[str]:
+        """Print the output of a child until it ends. Returns its last lines."""
         tail: deque[str] = deque(maxlen=30)
-        listener = Thread(target=relay, args=(child.stdout or child.stderr, prefix, tail), daemon=True)
-        listener.start()
+        reader = Thread(target=relay, args=(child.stdout or child.stderr, prefix, tail), daemon=True)
+        reader.start()
         child.wait()
         kill(child)
-        listener.join()
+        reader.join()
         return list(tail)
 
-    def _end(self, job: Job, code: int, tail: list[str], before: dict[str, Any], began: str) -> Failure | None:
-        """Why the job failed, or None; in either case status.json tells the same afterwards."""
+    def _finish(self, job: Job, code: int, tail: list[str], previous: dict[str, Any], started: str) -> Failure | None:
+        """The failure of the job, or None. Writes status.json if the job could not."""
         status = job.status()
         if code == 0 and job.is_finished():
             return None
-        if status == before or status.get("status") not in ("failed", "interrupted"):
-            word = "interrupted" if self.stopping else "failed"
-            status = end_status(job, status, word, explain(code, tail), began)
-        return Failure(job, code, status["reason"] or explain(code, tail))
+        if status == previous or status.get("status") not in ("failed", "interrupted"):
+            outcome = "interrupted" if self.stopping else "failed"
+            status = record_end(job, status, outcome, explain_exit(code, tail), started)
+        return Failure(job, code, status["reason"] or explain_exit(code, tail))
 
     def _stop(self) -> None:
-        """End all children: asked first, so that they can write down where they stand, then by force."""
+        """Terminate all children, so that they can save their state, and kill those that exceed STOP_TIMEOUT."""
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        with self.starting:  # an impatient second interrupt would cost the runs what they are writing down
+        with self.start_lock:  # a second interrupt is ignored: it would abort the saving of state
             self.stopping = True
         running = [child for child in self.children if child.poll() is None]
         for child in running:
             child.terminate()
-        deadline = time.monotonic() + SECONDS_TO_STOP
+        deadline = time.monotonic() + STOP_TIMEOUT
         for child in running:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                say(f"a job did not stop within {SECONDS_TO_STOP:.0f} seconds and is ended by force")
+                print_line(f"a job did not stop within {STOP_TIMEOUT:.0f} seconds and is killed")
                 kill(child)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def kill(child: subprocess.Popen[str]) -> None:
-    """End whatever is left of a child's session: it must not outlive its job."""
+    """Kill all remaining processes of a child's session."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
 
 
 def relay(stream: IO[str], prefix: str, tail: deque[str]) -> None:
+    """Print each line of `stream` with `prefix` and append it to `tail`."""
     for line in stream:
         tail.append(line.rstrip("\n"))
-        say(prefix + line.rstrip("\n"))
+        print_line(prefix + line.rstrip("\n"))
 
 
-def environment(n_jobs: int) -> dict[str, str]:
-    """What a child inherits; jobs that run side by side share the cores, unless the user said how many threads."""
+def child_environment(n_jobs: int) -> dict[str, str]:
+    """Environment of a child. Parallel jobs divide the CPU cores, unless OMP_NUM_THREADS is set."""
     inherited = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     inherited["PYTHONUNBUFFERED"] = "1"
     if n_jobs > 1:
@@ -190,49 +193,52 @@ def environment(n_jobs: int) -> dict[str, str]:
     return inherited
 
 
-def explain(code: int, tail: Sequence[str]) -> str:
-    """Why a process ended as it did: the signal that killed it, or the error it told last."""
+def explain_exit(code: int, tail: Sequence[str]) -> str:
+    """The reason of an exit: the signal that killed the process, or the last error in its output."""
     if code < 0:
         hint = ", often because the machine ran out of memory" if -code == signal.SIGKILL else ""
         return f"killed by signal {-code} ({signal.Signals(-code).name}{hint})"
-    told = [number for number, line in enumerate(tail) if line.startswith("error: ")]
-    if told:
-        return " ".join(" ".join(tail[told[-1] :]).split()).removeprefix("error: ")
-    last = next((line.strip() for line in reversed(tail) if line.strip()), "it said nothing")
-    return last if code else f"it ended without saying that it had finished; last line: {last}"
+    errors = [number for number, line in enumerate(tail) if line.startswith("error: ")]
+    if errors:
+        return " ".join(" ".join(tail[errors[-1] :]).split()).removeprefix("error: ")
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
+    return last if code else f"exited before the run was finished; last line: {last}"
 
 
-def end_status(job: Job, status: dict[str, Any], word: str, reason: str, began: str) -> dict[str, Any]:
-    """Write the end of a job that could not write it itself, so that no run seems to be running for ever."""
-    who = job.identity
-    names = {"key": who.key, "study": who.study, "method": who.method, "model": who.model, "seed": who.seed}
-    rest = {"started": began, "resumed": 0, "determinism": None, **status}
-    ended = {**names, **rest, "status": word, "finished": now(), "reason": reason}
-    write_atomically(make_folder(who.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
-    settle(who.run_dir)
+def record_end(job: Job, status: dict[str, Any], outcome: str, reason: str, started: str) -> dict[str, Any]:
+    """Write and return the status of a job that could not write it, so that it does not appear to be running."""
+    run = job.identity
+    names = {"key": run.key, "study": run.study, "method": run.method, "model": run.model, "seed": run.seed}
+    rest = {"started": started, "resumed": 0, "determinism": None, **status}
+    ended = {**names, **rest, "status": outcome, "finished": now(), "reason": reason}
+    write_atomically(make_folder(run.run_dir) / "status.json", json.dumps(ended, indent=2) + "\n")
+    sync_tracking(run.run_dir)
     return ended
 
 
-def settle(folder: Path) -> None:
-    """Close what could not close itself in that folder, in a process of its own: this one must not break, nor wait."""
+def sync_tracking(folder: Path) -> None:
+    """Run `alignbench sync` on `folder` in a subprocess, to close the MLflow runs of jobs that were killed."""
     command = [sys.executable, "-m", "alignbench", "sync", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        say((done.stdout + done.stderr).strip())
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        print_line((process.stdout + process.stderr).strip())
 
 
 def now() -> str:
+    """The current UTC time in ISO format."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
+    """Write a line to stdout and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def summarise(jobs: Sequence[Job], failures: Sequence[Failure]) -> None:
-    say(f"{len(jobs) - len(failures)} of {len(jobs)} jobs done")
+def print_summary(jobs: Sequence[Job], failures: Sequence[Failure]) -> None:
+    """Print how many jobs are done and which failed."""
+    print_line(f"{len(jobs) - len(failures)} of {len(jobs)} jobs done")
     for failure in failures:
-        say(f"FAILED {failure}")
+        print_line(f"FAILED {failure}")
     if failures:
-        say("The same command runs only what is missing.")
+        print_line("Run the same command again to run only the missing jobs.")

@@ -221,7 +221,7 @@ def test_a_run_uses_continuous_batching_and_its_plan_estimates_less_memory(tmp_p
     caches = [
         RunPlan(resolve(config(*SMALL, *overrides, f"hardware.rollouts_at_once={at_once}")))
         .expected.memory()[-1]
-        .moments["sampling"]["KV cache"]
+        .activities["sampling"]["KV cache"]
         for at_once in ("null", 8, 1)
     ]
     assert caches == sorted(caches, reverse=True)
