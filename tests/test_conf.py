@@ -11,7 +11,7 @@ from small_runs import ROOT, config
 from alignbench.core.errors import UserError
 from alignbench.runs.settings import (
     RunSettings,
-    _dataclass_of_each,
+    _dataclass_of_values,
     build,
     check,
     dataclass_in,
@@ -55,7 +55,7 @@ def assert_same_keys(node: dict, cls: type, where: str) -> None:
     assert keys == {field.name for field in dataclasses.fields(cls)}, where
     for key in keys:
         if isinstance(node[key], dict):
-            if each := _dataclass_of_each(hints[key]):
+            if each := _dataclass_of_values(hints[key]):
                 for name, part in node[key].items():
                     assert_same_keys(part, each, f"{where}.{key}.{name}")
                 continue
@@ -201,12 +201,12 @@ def test_an_unknown_key_without_a_plus_does_not_compose(override: str, key: str)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+stepz=1", "there is no key stepz; known keys: seed"),
-        ("+rl.step=1", "there is no key rl.step; did you mean rl.steps?"),
-        ("+algo.kl.koef=1", "there is no key algo.kl.koef; did you mean algo.kl.coef?"),
-        ("+model.lora.ranks=4", "there is no key model.lora.ranks; did you mean model.lora.rank?"),
-        ("+data.path=x", "there is no key data.path"),
-        ("+analysis.x.y=1", "there is no key analysis.x"),
+        ("+stepz=1", "unknown key stepz; known keys: seed"),
+        ("+rl.step=1", "unknown key rl.step; did you mean rl.steps?"),
+        ("+algo.kl.koef=1", "unknown key algo.kl.koef; did you mean algo.kl.coef?"),
+        ("+model.lora.ranks=4", "unknown key model.lora.ranks; did you mean model.lora.rank?"),
+        ("+data.path=x", "unknown key data.path"),
+        ("+analysis.x.y=1", "unknown key analysis.x"),
     ],
 )
 def test_an_unknown_key_with_a_plus_is_an_error_that_names_it(override: str, message: str) -> None:
@@ -289,7 +289,7 @@ def test_a_value_out_of_range_is_an_error_that_names_the_key(override: str) -> N
 
 @pytest.mark.parametrize("span", ["[4]", "[5,4]", "[1,2,3]"])
 def test_an_expected_memory_has_a_minimum_and_a_maximum(span: str) -> None:
-    with pytest.raises(UserError, match=r"^in analysis: expected_memory_gb.ppo=.*give the least and the most"):
+    with pytest.raises(UserError, match=r"^in analysis: expected_memory_gb.ppo=.*give the minimum and the maximum"):
         check(config(f"analysis.expected_memory_gb={{ppo:{span}}}"))
     declared = build(resolve(config("analysis.expected_memory_gb={ppo:[4,5]}"))).analysis
     assert declared.expected_memory_gb == {"ppo": [4, 5]}
@@ -328,8 +328,8 @@ def test_parts_of_a_weighted_reward_are_added_changed_and_removed_by_name() -> N
     ("words", "message"),
     [
         (["reward.parts.correct.weight=much"], "reward.parts.correct.weight='much': "),
-        (["+reward.parts.correct.wight=1"], "there is no key reward.parts.correct.wight; did you mean"),
-        (["+reward.parts.correct.reward.mod=x"], "there is no key reward.parts.correct.reward.mod; did you mean"),
+        (["+reward.parts.correct.wight=1"], "unknown key reward.parts.correct.wight; did you mean"),
+        (["+reward.parts.correct.reward.mod=x"], "unknown key reward.parts.correct.reward.mod; did you mean"),
         (["+reward.parts.style.weight=1"], "reward.parts.style.reward is not set"),
         (["+reward.parts.style=1"], "reward.parts.style=1: a section with the keys weight, reward is expected"),
         (["+reward.parts.style={reward:3}"], "reward.parts.style.reward=3: a section of settings is expected"),

@@ -25,12 +25,12 @@ def test_the_generated_file_is_up_to_date(name: str) -> None:
 
 def test_every_key_has_a_sentence() -> None:
     for setting in settings_of(RunSettings):
-        assert setting.sentence, setting.name
+        assert setting.description, setting.name
         keys = keys_of(setting.section, setting.name) if setting.section else ()
-        assert [key for key, each in keys if not each.sentence] == []
+        assert [key for key, each in keys if not each.description] == []
     for file in OPTIONS:
         keys = keys_of(locate(target_of(file), file.stem), file.stem)
-        assert [key for key, each in keys if not each.sentence] == [], file
+        assert [key for key, each in keys if not each.description] == [], file
 
 
 def test_every_default_of_the_composed_config_is_that_of_its_class() -> None:

@@ -89,7 +89,7 @@ def stopped(typed: tuple[str, ...], whole: Path, tmp_path_factory: pytest.TempPa
 def test_a_run_ends_as_if_its_numbers_had_not_been_damaged(
     damage: str, typed: tuple[str, ...], whole: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    harm, goes_on_after = DAMAGE[damage]
+    harm, resumed_after = DAMAGE[damage]
     shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     (run_dir,) = (tmp_path / "runs" / "damaged").iterdir()
     text = (run_dir / "metrics.jsonl").read_text()
@@ -99,11 +99,11 @@ def test_a_run_ends_as_if_its_numbers_had_not_been_damaged(
 
     run_small(tmp_path, *typed)
     told = capsys.readouterr().out
-    newest = "training starts over" if goes_on_after is None else "the checkpoint before it is used"
+    newest = "training starts over" if resumed_after is None else "the checkpoint before it is used"
     assert re.search(r"warning: .*step-00000002\S+ continues from records that are lost: renamed", told)
     assert newest in told
-    assert (f"rl: going on after step {goes_on_after}" in told) == (goes_on_after is not None)
-    assert status(run_dir)["resumed"] == int(goes_on_after is not None)
+    assert (f"rl: resuming after step {resumed_after}" in told) == (resumed_after is not None)
+    assert status(run_dir)["resumed"] == int(resumed_after is not None)
     assert numbers(run_dir) == numbers(whole)
     for name in ("eval.jsonl", "final/model.safetensors"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
@@ -118,6 +118,6 @@ def test_damage_after_the_newest_checkpoint_costs_no_checkpoint(
         metrics.write('{"phase": "rl", "step\n\0\0\0')
     run_small(tmp_path, *typed)
     told = capsys.readouterr().out
-    assert "rl: going on after step 2" in told
+    assert "rl: resuming after step 2" in told
     assert "warning" not in told
     assert numbers(run_dir) == numbers(whole)

@@ -281,7 +281,7 @@ def test_a_finished_run_is_not_repeated(
     )
     assert again == runs["grpo"]
     assert (again / "metrics.jsonl").read_text() == before
-    assert "finished already" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])

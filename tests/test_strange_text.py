@@ -200,7 +200,7 @@ def test_the_use_of_custom_code_is_printed(tmp_path: Path, capfd: pytest.Capture
     (tmp_path / "mine.py").write_text("def fn(prompts, completions):\n    return [float(len(c)) for c in completions]")
     where = f"{tmp_path}/mine.py:fn"
     run_small(tmp_path, "reward=custom", f"reward.function={where}")
-    assert f"reward: {where} is code of your own" in capfd.readouterr().out
+    assert f"reward: {where} is custom code" in capfd.readouterr().out
 
 
 def test_no_secret_of_the_environment_is_written(

@@ -1,4 +1,4 @@
-"""Before and after: answers of an original and a trained model to the same prompts, scored, then compared."""
+"""`alignbench compare`: generates and scores answers of a base and a trained model, then compares them."""
 
 import json
 import sys
@@ -24,43 +24,47 @@ READ = (
     "rl.max_prompt_tokens",
     "rl.too_long",
 )
-"""What of a run's config is read here, and so may be changed."""
+"""Config keys that the command reads, and so accepts as overrides."""
 USAGE = """\
-Let an original and a trained model answer the same prompts, score the answers, and say what training changed.
+Generate answers of an original and a trained model to the same prompts, score them, and report the changes.
 
   alignbench compare after=FOLDER [key=value ...]
 
   after=FOLDER     the run of the trained model, as outputs/runs/<study>/<run>, or its final/
-  before=start     the original: start, what reinforcement learning began with (default); base, the model before any
-                   training; another run; a folder of weights or of an adapter; a hub name
-  prompts=test     which prompts: train, validation or test of the run's data (default: test), or a file of rows with
-                   `prompt` and what the reward reads, such as `reference` (json, jsonl, their .gz, parquet)
-  samples=4        answers to each prompt, drawn at eval.temperature; 1, the default, answers as eval.decoding says
-  to=FOLDER        where the answers and the comparison go (default: before_after/ in the run's folder)
-  reward=OPTION    another reward than the run's; data= and hardware= likewise
-  KEY=VALUE        a key of these, or one of eval.decoding, eval.temperature, eval.seed, eval.max_new_tokens,
+  before=start     the original: start, the model at the start of reinforcement learning (default); base, the model
+                   before any training; another run; a folder of weights or of an adapter; a hub name
+  prompts=test     the prompts: train, validation or test of the run's data (default: test), or a file of rows with
+                   `prompt` and the columns of the reward, such as `reference` (json, jsonl, their .gz, parquet)
+  samples=4        answers to each prompt, sampled at eval.temperature; 1, the default, decodes as set in eval.decoding
+  to=FOLDER        the output folder (default: before_after/ in the run's folder)
+  reward=OPTION    replaces the reward of the run; data= and hardware= likewise
+  KEY=VALUE        a key of these groups, or one of eval.decoding, eval.temperature, eval.seed, eval.max_new_tokens,
                    rl.max_new_tokens, rl.max_prompt_tokens, rl.too_long
 
-Both models get the same prompts, the same decoding and the same random numbers. Writes before.jsonl, after.jsonl,
+Both models get the same prompts, the same decoding and the same random numbers. Output: before.jsonl, after.jsonl,
 settings.json, before_after.json and before_after.md. Exit code: 0 compared, 2 wrong input.
 """
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Draw, score and compare."""
-    given = read_arguments(words, USAGE)
-    if given is None:
+    """Generate, score and compare."""
+    arguments = read_arguments(words, USAGE)
+    if arguments is None:
         return
     with report_errors():
-        folder = compare(given)
+        folder = compare(arguments)
         sys.exit(analysis_process.before_after(folder / "before.jsonl", folder / "after.jsonl", folder))
 
 
-def compare(given: Sequence[str]) -> Path:
-    """Write both models' answers. Returns the folder they are in."""
-    own, changes = _read(given)
+def compare(arguments: Sequence[str]) -> Path:
+    """Write the answers of both models. Returns the folder that contains them.
+
+    Raises:
+        UserError: an argument is invalid.
+    """
+    own, changes = _read(arguments)
     from alignbench.runs.completed_run import CompletedRun
-    from alignbench.runs.paired_generation import PairedGeneration  # brings torch: not needed for a mistyped word
+    from alignbench.runs.paired_generation import PairedGeneration  # imports torch: arguments are checked first
     from alignbench.store.disk import make_folder, write_atomically
 
     run, prompts, samples = CompletedRun.open(own["after"]), own.get("prompts", "test"), _count(own.get("samples", "1"))
@@ -77,7 +81,7 @@ def compare(given: Sequence[str]) -> Path:
 
 
 def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Our own keys, and the changes to the run's config. Raises UserError for anything else."""
+    """Split the arguments into keys of this command and overrides of the run's config; others raise UserError."""
     own, changes = dict[str, str](), list[str]()
     for word in words:
         key, equals, value = word.lstrip("+").partition("=")
@@ -88,7 +92,7 @@ def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         else:
             raise UserError(f"{word!r} is not understood; use key=value with {', '.join((*KEYS, *READ))} (see --help)")
     if "after" not in own:
-        raise UserError("say which model was trained: alignbench compare after=FOLDER (see --help)")
+        raise UserError("after=FOLDER is missing: the run of the trained model (see --help)")
     return own, changes
 
 
@@ -99,7 +103,7 @@ def _count(text: str) -> int:
 
 
 def _changed(config: Any, changes: Sequence[str]) -> dict[str, Any]:
-    """The config with other options and keys; what is wrong with them is said when it is built."""
+    """The config with overrides applied; they are validated when the settings are built."""
     from omegaconf import OmegaConf
 
     from alignbench.runs.compose import compose_groups
@@ -107,7 +111,7 @@ def _changed(config: Any, changes: Sequence[str]) -> dict[str, Any]:
     options = dict(word.split("=", 1) for word in changes if word.partition("=")[0] in GROUPS)
     keys = [word for word in changes if word.partition("=")[0] not in GROUPS]
     chosen = {**config, **(compose_groups(options) if options else {}), "names": {**config["names"], **options}}
-    chosen["names"] = {name: chosen["names"][name] for name in config["names"]}  # hardware is no part of a run's name
+    chosen["names"] = {name: chosen["names"][name] for name in config["names"]}  # hardware is not part of a run's name
     merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(chosen), OmegaConf.from_dotlist(keys)))
     assert isinstance(merged, dict)
     return {str(key): value for key, value in merged.items()}

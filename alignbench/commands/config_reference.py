@@ -146,7 +146,7 @@ def page(conf: Path) -> str:
                 row(key, s, declared[s.name]) if s.default is MISSING else row(key, s)
                 for key, s in keys_of(setting.section, setting.name)
             ]
-            parts += [f"## `{setting.name}`", setting.sentence, "\n".join([TABLE, *keys])]
+            parts += [f"## `{setting.name}`", setting.description, "\n".join([TABLE, *keys])]
     parts += [part for group in GROUPS for part in group_parts(conf, group)]
     renamed = [f"- `{old}` is now `{new}`" for old, new in RENAMED.items()]
     return "\n\n".join([*parts, "## Renamed keys", "\n".join(renamed)]) + "\n"
@@ -182,7 +182,7 @@ def keys_of(cls: type, prefix: str) -> Iterator[tuple[str, Setting]]:
         parent = values.get(key.rpartition(".")[0])
         value = getattr(parent, setting.name) if is_dataclass(parent) else setting.default
         values[key] = value
-        yield key, Setting(name=setting.name, hint=setting.hint, default=value, sentence=setting.sentence)
+        yield key, Setting(name=setting.name, hint=setting.hint, default=value, description=setting.description)
 
 
 def row(key: str, setting: Setting, declared: Any = MISSING) -> str:
@@ -192,7 +192,7 @@ def row(key: str, setting: Setting, declared: Any = MISSING) -> str:
         shown = "" if setting.type_text == "section" else "*required*"
     else:
         shown = "" if isinstance(default, dict) else f"`{literal(default)}`"
-    return f"| `{key}` | {setting.type_text} | {shown} | {escaped(setting.sentence)} |"
+    return f"| `{key}` | {setting.type_text} | {shown} | {escaped(setting.description)} |"
 
 
 def escaped(text: str) -> str:

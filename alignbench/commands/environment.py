@@ -13,13 +13,13 @@ ENVIRONMENT = {
     "BITSANDBYTES_NOWELCOME": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait make everything slower on shared cores
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads slow down other work on shared cores
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
 
 def set_environment() -> None:
-    """Set the environment variables that libraries read at import time; values that are set already stay."""
+    """Set the environment variables that libraries read at import time; existing values are kept."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -29,7 +29,7 @@ def prepare_environment() -> None:
     set_environment()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ["ALIGNBENCH_TRACEBACK"] = "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print: every error is told once, below
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them; they are reported once
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)  # ended from outside = interrupted: say so on disk
+            signal.signal(number, signal.default_int_handler)  # termination counts as an interruption

@@ -1,4 +1,4 @@
-"""Hydra's words -> one run, a sweep or their plan; help imports nothing heavy."""
+"""`alignbench` with Hydra overrides: starts a run or a sweep, or prints its plan; `--help` starts fast."""
 
 import sys
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 HELP = """\
-alignbench: which alignment algorithm is better under the same conditions, by how much, how sure are we, at what cost?
+alignbench: compares alignment algorithms under equal conditions: effect size, uncertainty and cost.
 
   alignbench algo=grpo model=tiny seed=42               one run
   alignbench --multirun seed=42,123,777 algo=ppo,grpo   a study: six runs, then the report
   alignbench sweeps=ppo_vs_grpo                         the same, by name
-  alignbench ... plan=true                              check and count everything, train nothing
-  alignbench ... plan.probe=true                        the same, and time two steps of each phase
-  alignbench ... --cfg job                              print the config that these words make
+  alignbench ... plan=true                              check the config and estimate the cost, train nothing
+  alignbench ... plan.probe=true                        the same, and time two steps of each stage
+  alignbench ... --cfg job                              print the composed config
 
 Verbs, each with --help:
 {verbs}
@@ -30,15 +30,15 @@ Verbs, each with --help:
 Groups, group=option:
 {groups}
 
-Keys, key=value: all of them, explained, are in {config}
-A sweep: hydra.launcher.n_jobs=N runs N jobs side by side; typed again, the same command runs only what is missing.
-Your own options: --config-dir FOLDER. Flags of Hydra: --hydra-help
+Keys, key=value: documented in {config}
+Sweeps: hydra.launcher.n_jobs=N runs N jobs in parallel; repeat the command to run only the missing runs.
+Custom options: --config-dir FOLDER. Flags of Hydra: --hydra-help
 """
 
 
 def main(verbs: Mapping[str, str]) -> None:
-    """Train, or plan, what the words of the command line describe."""
-    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's own help takes longer than a second
+    """Start or plan the runs that the command line describes."""
+    if {"--help", "-h"} & set(sys.argv[1:]):  # Hydra's help takes more than a second
         sys.stdout.write(help_text(verbs))
         return
     with report_errors():
@@ -70,12 +70,12 @@ def job(cfg: "DictConfig") -> None:
 
 
 def is_plan(cfg: "DictConfig") -> bool:
-    """Whether a config asks for its plan in place of a run."""
+    """Whether a config requests a plan instead of a run."""
     return cfg.plan is True or (isinstance(cfg.plan, Mapping) and True in cfg.plan.values())
 
 
 def require_model(cfg: "DictConfig") -> None:
-    """Refuse a hub name that is neither cached nor reachable before torch is imported, which takes seconds."""
+    """Raise UserError for a hub model that is neither cached nor reachable, before the slow import of torch."""
     model = cfg.model if isinstance(cfg.model, Mapping) else {}
     name = str(model.get("name"))
     if model.get("path") is None and "/" in name:
@@ -83,12 +83,12 @@ def require_model(cfg: "DictConfig") -> None:
 
 
 def drop_redundant_plan(words: list[str]) -> list[str]:
-    """Drop plan=true beside plan.probe=true, which includes it: Hydra takes only one of the two."""
+    """Remove plan=true if plan.probe=true is given, which includes it: Hydra rejects the two together."""
     return [word for word in words if word != "plan=true"] if any(w.startswith("plan.") for w in words) else words
 
 
 def help_text(verbs: Mapping[str, str]) -> str:
-    """The words and verbs of the command line, with the options of every config group."""
+    """The help of the command line: verbs, and the options of every config group."""
     folder = checkout() or Path(__file__).resolve().parents[1]
     files = [*sorted(folder.glob("conf/*/*.yaml")), *sorted(folder.glob("sweeps/*.yaml"))]
     groups = [f"  {group:<10}{', '.join(file.stem for file in options)}" for group, options in groupby(files, group_of)]

@@ -1,4 +1,4 @@
-"""The analysis, in a process of its own: asked for the report of a study, and before it for what it could show."""
+"""Runs the analysis in a separate process: report of a study, comparison of two models, forecast of a study."""
 
 import json
 import os
@@ -9,25 +9,25 @@ from typing import Any
 
 
 def checkout() -> Path | None:
-    """The checkout this package runs from, or None when it was installed from a wheel."""
+    """The checkout that this package runs from; None if it was installed from a wheel."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").exists() and (root / "conf" / "config.yaml").exists() else None
 
 
 def report(study: str, output_dir: str) -> int:
     """Write the report of a study. Returns the exit code of the analysis."""
-    return _ask("", [f"study={study}", f"output_dir={output_dir}"]).returncode
+    return _run_analysis("", [f"study={study}", f"output_dir={output_dir}"]).returncode
 
 
 def before_after(before: Path, after: Path, to: Path) -> int:
     """Compare two files of answers. Returns the exit code of the analysis."""
-    return _ask(".before_after", [f"before={before}", f"after={after}", f"to={to}"]).returncode
+    return _run_analysis(".before_after", [f"before={before}", f"after={after}", f"to={to}"]).returncode
 
 
 def forecast(question: dict[str, Any]) -> dict[str, Any]:
-    """What seeds can find and what a judge would cost; question and answer as in analysis/forecast.py."""
-    done = _ask(".forecast", [], input=json.dumps(question), stdout=subprocess.PIPE, text=True)
-    assert done.returncode == 0, "the analysis could not answer; it said why above"
+    """Detectable effects and cost of the LLM judge of a planned study; JSON formats as in analysis/forecast.py."""
+    done = _run_analysis(".forecast", [], input=json.dumps(question), stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0, "the analysis failed; its error is printed above"
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -37,8 +37,8 @@ def package() -> str:
     return "alignbench.analysis" if checkout() is None else "analysis"
 
 
-def _ask(module: str, words: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+def _run_analysis(module: str, arguments: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
     root = checkout()
     path = os.pathsep.join([str(root or ""), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
-    command = [sys.executable, "-m", f"{package()}{module}", *words]
+    command = [sys.executable, "-m", f"{package()}{module}", *arguments]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False, **options)

@@ -1,4 +1,4 @@
-"""Composes Hydra configs: of a run, of a job of a sweep, and of some config groups alone."""
+"""Composes Hydra configs: of a run, of a job of a sweep, and of single config groups."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def home() -> Path:
 
 
 def register_sweeps(folder: Path) -> None:
-    """Make each file of `sweeps/` an option of the config group of that name, though it is outside `conf/`."""
+    """Make each file of `sweeps/` an option of the config group of that name, although it is outside `conf/`."""
     for file in sorted(folder.glob("*.yaml")):
         ConfigStore.instance().store(
             group="sweeps", name=file.stem, node=OmegaConf.load(file), package="_global_", provider=str(folder)
@@ -40,23 +40,23 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 
     Args:
         overrides: Hydra overrides, such as `"algo=grpo"` or `"rl.steps=2"`.
-        config_dir: A folder with more options of the config groups, searched beside `conf/`.
+        config_dir: A folder with more options of the config groups, searched in addition to `conf/`.
 
     Raises:
         UserError: an option or a key does not exist.
     """
-    words = list(overrides)
+    all_overrides = list(overrides)
     if config_dir is not None:
         folder = Path(config_dir).resolve()
         if not folder.is_dir():
             raise UserError(f"config_dir={config_dir}: no such folder")
-        words.append(override("hydra.searchpath", [f"file://{folder}"]))
+        all_overrides.append(override("hydra.searchpath", [f"file://{folder}"]))
     try:
-        return _compose(*words)
+        return _compose(*all_overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if not is_config_error(error):
             raise
-        raise UserError(describe(error, words)) from error
+        raise UserError(describe(error, all_overrides)) from error
 
 
 def describe(error: BaseException, overrides: Sequence[str]) -> str:
@@ -66,38 +66,38 @@ def describe(error: BaseException, overrides: Sequence[str]) -> str:
 
 def _compose(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(home() / "conf"), version_base="1.3"):
-        words = ["hydra/launcher=basic", *overrides]  # ours is registered by the command that launches
-        composed = hydra_compose("config", overrides=words, return_hydra_config=True)
+        launched = ["hydra/launcher=basic", *overrides]  # the launcher of alignbench is registered by `alignbench` only
+        composed = hydra_compose("config", overrides=launched, return_hydra_config=True)
     return without_hydra(composed)
 
 
 def compose_job(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The config that the process of a sweep's job will compose, resolved with the options of this job."""
+    """The resolved config of one job of a sweep, equal to the config that the process of the job composes."""
     setup_globals()
     return without_hydra(loader.load_sweep_config(master, list(overrides)))
 
 
 def chosen_options() -> tuple[list[str], DictConfig] | None:
-    """The options that this process was started with, as overrides, and their config; None outside of `hydra.main`.
+    """The options chosen on the command line, as overrides, and their config; None outside of `hydra.main`.
 
     Presets, sweeps and Hydra's own groups are left out: they only set other keys.
     """
     if not (HydraConfig.initialized() and GlobalHydra.instance().is_initialized()):
         return None
     choices = HydraConfig.get().runtime.choices.items()
-    chosen = [f"{group}={option}" for group, option in sorted(choices) if option and not group.startswith(BESIDE)]
+    chosen = [f"{group}={option}" for group, option in sorted(choices) if option and not group.startswith(EXCLUDED)]
     return chosen, hydra_compose(HydraConfig.get().job.config_name, overrides=chosen)
 
 
-BESIDE = ("hydra/", "preset", "sweeps")
-"""Groups whose options only set other keys."""
+EXCLUDED = ("hydra/", "preset", "sweeps")
+"""Config groups whose options only set keys of other groups."""
 
 
 def override(key: str, value: Any) -> str:
     """The Hydra override that sets a key to a Python value.
 
     Raises:
-        UserError: the value is none that YAML has: null, a boolean, a number, text, or lists and mappings of these.
+        UserError: the value is not null, a boolean, a number, text, or a list or mapping of these.
     """
     return f"{key}={_literal(value, key)}"
 
@@ -114,13 +114,13 @@ def _literal(value: Any, key: str) -> str:
     if isinstance(value, Sequence):
         return "[" + ",".join(_literal(each, key) for each in value) + "]"
     raise UserError(
-        f"{key}={value!r}: {type(value).__name__} is not a value of a config: use None, a bool, a number, text, "
+        f"{key}={value!r}: {type(value).__name__} is not a valid config value: use None, a bool, a number, text, "
         "or lists and dicts of these"
     )
 
 
 def compose_groups(options: dict[str, str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The sections of these options alone, such as `{"reward": "exact_match"}`, changed by overrides.
+    """Compose only the sections of these options, such as `{"reward": "exact_match"}`, with overrides applied.
 
     Raises:
         UserError: an option or a key does not exist.
@@ -144,7 +144,7 @@ def _compose_groups(options: dict[str, str], overrides: Sequence[str] = ()) -> d
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """A composed config resolved while Hydra knows its choices, without Hydra's own section."""
+    """Resolve a composed config and remove its `hydra` section."""
     HydraConfig.instance().set_config(composed)
     config = copy.deepcopy(composed)
     with read_write(config), open_dict(config):

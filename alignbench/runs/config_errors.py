@@ -1,4 +1,4 @@
-"""Errors of Hydra and OmegaConf as messages: which option or key does not exist, and which one was probably meant."""
+"""Error messages for Hydra and OmegaConf: the option or key that does not exist, and the closest match."""
 
 import difflib
 import re
@@ -18,14 +18,14 @@ RENAMED = {
 """Keys that were renamed: old name, new name."""
 
 GROUP_VALUE = "Config group override must be"
-"""How Hydra begins its ValueError for `algo=null` and `model=3`."""
+"""Start of Hydra's ValueError for `algo=null` and `model=3`."""
 NO_KEY = re.compile(r"Could not (?:override|delete from config\.|append to config\.) *'(?P<key>[^']+)'")
 NO_OPTION = re.compile(r"Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'")
 NO_EQUAL = re.compile(r"Error parsing override '(?P<word>.*?)'\n+(?P<why>[^\n]*)", re.DOTALL)
 
 
 def is_config_error(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf refused the config or an override."""
+    """Whether an error of Hydra or OmegaConf means that the config or an override is invalid."""
     return isinstance(error, HydraException | OmegaConfBaseException) or GROUP_VALUE in str(error)
 
 
@@ -35,8 +35,8 @@ def describe_config_error(
     """The message for an error of Hydra or OmegaConf.
 
     Args:
-        error: What was raised while composing.
-        overrides: What was composed; the options among them say which keys exist.
+        error: The error raised while composing.
+        overrides: The overrides; the options among them determine which keys exist.
         compose: Composes a config from overrides.
         folder: The folder of the config groups.
     """
@@ -45,13 +45,13 @@ def describe_config_error(
     if GROUP_VALUE in message or "Error resolving interpolation '${preset}_${algo}'" in message:
         return f"{message.splitlines()[0]}: choose one option of the group, as in algo=ppo; --help lists all options"
     if found := NO_EQUAL.search(message):
-        return f"{found['word']!r} is not understood ({found['why']}): write key=value, as in rl.steps=20"
+        return f"{found['word']!r} is not a valid override ({found['why']}): write key=value, as in rl.steps=20"
     if found := NO_OPTION.search(message):
         return no_option(found["group"], found["option"], folder, message)
     if found := NO_KEY.search(message):
         return no_key(found["key"], keys_of(overrides, compose, folder), groups_of(folder))
-    useless = ("To append to your", "object_type=", "reference_type=", "See https://hydra.cc")
-    lines = (line for line in message.splitlines() if line.strip() and not line.strip().startswith(useless))
+    boilerplate = ("To append to your", "object_type=", "reference_type=", "See https://hydra.cc")
+    lines = (line for line in message.splitlines() if line.strip() and not line.strip().startswith(boilerplate))
     return "\n".join(lines)
 
 
@@ -62,14 +62,14 @@ def no_option(group: str, option: str, folder: Path, message: str) -> str:
         file.stem for file in folder.glob(f"{group}/*.yaml")
     ]
     if not options:
-        return f"{group}={option}: there is no group {group}; --help lists groups and options"
-    return f"{group}={option}: there is no such option; {suggest(option, options)}options: {', '.join(sorted(options))}"
+        return f"{group}={option}: no such group; --help lists groups and options"
+    return f"{group}={option}: no such option; {suggest(option, options)}options: {', '.join(sorted(options))}"
 
 
 def no_key(key: str, config: Mapping[str, Any], groups: Sequence[str]) -> str:
-    """The message for a key that the config does not have, with the key that was probably meant."""
+    """The message for a key that the config does not have, with the closest match."""
     if key in RENAMED:
-        return f"there is no key {key}: it was renamed to {RENAMED[key]}"
+        return f"unknown key {key}: it was renamed to {RENAMED[key]}"
     path: list[str] = []
     node: Any = config
     for name in key.split("."):
@@ -78,32 +78,32 @@ def no_key(key: str, config: Mapping[str, Any], groups: Sequence[str]) -> str:
         if name not in node:
             known = [*node, *(groups if not path else ())]
             near = difflib.get_close_matches(name, known, n=1)
-            meant = [".".join([*path, *near])] if near else elsewhere(key, config)
-            hint = f"did you mean {meant[0]}?" if meant else f"known keys: {', '.join(map(str, node))}"
-            return f"there is no key {key}; {hint}"
+            matches = [".".join([*path, *near])] if near else find_in_other_sections(key, config)
+            hint = f"did you mean {matches[0]}?" if matches else f"known keys: {', '.join(map(str, node))}"
+            return f"unknown key {key}; {hint}"
         path.append(name)
         node = node[name]
-    return f"{key} cannot be set like this: it is a section; set its keys one by one, as in {key}.<key>=<value>"
+    return f"{key} is a section: set its keys, as in {key}.<key>=<value>"
 
 
 def not_a_section(path: str, name: str, value: Any) -> str:
-    """The message for a key below one that has no keys."""
+    """The message for a key below a value that is not a section."""
     if value is None:
         return (
-            f"there is no key {path}.{name} yet, because {path} is null: set it whole, as in '{path}={{{name}: ...}}', "
+            f"cannot set {path}.{name}, because {path} is null: set the whole section, as in '{path}={{{name}: ...}}', "
             f"or add the key with +{path}.{name}=..."
         )
-    return f"there is no key {path}.{name}: {path} is a value ({value!r}), not a section"
+    return f"unknown key {path}.{name}: {path} is a value ({value!r}), not a section"
 
 
-def elsewhere(key: str, config: Mapping[str, Any]) -> list[str]:
-    """The full name of a key in another section whose last part is similar."""
+def find_in_other_sections(key: str, config: Mapping[str, Any]) -> list[str]:
+    """The dotted key of another section whose last part is similar."""
     leaves = {path.rpartition(".")[2]: path for path in paths(config)}
     return [leaves[near] for near in difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.8)]
 
 
 def paths(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every key of a nested config, dotted."""
+    """Every dotted key of a nested config."""
     for name, value in config.items():
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
@@ -111,7 +111,7 @@ def paths(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def require_text(key: str, value: Any) -> str:
-    """The value, which must be text. Raises UserError that says what to type."""
+    """Return the value if it is text, else raise UserError."""
     if isinstance(value, str):
         return value
     kinds = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a section"}
@@ -121,7 +121,7 @@ def require_text(key: str, value: Any) -> str:
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """`did you mean X? ` where a known name is similar, else nothing."""
+    """`did you mean X? ` if a known name is similar, else an empty string."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}? " if near else ""
 
@@ -132,7 +132,7 @@ def groups_of(folder: Path) -> list[str]:
 
 
 def keys_of(overrides: Sequence[str], compose: Callable[..., Any], folder: Path) -> Mapping[str, Any]:
-    """The config of the options among these overrides, whose keys are those that exist."""
+    """The config that the options among these overrides select; its keys are the known keys."""
     groups = groups_of(folder)
     chosen = [word.partition(",")[0] for word in overrides if word.lstrip("+").partition("=")[0] in groups]
     for words in (chosen, []):

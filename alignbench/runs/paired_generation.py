@@ -1,4 +1,4 @@
-"""What two models are asked so that they can be compared: the same prompts, the same draws, the same reward."""
+"""Generates and scores answers of several models under the same prompts, sampling seeds and reward."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from alignbench.stages.evaluate import Answers, Evaluator, Quality
 
 @dataclass(frozen=True, kw_only=True)
 class PairedGeneration:
-    """Answers depend on the model alone: everything else is the same for all that are asked."""
+    """Generation and scoring that depend only on the model: prompts, decoding and reward are fixed."""
 
     run: CompletedRun
-    """Its config says how answers are drawn and scored."""
+    """The run whose config sets decoding and reward."""
     shared: SharedModels
     rows: Sequence[Row]
     quality: Quality
@@ -32,17 +32,26 @@ class PairedGeneration:
 
     @classmethod
     def from_run(cls, run: CompletedRun, prompts: str, samples: int) -> "PairedGeneration":
-        """Everything checked, the reward model loaded. Raises UserError for rows that the reward cannot score."""
+        """Check the prompts and the reward, and load the reward model.
+
+        Args:
+            run: The run whose config sets decoding and reward.
+            prompts: A split (train, validation or test) or a file of prompts.
+            samples: Answers to each prompt.
+
+        Raises:
+            UserError: the reward cannot score the rows, or its reward model is missing.
+        """
         job, run_data = run.job, RunData(run.job)
         job.hardware.prepare()
         rows, quality = _prompts(run_data, prompts)
         job.reward.check(rows)
         shared = SharedModels(job, dict(run.config), identify(run.config), run_data)
-        made = run.artifact("reward_model") if run_data.trains_reward_model else None
-        if run_data.trains_reward_model and made is None:
+        artifact = run.artifact("reward_model") if run_data.trains_reward_model else None
+        if run_data.trains_reward_model and artifact is None:
             raise UserError(
-                f"reward={job.names.reward} needs a reward model, and the run was made without one: say "
-                "where one is with reward.path=<folder>"
+                f"reward={job.names.reward} needs a reward model, and the run has none: give one "
+                "with reward.path=<folder>"
             )
         return cls(
             run=run,
@@ -50,17 +59,17 @@ class PairedGeneration:
             rows=rows,
             quality=quality,
             samples=samples,
-            reward_model=shared.load_reward_model(made),
+            reward_model=shared.load_reward_model(artifact),
         )
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How the answers are drawn and scored."""
+        """Decoding and reward, for settings.json."""
         job = self.run.job
-        drawn = self.samples > 1 or job.eval.decoding == "sampled"
+        sampled = self.samples > 1 or job.eval.decoding == "sampled"
         scorer = job.reward if self.reward_model is None else job.reward.with_model(self.reward_model)
         return {
-            "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if drawn else "greedy",
+            "decoding": f"sampled, temperature {job.eval.temperature:g}, seed {job.eval.seed}" if sampled else "greedy",
             "answer_limit": self._max_new_tokens,
             "reward": job.names.reward,
             "reward_sha256": scorer.content_hash(),
@@ -71,7 +80,7 @@ class PairedGeneration:
         return self.run.job.eval.max_new_tokens or self.run.job.rl.max_new_tokens
 
     def answers(self, weights: Weights) -> Answers:
-        """A row for each answer, as in a run's eval.jsonl, with the model's name and the number of the answer."""
+        """One row per answer, as in eval.jsonl of a run, plus the name of the model and the index of the sample."""
         job = self.run.job
         model, text = weights.load(job.hardware.resolve_device())
         job.hardware.apply_kernels(model)
@@ -88,23 +97,23 @@ class PairedGeneration:
             tokens_per_microbatch=job.hardware.microbatch_tokens,
             max_prompt_tokens=job.rl.max_prompt_tokens,
         )
-        found = evaluator.generate(self.rows, self.samples)
-        return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(found)]
+        answers = evaluator.generate(self.rows, self.samples)
+        return [{**row, "model": weights.name, "sample": i % self.samples} for i, row in enumerate(answers)]
 
 
-def _prompts(run_data: RunData, where: str) -> tuple[Sequence[Row], Quality]:
-    """The rows to answer, and their true quality where the data knows it."""
-    if where in SPLITS:
-        return run_data.prompts[where], run_data.job.data.quality
+def _prompts(run_data: RunData, source: str) -> tuple[Sequence[Row], Quality]:
+    """The prompt rows, and the true quality of answers if the data defines it."""
+    if source in SPLITS:
+        return run_data.prompts[source], run_data.job.data.quality
     rows: list[Row] = [
         {"id": f"prompt-{number}", **record.columns, "prompt": record.text("prompt")}
-        for number, record in enumerate(read_files(find_files(where)))
+        for number, record in enumerate(read_files(find_files(source)))
     ]
-    names = Counter(str(row["id"]) for row in rows)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise UserError(f"prompts={where}: the id {twice[0]} stands there more than once")
-    return rows, _unknown
+    counts = Counter(str(row["id"]) for row in rows)
+    if duplicates := [name for name, count in counts.items() if count > 1]:
+        raise UserError(f"prompts={source}: duplicate id {duplicates[0]}")
+    return rows, _unknown_quality
 
 
-def _unknown(row: Row, answer: str) -> None:
-    """Nobody knows the true quality of an answer to a prompt from a file."""
+def _unknown_quality(row: Row, answer: str) -> None:
+    """The true quality of answers to prompts from a file is unknown."""

@@ -1,4 +1,4 @@
-"""SFT > reward model > RL > evaluation: the order of a run, and what it leaves in its folder."""
+"""Runs the stages of one run in order: SFT, reward model, RL, evaluation; writes the files of its folder."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ from alignbench.models.policy import CausalPolicy
 from alignbench.models.reward_model import RewardModel
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import Identity, RunSettings, build, conditions, custom_functions, identify, resolve
-from alignbench.runs.shared_models import SharedModels, card, cost
+from alignbench.runs.shared_models import SharedModels, read_cost, read_reward_model_card
 from alignbench.stages.evaluate import Evaluator
 from alignbench.stages.failure_dump import FailureRecorder, record_failures
 from alignbench.stages.online import CONDITIONS, RECORDS, is_recorded, restore, snapshot
@@ -39,8 +39,8 @@ from alignbench.store.sync import log_missing_records
 from alignbench.store.tracker import Tracker
 
 INPUTS = ("data", "prompt_order", "artifacts", "reward")
-"""What a run was made of beside its config: a checkpoint must have been made of the same."""
-SHOWN = {
+"""Inputs of a run besides its config; a checkpoint is used only if these are the same."""
+DISPLAYED_METRICS = {
     "rewards/mean": "reward",
     metric_names.EVAL_ACCURACY: "accuracy",
     metric_names.EVAL_GOLD: "gold",
@@ -50,24 +50,28 @@ SHOWN = {
 
 
 def run(cfg: DictConfig) -> None:
-    """Run the job that a config describes."""
+    """Execute the run that a config describes; return at once if it is already finished.
+
+    Raises:
+        UserError: the config, the data or the environment is invalid.
+    """
     config = resolve(cfg)
     job = build(config)
     pipeline = Pipeline(job, config, identify(config))
     pipeline.check()
     folder = pipeline.identity.run_dir
     if is_finished(folder, pipeline.identity.key):
-        Display().print(f"{pipeline.name} is finished already; everything is in {folder} (remove it to run again)")
+        Display().print(f"{pipeline.name} is already finished; its results are in {folder} (remove it to run again)")
         log_missing_records(folder)
         return
-    who = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
-    with RunStatus(folder, who, job.hardware.determinism) as diary, Display() as display, explain_out_of_memory():
-        pipeline.run(diary, display)
+    identity = {name: value for name, value in asdict(pipeline.identity).items() if name != "run_dir"}
+    with RunStatus(folder, identity, job.hardware.determinism) as status, Display() as display, explain_out_of_memory():
+        pipeline.run(status, display)
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One run: its parts, its config, its name."""
+    """One run: its settings, its resolved config and its identity."""
 
     job: RunSettings
     config: dict[str, Any]
@@ -75,70 +79,77 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """What the run is called in its study."""
+        """Name of the run: the name of its folder."""
         return self.identity.run_dir.name
 
     @cached_property
     def run_data(self) -> RunData:
-        """What it reads."""
+        """The data of the run."""
         return RunData(self.job)
 
     @cached_property
     def shared(self) -> SharedModels:
-        """What it shares with the other runs of its study."""
+        """The models that the run shares with other runs of its study."""
         return SharedModels(self.job, self.config, self.identity, self.run_data)
 
     def check(self) -> None:
-        """Everything that can be refused before anything is trained."""
+        """Check settings, hardware, data and models before training starts.
+
+        Raises:
+            UserError: one of them is invalid.
+        """
         self.job.rl.prompts_per_step(self.job.algo)
         self.job.model.require()
         self.job.hardware.prepare()
         self.run_data.check()
         self.shared.check()
 
-    def run(self, diary: RunStatus, display: Display) -> None:
-        """Every phase, in order."""
-        import transformers.modeling_utils  # noqa: F401  what every model stands on, while the collector rests
+    def run(self, status: RunStatus, display: Display) -> None:
+        """Run all stages in order and write the files of the run."""
+        import transformers.modeling_utils  # noqa: F401  imported while the garbage collector is paused
 
         gc_pause.resume()
-        write_atomically(diary.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        write_atomically(status.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         start = self.shared.sft(display)
         preferences = self.shared.reward_model(start, display)
         reward_model = self.shared.load_reward_model(preferences)
         policy = self.load_policy(start, reward_model)
         scorer = self.shared.scorer(reward_model, policy.text)
         stream = self.prompts()
-        made = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
-        about = self.describe(stream, made, scorer)
+        artifacts = {name: artifact for name, artifact in (("sft", start), ("reward_model", preferences)) if artifact}
+        manifest = self.describe(stream, artifacts, scorer)
         for function in custom_functions(self.config["reward"]):
-            display.print(f"reward: {function} is code of your own, run as it is (sha256 {scorer.content_hash()[:12]})")
-        under = conditions(self.config, {name: about[name] for name in INPUTS})
-        write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
-        checkpoints = Checkpoints(diary.folder / "checkpoints", warn=lambda text: display.print(f"warning: {text}"))
-        saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, diary.folder, under))
+            display.print(f"reward: {function} is custom code, executed as is (sha256 {scorer.content_hash()[:12]})")
+        run_conditions = conditions(self.config, {name: manifest[name] for name in INPUTS})
+        write_atomically(status.folder / "manifest.json", json.dumps(manifest, indent=2))
+        checkpoints = Checkpoints(status.folder / "checkpoints", warn=lambda text: display.print(f"warning: {text}"))
+        saved = checkpoints.latest(lambda snapshot: is_recorded(snapshot, status.folder, run_conditions))
         if saved:
-            diary.resumed()
+            status.resumed()
         evaluator = self.build_evaluator(policy, scorer)
-        with self.shared.tracker(diary.folder, "rl", saved[0] if saved else None) as tracker:
+        with self.shared.tracker(status.folder, "rl", saved[0] if saved else None) as tracker:
             for split, rows in self.run_data.prompts.items():
                 tracker.dataset(self.job.names.data, rows_hash(rows), split)
-            state, best = self.train(evaluator, stream, checkpoints, saved, tracker, display, under)
+            state, best = self.train(evaluator, stream, checkpoints, saved, tracker, display, run_conditions)
             best.restore(policy)
-            numbers = self.evaluate(evaluator, diary, tracker, state)
+            metrics = self.evaluate(evaluator, status, tracker, state)
         spent = {name.split("/")[1]: value for name, value in budget_spent(state).items()}
-        about |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
-        write_atomically(diary.folder / "manifest.json", json.dumps(about, indent=2))
-        with atomic_folder(diary.folder / "final") as final:
+        manifest |= {"ledger": spent, "selected_step": best.step if best.step is not None else state.step}
+        write_atomically(status.folder / "manifest.json", json.dumps(manifest, indent=2))
+        with atomic_folder(status.folder / "final") as final:
             loading.save(policy.model, policy.text, final)
             write_card(
-                diary.folder, final, "full" if self.job.model.lora is None else "adapter", to_be=diary.folder / "final"
+                status.folder,
+                final,
+                "full" if self.job.model.lora is None else "adapter",
+                to_be=status.folder / "final",
             )
-        self._say_what_became_of_it(best, numbers, diary, display)
+        self._print_result(best, metrics, status, display)
 
     # --- reinforcement learning -----------------------------------------------------------------------------------
 
     def load_policy(self, start: Artifact | None, reward_model: RewardModel | None) -> CausalPolicy:
-        """The policy that reinforcement learning begins with; its reference is what it is now."""
+        """The policy at the start of reinforcement learning; the reference policy is a frozen copy of it."""
         model, text = self.shared.load(start.path / "model" if start else None, self.job.seed)
         critic = self.shared.critic(model, text, reward_model)
         policy = CausalPolicy(model, text, temperature=self.job.rl.temperature, critic=critic)
@@ -146,7 +157,7 @@ class Pipeline:
         return policy
 
     def prompts(self) -> PromptStream:
-        """The training prompts, in the order of this seed."""
+        """The stream of training prompts, in the order given by the seed."""
         rl, run_data = self.job.rl, self.run_data
         return PromptStream(
             run_data.prompts["train"],
@@ -165,9 +176,13 @@ class Pipeline:
         saved: tuple[int, Any] | None,
         tracker: Tracker,
         display: Display,
-        under: dict[str, Any],
+        run_conditions: dict[str, Any],
     ) -> tuple[RunState, BestWeights]:
-        """Every step that is left, each written down, shown and, now and then, measured and saved."""
+        """Run the remaining RL steps: log, display, evaluate and save checkpoints at the configured intervals.
+
+        Returns:
+            The final state and the selected weights.
+        """
         job, policy, best = self.job, evaluator.policy, BestWeights(self.job.eval)
         invariants, recorder = self._invariants(), FailureRecorder(evaluator.scorer)
         engine = job.rl.build_loop(
@@ -185,21 +200,23 @@ class Pipeline:
         state, adamw = RunState.at_start(job.algo), engine.update.optimizer.adamw
         if saved:
             state = restore(saved[1], policy, adamw, best)
-            display.print(f"rl: going on after step {state.step}")
+            display.print(f"rl: resuming after step {state.step}")
         else:
             tracker.record("rl", 0, {**self.validate(evaluator), **budget_spent(state)})
         steps = record_failures(job.rl.run(engine, stream, state), state.step, recorder)
-        reports = self._measured(steps, evaluator, tracker)
-        for report in log_steps(display.show_progress(reports, "rl", job.rl.steps, SHOWN), tracker, "rl"):
+        reports = self._add_evaluations(steps, evaluator, tracker)
+        for report in log_steps(display.show_progress(reports, "rl", job.rl.steps, DISPLAYED_METRICS), tracker, "rl"):
             state = report.state
             best.update(state.step, report.metrics, policy)
             if job.rl.checkpoint_every and (state.step % job.rl.checkpoint_every == 0 or job.rl.is_over(state)):
-                about = {CONDITIONS: under, RECORDS: tracker.records_prefix()}
-                checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **about})
+                provenance = {CONDITIONS: run_conditions, RECORDS: tracker.records_prefix()}
+                checkpoints.save(state.step, {**snapshot(state, policy, adamw, best), **provenance})
         return state, best
 
-    def _measured(self, reports: Iterator[StepReport], evaluator: Evaluator, tracker: Tracker) -> Iterator[StepReport]:
-        """The reports, with the measures of the evaluation in those where one is due."""
+    def _add_evaluations(
+        self, reports: Iterator[StepReport], evaluator: Evaluator, tracker: Tracker
+    ) -> Iterator[StepReport]:
+        """The step reports, with validation metrics added where an evaluation is due."""
         for report in reports:
             if not self.job.eval.is_due(report.state.step, self.job.rl.is_over(report.state)):
                 yield report
@@ -208,18 +225,21 @@ class Pipeline:
             yield replace(report, metrics={**report.metrics, **self.validate(evaluator)})
 
     def _invariants(self) -> Invariants:
-        """What must hold, up to the rounding of this dtype; compiled, policy and reference are rounded each its way."""
-        given, hardware = self.job.invariants, self.job.hardware
-        ratio = given.ratio_tolerance
+        """The invariants, with tolerances for the dtype.
+
+        With torch.compile, policy and reference have different floating-point errors, so the KL tolerance is raised.
+        """
+        invariants, hardware = self.job.invariants, self.job.hardware
+        ratio = invariants.ratio_tolerance
         if ratio is None:
             ratio = 1e-3 if self.job.model.is_exact(hardware.resolve_device()) else 0.5
-        kl = max(given.kl_tolerance, ratio) if hardware.compile else given.kl_tolerance
-        return replace(given, ratio_tolerance=ratio, kl_tolerance=kl)
+        kl = max(invariants.kl_tolerance, ratio) if hardware.compile else invariants.kl_tolerance
+        return replace(invariants, ratio_tolerance=ratio, kl_tolerance=kl)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def build_evaluator(self, policy: CausalPolicy, scorer: Scorer) -> Evaluator:
-        """Measures this policy the same way every time."""
+        """The evaluator of a policy, for validation during training and for the final test."""
         job = self.job
         return Evaluator(
             policy=policy,
@@ -235,32 +255,34 @@ class Pipeline:
         )
 
     def validate(self, evaluator: Evaluator) -> dict[str, float]:
-        """The marks on validation prompts, while training."""
+        """Metrics on the validation prompts, during training."""
         rows = self.run_data.prompts["validation"]
         return evaluator.evaluate(rows, "eval/")[1] | evaluator.measure_drift(rows, "eval/")
 
-    def evaluate(self, evaluator: Evaluator, diary: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
-        """The final marks on test prompts, of the policy and of what it started from."""
-        rows, began = self.run_data.prompts["test"], perf_counter()
-        answers, numbers = evaluator.evaluate(rows, "final/")
-        numbers |= evaluator.measure_drift(rows, "final/")
+    def evaluate(self, evaluator: Evaluator, status: RunStatus, tracker: Tracker, state: RunState) -> dict[str, float]:
+        """Test metrics of the final policy and of its reference; writes eval.jsonl and eval_start.jsonl."""
+        rows, start_time = self.run_data.prompts["test"], perf_counter()
+        answers, metrics = evaluator.evaluate(rows, "final/")
+        metrics |= evaluator.measure_drift(rows, "final/")
         with evaluator.policy.reference():
-            started, marks = evaluator.evaluate(rows, "final/start_")
-        numbers |= marks
+            start_answers, start_metrics = evaluator.evaluate(rows, "final/start_")
+        metrics |= start_metrics
         if self.job.eval.samples:
-            numbers |= evaluator.pass_at(rows, "final/")
-        tag = {"method": self.identity.method, "seed": self.identity.seed}
-        for name, told in (("eval.jsonl", answers), ("eval_start.jsonl", started)):
-            lines = (json.dumps({**answer, **tag}, ensure_ascii=False) for answer in told)
-            write_atomically(diary.folder / name, "\n".join(lines) + "\n")
-        tracker.record("evaluate", state.step, {**numbers, metric_names.EVALUATION_SECONDS: perf_counter() - began})
-        tracker.artifact(diary.folder / "eval.jsonl")
-        return numbers
+            metrics |= evaluator.pass_at(rows, "final/")
+        tags = {"method": self.identity.method, "seed": self.identity.seed}
+        for name, scored_rows in (("eval.jsonl", answers), ("eval_start.jsonl", start_answers)):
+            lines = (json.dumps({**answer, **tags}, ensure_ascii=False) for answer in scored_rows)
+            write_atomically(status.folder / name, "\n".join(lines) + "\n")
+        tracker.record(
+            "evaluate", state.step, {**metrics, metric_names.EVALUATION_SECONDS: perf_counter() - start_time}
+        )
+        tracker.artifact(status.folder / "eval.jsonl")
+        return metrics
 
-    # --- what it leaves -------------------------------------------------------------------------------------------
+    # --- results -------------------------------------------------------------------------------------------------
 
-    def describe(self, stream: PromptStream, made: dict[str, Artifact], scorer: Scorer) -> dict[str, Any]:
-        """What this run was made of."""
+    def describe(self, stream: PromptStream, artifacts: dict[str, Artifact], scorer: Scorer) -> dict[str, Any]:
+        """The manifest of the run: versions, hardware, data, artifacts and reward."""
         job = self.job
         return {
             "versions": versions(),
@@ -271,21 +293,19 @@ class Pipeline:
             "dtype": str(job.model.resolve_dtype(job.hardware.resolve_device())).removeprefix("torch."),
             "data": self.run_data.describe(),
             "prompt_order": stream.order_hash(),
-            "artifacts": {name: artifact.key for name, artifact in made.items()},
-            "artifact_costs": {name: cost(artifact) for name, artifact in made.items()},
+            "artifacts": {name: artifact.key for name, artifact in artifacts.items()},
+            "artifact_costs": {name: read_cost(artifact) for name, artifact in artifacts.items()},
             "reward": {"name": job.names.reward, "sha256": scorer.content_hash()},
-            "reward_model": card(made["reward_model"]) if "reward_model" in made else None,
+            "reward_model": read_reward_model_card(artifacts["reward_model"]) if "reward_model" in artifacts else None,
             "ledger": None,
         }
 
-    def _say_what_became_of_it(
-        self, best: BestWeights, numbers: dict[str, float], diary: RunStatus, display: Display
-    ) -> None:
+    def _print_result(self, best: BestWeights, metrics: dict[str, float], status: RunStatus, display: Display) -> None:
         if best.step is not None:
-            bound = "" if best.within_kl_bound else f"; none had a KL within eval.max_kl={self.job.eval.max_kl:g}"
-            display.print(f"{self.name} ends with the weights of step {best.step}{bound}")
-        mark = next(m for m in ("gold", "accuracy", "avg_reward") if f"final/{m}" in numbers)
+            bound = "" if best.within_kl_bound else f"; no step had a KL within eval.max_kl={self.job.eval.max_kl:g}"
+            display.print(f"{self.name} keeps the weights of step {best.step}{bound}")
+        metric = next(m for m in ("gold", "accuracy", "avg_reward") if f"final/{m}" in metrics)
         display.print(
-            f"{self.name} is done: test {mark.replace('avg_', '')} {numbers[f'final/{mark}']:.3f} "
-            f"(start {numbers[f'final/start_{mark}']:.3f}); everything is in {diary.folder}"
+            f"{self.name} is done: test {metric.replace('avg_', '')} {metrics[f'final/{metric}']:.3f} "
+            f"(start {metrics[f'final/start_{metric}']:.3f}); results are in {status.folder}"
         )

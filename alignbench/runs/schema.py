@@ -1,4 +1,4 @@
-"""The settings classes as data: each key with its type, range, default and sentence, and their JSON schema."""
+"""Introspection of the settings classes: type, range, default and docstring of each key; JSON schema."""
 
 import ast
 import dataclasses
@@ -22,39 +22,39 @@ class Setting:
 
     name: str
     hint: Any
-    """The annotation, with its range."""
+    """The annotation, including its range."""
     default: Any
-    """MISSING where the key has to be set."""
-    sentence: str
-    """The docstring of the field; empty where it has none."""
+    """The default; MISSING if the key is required."""
+    description: str
+    """The docstring of the field; empty if it has none."""
 
     @property
     def type_text(self) -> str:
-        """Type and range in words, such as `int ≥ 1 or null`."""
+        """Type and range as text, such as `int ≥ 1 or null`."""
         return describe_type(self.hint)
 
     @property
     def section(self) -> type | None:
-        """The settings class of a key that is a section."""
+        """The settings class of the key if it is a section, else None."""
         return dataclass_in(self.hint)
 
 
 def settings_of(cls: type) -> list[Setting]:
-    """The fields of a settings class, inherited ones first, as its constructor takes them."""
-    hints, sentences = typing.get_type_hints(cls, include_extras=True), field_docstrings(cls)
+    """The fields of a settings class in the order of its constructor: inherited ones first."""
+    hints, descriptions = typing.get_type_hints(cls, include_extras=True), field_docstrings(cls)
     return [
-        Setting(name=f.name, hint=hints[f.name], default=default_of(f), sentence=sentences.get(f.name, ""))
+        Setting(name=f.name, hint=hints[f.name], default=default_of(f), description=descriptions.get(f.name, ""))
         for f in fields(cls)
     ]
 
 
 def default_of(field: "dataclasses.Field[Any]") -> Any:
-    """The default of a field; MISSING where there is none."""
+    """The default of a field; MISSING if it has none."""
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
-    """The string below each field, on one line; a subclass overrides the field's sentence only where it has its own."""
+    """The docstring of each field, on one line; a field without one inherits that of the base class."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -77,15 +77,15 @@ def dataclass_in(hint: Any) -> type | None:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; a hint that is none is its only one."""
+    """The members of a union; any other hint is returned as the only member."""
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-# --- in words --------------------------------------------------------------------------------------------------------
+# --- as text ---------------------------------------------------------------------------------------------------------
 
 
 def describe_type(hint: Any) -> str:
-    """Type and range of a hint in words."""
+    """Type and range of a hint as text."""
     return " or ".join(_describe_one(each) for each in alternatives(hint))
 
 
@@ -129,7 +129,7 @@ def _range(bounds: Mapping[str, Any]) -> str:
 
 
 def class_schema(cls: type) -> Schema:
-    """The JSON schema of a section; every key may be left out, since options and presets set the others."""
+    """The JSON schema of a section; no key is required, because options and presets set the others."""
     return {
         "type": "object",
         "description": first_sentence(inspect.getdoc(cls) or ""),
@@ -140,15 +140,15 @@ def class_schema(cls: type) -> Schema:
 
 def setting_schema(setting: Setting) -> Schema:
     """The JSON schema of one key."""
-    schema = type_schema(setting.hint) | ({"description": setting.sentence} if setting.sentence else {})
+    schema = type_schema(setting.hint) | ({"description": setting.description} if setting.description else {})
     default = plain(setting.default)
     return schema if default is MISSING or isinstance(default, dict) else schema | {"default": default}
 
 
 def type_schema(hint: Any) -> Schema:
     """The JSON schema of a hint: classes by reference to `$defs`, numbers also as an interpolation such as ${seed}."""
-    several = [_one_schema(each) for each in alternatives(hint)]
-    return several[0] if len(several) == 1 else {"anyOf": several}
+    schemas = [_one_schema(each) for each in alternatives(hint)]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def _one_schema(hint: Any) -> Schema:
@@ -183,7 +183,7 @@ def classes_in(cls: type) -> Iterator[type]:
 
 
 def plain(value: Any) -> Any:
-    """A default as YAML and JSON hold it: sections as mappings, tuples as lists."""
+    """A default as a YAML or JSON value: sections as mappings, tuples as lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, list | tuple):

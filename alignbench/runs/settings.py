@@ -1,4 +1,4 @@
-"""Config -> checked objects: unknown keys, wrong types and values out of range are refused by name."""
+"""Builds validated settings objects from a config; unknown keys, wrong types and values out of range are errors."""
 
 import difflib
 import hashlib
@@ -33,7 +33,7 @@ NOT_PART_OF_A_RUN = ("study", "output_dir", "plan", "tracking", "analysis", "jud
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """Where a run is written down, beside its own folder."""
+    """Experiment tracking with MLflow, in addition to the files of the run."""
 
     enabled: bool = True
     """Off writes metrics.jsonl only."""
@@ -42,63 +42,62 @@ class Tracking:
     experiment: str = "alignbench"
     """The MLflow experiment."""
     samples: Size = 8
-    """Rollouts kept as a table at every evaluation."""
+    """Number of rollouts logged as a table at every evaluation."""
 
     def __post_init__(self) -> None:
         if urlsplit(self.uri or "").password is not None:
             raise UserError(
-                "uri has a password in it, and every run writes its config down: leave it out, and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+                "uri contains a password, and every run saves its config: remove it, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """Whether to tell what a run will take in place of running it; plan=true says the same as plan.enabled=true."""
+    """Planning of a run: its cost estimate, without running it; plan=true is short for plan.enabled=true."""
 
     enabled: bool = False
-    """Check and count everything, train nothing, write nothing."""
+    """Check the config and data and print the plan; train nothing, write nothing."""
     probe: bool = False
-    """Plan, and time two steps of each phase in a folder that is gone afterwards."""
+    """Print the plan, and time two steps of each stage in a temporary folder."""
 
     @property
     def requested(self) -> bool:
-        """Whether there is a plan to tell."""
+        """Whether a plan is requested instead of a run."""
         return self.enabled or self.probe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What is declared before a study runs, and read by the report."""
+    """Settings of the analysis, declared before a study runs and read by the report."""
 
     metric: str | None = None
-    """The one metric that decides; null is final/gold where true quality is known, else final/accuracy, else
-    final/avg_reward."""
+    """The metric of the verdict; null selects the first available of final/gold, final/accuracy, final/avg_reward."""
     baseline: str | None = None
-    """The method that others are compared with; null is ppo where it is there."""
+    """The method that others are compared with; null selects ppo if the study contains it."""
     margin: Positive | None = None
-    """The difference that would be too small to matter, in units of the metric; null declares none."""
+    """Largest difference that is practically irrelevant, in units of the metric; null declares none."""
     pairing: Literal["none", "seed"] = "none"
-    """Seed: runs are compared seed by seed, where the manifests show that seeds of methods shared their randomness."""
+    """seed compares runs seed by seed, if the manifests show that methods shared the randomness of each seed."""
     allow: tuple[str, ...] = ()
-    """Config keys beside algo.* that may differ between methods."""
+    """Config keys, in addition to algo.*, that may differ between methods."""
     price_per_hour: NonNegative | None = None
-    """Dollars for an hour of this machine; null leaves prices out."""
+    """Price of this machine in dollars per hour; null omits prices."""
     expected_memory_gb: dict[str, list[NonNegative]] | None = None
-    """The least and the most peak memory expected of a method, such as {ppo: [4, 5]}; null expects nothing."""
+    """Expected peak memory of each method as [minimum, maximum], such as {ppo: [4, 5]}; null checks nothing."""
 
     def __post_init__(self) -> None:
         for method, span in (self.expected_memory_gb or {}).items():
             if len(span) != 2 or span[0] > span[1]:
-                raise UserError(f"expected_memory_gb.{method}={span}: give the least and the most, such as [4, 5]")
+                raise UserError(f"expected_memory_gb.{method}={span}: give the minimum and the maximum, such as [4, 5]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The chosen option of each group that is part of a run's name; set by the options themselves."""
+    """The chosen option of each config group that is part of a run's name; set by the options themselves."""
 
     method: str
-    """The option of `algo`; a name of your own separates variants of one method in the report."""
+    """The option of `algo`; another name distinguishes variants of one method in the report."""
     model: str
     """The option of `model`."""
     data: str
@@ -109,16 +108,16 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """One run, every part of it built and checked."""
+    """The settings of one run, built and validated."""
 
     seed: Size
-    """Seed of the run: prompt order, sampling and new weights."""
+    """Seed of the run: prompt order, sampling and initialization of new weights."""
     study: str | None
     """The study that the run belongs to; null is `single`, or a name made from the overrides of a sweep."""
     output_dir: str
     """Folder of runs, artifacts, reports and mlflow.db."""
     plan: Planning
-    """Print what a run will take instead of running it."""
+    """Print the plan of a run instead of running it."""
     names: Names
     """Names of the chosen options."""
     model: Any
@@ -136,22 +135,22 @@ class RunSettings:
     sft: SFT
     """Supervised fine-tuning, shared by all runs of a study."""
     reward_model: RewardModelTraining
-    """Training of the reward model, where the reward needs one (`reward=bradley_terry`)."""
+    """Training of the reward model, if the reward needs one (`reward=bradley_terry`)."""
     rl: RL
     """Reinforcement learning: budget, sampling and optimizer, the same for every method."""
     eval: Evaluate
-    """Evaluation while training and at the end."""
+    """Evaluation during training and at the end."""
     invariants: Invariants
-    """Checks while training."""
+    """Checks during training."""
     tracking: Tracking
-    """MLflow."""
+    """Experiment tracking with MLflow."""
     analysis: Analysis
-    """What is declared before a study runs, and read by its report."""
+    """Settings of the analysis, declared before a study runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What a run is called and where it lives."""
+    """Name, key and folder of a run."""
 
     study: str
     method: str
@@ -179,34 +178,42 @@ def check(cfg: DictConfig) -> None:
 
 
 def build(config: Mapping[str, Any]) -> RunSettings:
-    """Every object of a run, from a resolved config."""
+    """Build the settings of a run from a resolved config.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value is invalid.
+    """
     settings: RunSettings = _construct(RunSettings, config, "")
     return settings
 
 
 def is_plan(config: Mapping[str, Any]) -> bool:
-    """Whether a resolved config asks for a plan, whatever else is right or wrong in it."""
+    """Whether a resolved config requests a plan; its other sections are not checked."""
     return bool(_value(Planning, config["plan"], "plan").requested)
 
 
 def build_valid_sections(config: Mapping[str, Any]) -> tuple[RunSettings, dict[str, UserError]]:
-    """The job with None in place of each section that is wrong, and what is wrong with these."""
-    hints, parts, wrong = (
+    """The settings with None for each invalid section, and the error of each invalid section."""
+    hints, sections, errors = (
         typing.get_type_hints(RunSettings, include_extras=True),
         dict[str, Any](),
         dict[str, UserError](),
     )
-    _refuse_unknown(config, {knob.name: knob for knob in fields(RunSettings)}, "")
+    _refuse_unknown(config, {field.name: field for field in fields(RunSettings)}, "")
     for name, hint in hints.items():
         try:
-            parts[name] = _value(hint, config[name], name)
+            sections[name] = _value(hint, config[name], name)
         except UserError as error:
-            parts[name], wrong[name] = None, error
-    return RunSettings(**parts), wrong
+            sections[name], errors[name] = None, error
+    return RunSettings(**sections), errors
 
 
 def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
-    """The name, key and folder of the run that a config describes."""
+    """The name, key and folder of the run that a config describes.
+
+    Raises:
+        UserError: a name is not a valid folder name.
+    """
     config = resolve(cfg) if isinstance(cfg, DictConfig) else cfg
     check_names(config)
     names, study = config["names"], config["study"] or "single"
@@ -223,13 +230,13 @@ def identify(cfg: DictConfig | Mapping[str, Any]) -> Identity:
 
 
 def check_names(config: Mapping[str, Any]) -> None:
-    """Raise UserError where a name that becomes part of a path is not text or not a safe folder name."""
-    named = {"study": config["study"] or "single", "output_dir": config["output_dir"]}
-    named |= {f"names.{what}": value for what, value in config["names"].items()}
-    for key, value in named.items():
+    """Raise UserError if a name that becomes part of a path is not text or not a safe folder name."""
+    names = {"study": config["study"] or "single", "output_dir": config["output_dir"]}
+    names |= {f"names.{what}": value for what, value in config["names"].items()}
+    for key, value in names.items():
         require_text(key, value)
         if key != "output_dir" and (not value.strip(".") or set(value) - set(SAFE)):
-            raise UserError(f"{key}={value!r} names a folder: use letters, digits, dot, dash and underscore")
+            raise UserError(f"{key}={value!r} becomes a folder name: use letters, digits, dot, dash and underscore")
 
 
 def section(config: Mapping[str, Any], path: str) -> Any:
@@ -245,13 +252,13 @@ def flatten(config: Any, path: str = "") -> dict[str, Any]:
 
 
 def conditions(config: Mapping[str, Any], made_of: Mapping[str, Any]) -> dict[str, Any]:
-    """All that shapes a run's numbers, as one level of dotted keys with plain values."""
+    """Everything that determines a run's metrics, as dotted keys with plain values."""
     settings = {name: part for name, part in config.items() if name not in NOT_PART_OF_A_RUN}
     return flatten(json.loads(json.dumps({**settings, **made_of}, default=str)))
 
 
 def custom_functions(reward: Mapping[str, Any]) -> list[str]:
-    """The functions of the user's own that a reward, or a part of one, is made of."""
+    """The user-defined functions of a reward and its parts."""
     return [value for name, value in flatten(dict(reward)).items() if name.rpartition(".")[2] == "function"]
 
 
@@ -265,11 +272,13 @@ def _canonical(value: Any) -> bytes:
 def _construct(cls: type, node: Mapping[str, Any], path: str) -> Any:
     """An object of a dataclass from a config node, its own parts built first."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    knobs = {f.name: f for f in fields(cls)}
-    given = {str(k): v for k, v in node.items() if k != "_target_" and v != "???"}  # which is YAML's "must be given"
-    _refuse_unknown(given, knobs, path)
-    values = {name: _value(hints[name], value, _join(path, name)) for name, value in given.items()}
-    missing = [n for n, f in knobs.items() if n not in given and f.default is MISSING and f.default_factory is MISSING]
+    known = {f.name: f for f in fields(cls)}
+    entries = {str(k): v for k, v in node.items() if k != "_target_" and v != "???"}  # ??? marks a missing value
+    _refuse_unknown(entries, known, path)
+    values = {name: _value(hints[name], value, _join(path, name)) for name, value in entries.items()}
+    missing = [
+        n for n, f in known.items() if n not in entries and f.default is MISSING and f.default_factory is MISSING
+    ]
     if missing:
         raise UserError(f"{_join(path, missing[0])} is not set; give it with {_join(path, missing[0])}=...")
     try:
@@ -279,26 +288,26 @@ def _construct(cls: type, node: Mapping[str, Any], path: str) -> Any:
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
-    part, each = dataclass_in(hint), _dataclass_of_each(hint)
-    if each is not None and isinstance(value, Mapping):
-        return {str(name): _value(each, one, _join(path, str(name))) for name, one in value.items()}
-    if isinstance(value, Mapping) and ("_target_" in value or part is not None):
-        cls = locate(value["_target_"], path) if "_target_" in value else part
+    section, value_class = dataclass_in(hint), _dataclass_of_values(hint)
+    if value_class is not None and isinstance(value, Mapping):
+        return {str(name): _value(value_class, item, _join(path, str(name))) for name, item in value.items()}
+    if isinstance(value, Mapping) and ("_target_" in value or section is not None):
+        cls = locate(value["_target_"], path) if "_target_" in value else section
         assert cls is not None
         built = _construct(cls, value, path)
-        if part is not None and not isinstance(built, part):
-            raise UserError(f"{path}: {cls.__name__} is not a {part.__name__}")
+        if section is not None and not isinstance(built, section):
+            raise UserError(f"{path}: {cls.__name__} is not a {section.__name__}")
         return built
     if hint is Any:
         raise UserError(
             f"{path}={value!r}: a section of settings is expected; choose an option of the group with {path}=<option>"
         )
-    if part is not None and value is not None:
-        keys = ", ".join(f.name for f in fields(part))
+    if section is not None and value is not None:
+        keys = ", ".join(f.name for f in fields(section))
         raise UserError(f"{path}={value!r}: a section with the keys {keys} is expected")
     try:
         adapter = TypeAdapter(hint, config=_options(hint))
-        return adapter.validate_python(value, strict=not isinstance(value, list))  # YAML's lists fill our tuples
+        return adapter.validate_python(value, strict=not isinstance(value, list))  # lists of YAML become tuples
     except ValidationError as error:
         if error.errors()[0]["type"] == "string_type" and value is not None:
             require_text(path, value)
@@ -309,33 +318,33 @@ def _options(hint: Any) -> ConfigDict | None:
     return None if dataclass_in(hint) else ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
-def _dataclass_of_each(hint: Any) -> type | None:
-    """The dataclass of the values that a hint such as `dict[str, Part]` speaks of."""
+def _dataclass_of_values(hint: Any) -> type | None:
+    """The dataclass of the values of a hint such as `dict[str, Part]`."""
     return dataclass_in(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else None
 
 
 def locate(target: str, path: str) -> type:
-    """The dataclass of a `_target_`. Raises UserError where there is none."""
+    """Import the dataclass of a `_target_`. Raises UserError if it does not exist or is no dataclass."""
     module, _, name = target.rpartition(".")
     if os.getcwd() not in sys.path:  # `python -m` adds it, the installed command does not
         sys.path.append(os.getcwd())
     try:
         cls: type = vars(importlib.import_module(module))[name]
     except (ImportError, KeyError, ValueError) as error:
-        raise UserError(f"{path}._target_={target}: there is no such class ({error})") from error
+        raise UserError(f"{path}._target_={target}: no such class ({error})") from error
     if not is_dataclass(cls):
-        raise UserError(f"{path}._target_={target}: it must be a dataclass, whose fields are its keys")
+        raise UserError(f"{path}._target_={target}: a dataclass is expected; its fields are the keys")
     return cls
 
 
-def _refuse_unknown(given: Mapping[str, Any], knobs: Mapping[str, Any], path: str) -> None:
-    for name in given:
-        if name not in knobs:
+def _refuse_unknown(keys: Mapping[str, Any], known: Mapping[str, Any], path: str) -> None:
+    for name in keys:
+        if name not in known:
             if new := RENAMED.get(_join(path, name)):
-                raise UserError(f"there is no key {_join(path, name)}: it was renamed to {new}")
-            near = difflib.get_close_matches(name, knobs, n=1)
-            hint = f"did you mean {_join(path, near[0])}?" if near else f"known keys: {', '.join(knobs)}"
-            raise UserError(f"there is no key {_join(path, name)}; {hint}")
+                raise UserError(f"unknown key {_join(path, name)}: it was renamed to {new}")
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {_join(path, near[0])}?" if near else f"known keys: {', '.join(known)}"
+            raise UserError(f"unknown key {_join(path, name)}; {hint}")
 
 
 def _join(path: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What all runs of a study stand on: the SFT model and the reward model, made by the first that needs them."""
+"""The SFT model and the reward model that the runs of a study share; the first run that needs one trains it."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from alignbench.models.reward_model import RewardModel
 from alignbench.models.text import Text
 from alignbench.runs.run_data import RunData
 from alignbench.runs.settings import Identity, RunSettings, flatten
-from alignbench.stages import reward_model as preferring
+from alignbench.stages import reward_model as reward_model_stage
 from alignbench.stages.progress import Display, budget_spent, log_steps
 from alignbench.store.artifacts import Artifact, ArtifactStore, key
 from alignbench.store.disk import make_folder, write_atomically
@@ -33,14 +33,14 @@ MODEL, COST = "model", "cost.json"
 LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 """Libraries whose version is part of an artifact's key."""
 LOADING = ("alignbench.models.loading", "alignbench.kernels.hardware")
-"""What every stage computes with beside its own module: how a model is loaded, and which kernels it gets."""
-SHOWN_SFT = {"sft/loss": "loss"}
-SHOWN_REWARD_MODEL = {"reward_model/loss": "loss", "reward_model/accuracy": "accuracy"}
+"""Modules besides a stage's own whose source is part of its artifact's key: model loading and kernel selection."""
+SFT_METRICS = {"sft/loss": "loss"}
+REWARD_MODEL_METRICS = {"reward_model/loss": "loss", "reward_model/accuracy": "accuracy"}
 
 
 @dataclass(frozen=True)
 class SharedModels:
-    """The shared artifacts of one run's study."""
+    """The artifacts that a run shares with the other runs of its study."""
 
     job: RunSettings
     config: dict[str, Any]
@@ -49,11 +49,15 @@ class SharedModels:
 
     @property
     def store(self) -> ArtifactStore:
-        """Where they are kept."""
+        """The store of the artifacts."""
         return ArtifactStore(Path(self.job.output_dir) / "artifacts")
 
     def check(self) -> None:
-        """Raise UserError for what could not be learned from; nothing is read again for what is there already."""
+        """Check the models and their training data; data of an artifact that exists is not read.
+
+        Raises:
+            UserError: the model, the critic or a training row is invalid.
+        """
         if self.job.hardware.sampler == "vllm":
             vllm_engine.check_model(self.job.model)
         self.job.hardware.check_model(lambda: self.job.model.load_config(self.run_data.texts))
@@ -71,14 +75,14 @@ class SharedModels:
             for rows in self.run_data.comparisons.values():
                 self.job.reward_model.comparisons(rows, self.run_data.text)
 
-    # --- the start of every policy --------------------------------------------------------------------------------
+    # --- the SFT model -------------------------------------------------------------------------------------------
 
     def sft_key(self) -> str | None:
-        """The name of the SFT model; None when there is none."""
+        """The artifact key of the SFT model; None without SFT."""
         return key("sft", self._sft_ingredients()) if self.job.sft.enabled else None
 
     def sft(self, display: Display) -> Artifact | None:
-        """The SFT model; None when policies start from the model as it is."""
+        """The SFT model, trained if it does not exist; None without SFT, when policies start from the base model."""
         return self._make("sft", self._sft_ingredients(), self._train_sft, display) if self.job.sft.enabled else None
 
     def _train_sft(self, name: str, folder: Path, display: Display) -> RunState:
@@ -94,7 +98,7 @@ class SharedModels:
         )
         with self._artifact_tracker(name, "sft", job.sft.seed) as tracker:
             tracker.dataset(f"{job.names.data} demonstrations", rows_hash(self.run_data.demonstrations), "train")
-            for report in log_steps(display.show_progress(reports, "sft", job.sft.steps, SHOWN_SFT), tracker, "sft"):
+            for report in log_steps(display.show_progress(reports, "sft", job.sft.steps, SFT_METRICS), tracker, "sft"):
                 state = report.state
         loading.save(policy.model, policy.text, folder / MODEL)
         return state
@@ -111,11 +115,11 @@ class SharedModels:
     # --- the reward model -------------------------------------------------------------------------------------------
 
     def reward_model_key(self, start: str | None) -> str | None:
-        """The name of the reward model over an SFT model of that name; None when none is trained."""
+        """The artifact key of the reward model, given the key of the SFT model; None if no reward model is trained."""
         return key("reward_model", self._preference_ingredients(start)) if self.run_data.trains_reward_model else None
 
     def reward_model(self, start: Artifact | None, display: Display) -> Artifact | None:
-        """The reward model, frozen; None when the reward needs none, or has one of its own."""
+        """The reward model, trained if it does not exist; None if the reward needs none or loads one from a path."""
         if not self.run_data.trains_reward_model:
             return None
 
@@ -124,12 +128,12 @@ class SharedModels:
 
         return self._make("reward_model", self._preference_ingredients(start.key if start else None), train, display)
 
-    def load_reward_model(self, made: Artifact | None) -> RewardModel | None:
-        """The reward model, loaded; None when the reward needs none."""
+    def load_reward_model(self, artifact: Artifact | None) -> RewardModel | None:
+        """Load the reward model; None if the reward needs none."""
         reward = learned(self.job.reward)
         if reward is None:
             return None
-        folder = made.path / MODEL if made else Path(str(reward.path))
+        folder = artifact.path / MODEL if artifact else Path(str(reward.path))
         model = reward_models.load_reward_model(
             self.job.model, folder, texts=self.run_data.texts, device=self.job.hardware.resolve_device()
         )
@@ -137,7 +141,7 @@ class SharedModels:
         return model
 
     def scorer(self, reward_model: RewardModel | None, text: Text) -> Scorer:
-        """The reward, with its model where it needs one."""
+        """The scorer of the reward, with its reward model if it needs one."""
         reward: Any = self.job.reward
         scorer: Scorer = (
             reward if reward_model is None else reward.with_model(reward_models.adapt_to_policy(reward_model, text))
@@ -145,14 +149,18 @@ class SharedModels:
         return scorer
 
     def critic(self, model: Any, text: Text, reward_model: RewardModel | None) -> ValueFunction | None:
-        """What foresees the rewards of a policy with that model; None where the algorithm keeps no critic."""
+        """The critic for a policy model; None if the algorithm has no critic.
+
+        Raises:
+            UserError: the critic starts from a reward model that has another tokenizer.
+        """
         settings, seed = self.job.algo.critic, self.job.seed
         if settings is None or settings.start == "zero" or reward_model is None:
             return settings and critics.make_critic(model, settings, seed=seed)
         if reward_models.adapt_to_policy(reward_model, text) is not reward_model:
             raise UserError(
-                "algo.critic.start=reward_model: the reward model has a tokenizer of its own, so it cannot "
-                "read the policy's tokens. Set algo.critic.start=zero, or let the study train the model"
+                "algo.critic.start=reward_model: the reward model has another tokenizer, so it cannot "
+                "read the policy's tokens. Set algo.critic.start=zero, or let the study train the reward model"
             )
         scale = self.job.reward.scale(reward_model.calibration)
         return critics.make_critic(model, settings, seed=seed, reward_model=reward_model.model, calibration=scale)
@@ -175,18 +183,18 @@ class SharedModels:
         with self._artifact_tracker(name, "reward_model", settings.seed) as tracker:
             for split, rows in pairs.items():
                 tracker.dataset(f"{job.names.data} comparisons", rows_hash(rows), split)
-            shown = display.show_progress(reports, "reward_model", settings.steps, SHOWN_REWARD_MODEL)
-            for report in log_steps(shown, tracker, "reward_model"):
+            displayed = display.show_progress(reports, "reward_model", settings.steps, REWARD_MODEL_METRICS)
+            for report in log_steps(displayed, tracker, "reward_model"):
                 state = report.state
-            told = settings.evaluate(model, pairs["validation"], pairs["test"], size)
-            tracker.record("reward_model", state.step, preferring.card_metrics(told))
+            quality = settings.evaluate(model, pairs["validation"], pairs["test"], size)
+            tracker.record("reward_model", state.step, reward_model_stage.card_metrics(quality))
         display.print(
-            f"reward model: {told['accuracy']:.1%} of {told['pairs']} held-out pairs ranked right, calibration "
-            f"error {told['ece']:.3f} at temperature {told['temperature']:.3g}"
+            f"reward model: {quality['accuracy']:.1%} of {quality['pairs']} held-out pairs ranked correctly, "
+            f"calibration error {quality['ece']:.3f} at temperature {quality['temperature']:.3g}"
         )
-        for complaint in settings.check_gate(told):
-            display.print(f"warning: {complaint}")
-        model.save(folder / MODEL, told)
+        for problem in settings.check_gate(quality):
+            display.print(f"warning: {problem}")
+        model.save(folder / MODEL, quality)
         return state
 
     def _preference_ingredients(self, start: str | None) -> dict[str, Any]:
@@ -200,18 +208,18 @@ class SharedModels:
         }
 
     def _code(self, stage: str) -> dict[str, Any]:
-        """What computes an artifact: the source of the stage and of all it imports, and the versions of libraries."""
+        """Code part of an artifact's key: source of the stage and of the modules it imports, library versions."""
         quantized = ("bitsandbytes",) if self.job.model.quantization != "none" else ()
-        found = versions()
+        installed = versions()
         return {
             "source": source_hash((stage, *LOADING)),
-            "libraries": {name: found.get(name) for name in (*LIBRARIES, *quantized)},
+            "libraries": {name: installed.get(name) for name in (*LIBRARIES, *quantized)},
         }
 
-    # --- what both need ---------------------------------------------------------------------------------------------
+    # --- both models ------------------------------------------------------------------------------------------------
 
     def load(self, start: Path | None, seed: int) -> tuple[Any, Text]:
-        """The language model on its device, from that folder or from its base."""
+        """Load the language model onto its device, from the folder `start` or from its base."""
         device = self.job.hardware.resolve_device()
         model, text = self.job.model.load(texts=self.run_data.texts, start=start, device=device, seed=seed)
         self.job.hardware.apply_kernels(model)
@@ -221,15 +229,15 @@ class SharedModels:
     def tracker(
         self, folder: Path, phase: str, resume_after: int | None, name: str | None = None, seed: int | None = None
     ) -> Tracker:
-        """The logbook of a phase."""
-        job, who = self.job, self.identity
+        """Open the tracker of a stage."""
+        job, identity = self.job, self.identity
         tags = {
-            metric_names.STUDY: who.study,
-            metric_names.METHOD: who.method if phase == "rl" else phase,
-            metric_names.MODEL: who.model,
-            metric_names.SEED: str(who.seed if seed is None else seed),
+            metric_names.STUDY: identity.study,
+            metric_names.METHOD: identity.method if phase == "rl" else phase,
+            metric_names.MODEL: identity.model,
+            metric_names.SEED: str(identity.seed if seed is None else seed),
             metric_names.PHASE: phase,
-            metric_names.KEY: name or who.key,
+            metric_names.KEY: name or identity.key,
             metric_names.RUN_DIR: str(folder.resolve()),
         }
         return Tracker.open(
@@ -237,12 +245,12 @@ class SharedModels:
             uri=job.tracking.uri,
             output_dir=Path(job.output_dir),
             experiment=job.tracking.experiment,
-            run_name=name or who.run_dir.name,
+            run_name=name or identity.run_dir.name,
             tags=tags,
             params=flatten(self.config),
             enabled=job.tracking.enabled,
             resume_after=resume_after,
-            wait=phase == "rl",  # the last one, which waits for the others too
+            wait=phase == "rl",  # the RL stage comes last and waits for all uploads
         )
 
     def _make(self, phase: str, ingredients: dict[str, Any], train: "Train", display: Display) -> Artifact:
@@ -250,30 +258,30 @@ class SharedModels:
 
         def build(folder: Path) -> None:
             spent = budget_spent(train(name, folder, display))
-            wanted = (metric_names.SECONDS, metric_names.TOKENS, metric_names.PEAK_MEMORY)
-            write_atomically(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in wanted}, indent=2))
+            names = (metric_names.SECONDS, metric_names.TOKENS, metric_names.PEAK_MEMORY)
+            write_atomically(folder / COST, json.dumps({n.split("/")[1]: spent[n] for n in names}, indent=2))
 
-        artifact, made = self.store.make(name, ingredients, build)
-        if not made:
-            display.print(f"{phase}: {name} is there already")
+        artifact, created = self.store.make(name, ingredients, build)
+        if not created:
+            display.print(f"{phase}: using existing artifact {name}")
         return artifact
 
     def _artifact_tracker(self, name: str, phase: str, seed: int) -> Tracker:
-        journal = make_folder(Path(self.job.output_dir) / "artifacts" / f"{name}.tracking")
-        return self.tracker(journal, phase, None, name=name, seed=seed)
+        folder = make_folder(Path(self.job.output_dir) / "artifacts" / f"{name}.tracking")
+        return self.tracker(folder, phase, None, name=name, seed=seed)
 
 
 Train = Callable[[str, Path, Display], RunState]
-"""Fills an artifact's folder, given its name; returns the state training ended in."""
+"""Trains an artifact: its name and its folder in, the final training state out."""
 
 
-def cost(artifact: Artifact) -> dict[str, float]:
-    """What making it took: seconds, tokens, peak_memory_bytes."""
+def read_cost(artifact: Artifact) -> dict[str, float]:
+    """The training cost of an artifact: seconds, tokens, peak_memory_bytes."""
     spent: dict[str, float] = json.loads((artifact.path / COST).read_text())
     return spent
 
 
-def card(artifact: Artifact) -> dict[str, Any]:
-    """How well a reward model tells chosen from rejected."""
+def read_reward_model_card(artifact: Artifact) -> dict[str, Any]:
+    """The card of a reward model: its accuracy and calibration on held-out pairs."""
     measured: dict[str, Any] = json.loads((artifact.path / MODEL / reward_models.CARD).read_text())
     return measured

@@ -1,4 +1,4 @@
-"""Before and after, from end to end: two models answer the same prompts, and a model is not better than itself."""
+"""Tests of `alignbench compare`, end to end: two models answer the same prompts; a model equals itself."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ REWARD = "def variety(prompts, completions):\n    return [float(len(set(text))) 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that a few large steps have moved."""
+    """A run whose weights changed in a few steps with a large learning rate."""
     folder = tmp_path_factory.mktemp("outputs")
     (folder / "reward.py").write_text(REWARD)
     return run_small(
@@ -30,21 +30,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_a_run_keeps_the_answers_that_it_began_with(trained: Path) -> None:
+def test_a_run_stores_the_answers_of_its_start(trained: Path) -> None:
     assert main([f"run={trained}"]) == 0
-    told = json.loads((trained / "before_after.json").read_text())
+    result = json.loads((trained / "before_after.json").read_text())
     end = lines(trained / "metrics.jsonl")[-1]["metrics"]
-    reward = told["scores"]["avg_reward"]
+    reward = result["scores"]["avg_reward"]
     assert reward["before_mean"] == pytest.approx(end["final/start_avg_reward"])
     assert reward["after_mean"] == pytest.approx(end["final/avg_reward"])
     assert reward["before_mean"] != reward["after_mean"]
-    assert told["total_problems"] == 6
+    assert result["total_problems"] == 6
 
 
-def test_the_start_of_a_run_is_drawn_again_as_it_was(trained: Path, tmp_path: Path) -> None:
+def test_compare_reproduces_the_stored_answers(trained: Path, tmp_path: Path) -> None:
     folder = compare([f"after={trained}", f"to={tmp_path}"])
-    for drawn, kept in (("before", "eval_start"), ("after", "eval")):
-        got, run = lines(folder / f"{drawn}.jsonl"), lines(trained / f"{kept}.jsonl")
+    for side, stored in (("before", "eval_start"), ("after", "eval")):
+        got, run = lines(folder / f"{side}.jsonl"), lines(trained / f"{stored}.jsonl")
         assert [(row["response"], row["scores"]) for row in got] == [(row["response"], row["scores"]) for row in run]
 
 
@@ -65,31 +65,31 @@ def test_several_answers_to_other_prompts_under_another_reward(trained: Path, tm
         ]
     )
     before, after = (lines(folder / f"{side}.jsonl") for side in ("before", "after"))
-    asked = [(f"prompt-{number}", sample) for number in range(5) for sample in range(3)]
-    assert [(row["prompt_id"], row["sample"]) for row in before] == asked
+    expected = [(f"prompt-{number}", sample) for number in range(5) for sample in range(3)]
+    assert [(row["prompt_id"], row["sample"]) for row in before] == expected
     assert [row["prompt"] for row in before] == [row["prompt"] for row in after]
     assert {row["model"] for row in before} == {"base tiny"}
     assert [row["response"] for row in before] != [row["response"] for row in after]
     assert set(before[0]["scores"]) == {"total", "correct_strict", "correct_flexible"}
-    told = json.loads((folder / "settings.json").read_text())
-    assert (told["decoding"], told["reward"]) == ("sampled, temperature 0.7, seed 0", "exact_match")
+    result = json.loads((folder / "settings.json").read_text())
+    assert (result["decoding"], result["reward"]) == ("sampled, temperature 0.7, seed 0", "exact_match")
     assert main([f"before={folder}/before.jsonl", f"after={folder}/after.jsonl"]) == 0
     whole = json.loads((folder / "before_after.json").read_text())
-    assert (whole["samples"], whole["settings"]) == (3, told)
+    assert (whole["samples"], whole["settings"]) == (3, result)
 
 
 def test_a_model_is_not_better_than_itself(trained: Path, tmp_path: Path) -> None:
     folder = compare([f"after={trained}", f"before={trained}/final", "samples=2", f"to={tmp_path}"])
     assert main([f"before={folder}/before.jsonl", f"after={folder}/after.jsonl"]) == 0
-    told = json.loads((folder / "before_after.json").read_text())["scores"]["avg_reward"]
-    assert told["improvement"] == {"estimate": 0.0, "ci95": None, "reason": "constant_difference"}
-    assert told["problems_equal"] == 6
+    result = json.loads((folder / "before_after.json").read_text())["scores"]["avg_reward"]
+    assert result["improvement"] == {"estimate": 0.0, "ci95": None, "reason": "constant_difference"}
+    assert result["problems_equal"] == 6
     for changed in ("problems_improved", "problems_worsened"):
-        low, high = told[changed]["share"]["ci95"]
-        assert low == told[changed]["count"] == 0 < high < 0.5
+        low, high = result[changed]["share"]["ci95"]
+        assert low == result[changed]["count"] == 0 < high < 0.5
 
 
-def test_what_is_compared_is_named_in_many_ways(trained: Path, tmp_path: Path) -> None:
+def test_weights_by_run_folder_and_name(trained: Path, tmp_path: Path) -> None:
     run = CompletedRun.open(str(trained))
     assert run.weights("base").start is None
     start = run.weights("start").start
@@ -106,12 +106,12 @@ def test_what_is_compared_is_named_in_many_ways(trained: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("words", [["after=x", "rl.steps=3"], ["after=x", "model=tiny"], ["before=x"], ["after"]])
-def test_what_would_not_be_read_is_refused(words: list[str]) -> None:
+def test_an_unused_key_is_an_error(words: list[str]) -> None:
     with pytest.raises(UserError, match="--help"):
         _read(words)
 
 
-def test_a_mistake_in_a_changed_key_is_named(trained: Path) -> None:
+def test_an_unknown_key_is_an_error(trained: Path) -> None:
     config = _changed(CompletedRun.open(str(trained)).config, ["reward=exact_match", "reward.moode=flexible"])
     with pytest.raises(UserError, match=r"reward\.moode; did you mean reward\.mode"):
         _ = CompletedRun(trained, config, {}).job
@@ -119,7 +119,7 @@ def test_a_mistake_in_a_changed_key_is_named(trained: Path) -> None:
         compare([f"after={trained}", "samples=none"])
 
 
-def test_prompts_that_cannot_be_told_apart_are_refused(trained: Path, tmp_path: Path) -> None:
+def test_duplicate_prompt_ids_are_an_error(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "twice.jsonl").write_text('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}\n')
-    with pytest.raises(UserError, match="the id 1 stands there more than once"):
+    with pytest.raises(UserError, match="duplicate id 1"):
         compare([f"after={trained}", f"prompts={tmp_path}/twice.jsonl"])

@@ -232,6 +232,10 @@ def test_what_cannot_be_merged_is_refused_in_words(runs: dict[str, Path], tmp_pa
         merge({"run": str(runs["adapter"]), "to": str(tmp_path)})
     with pytest.raises(UserError, match="finished run"):
         merge({"run": str(tmp_path)})
-    for words, told in (([], "say which run"), (["run=x", "dtype=int8"], "dtype=int8"), (["runs=x"], "'runs=x'")):
+    for words, told in (
+        ([], "run=FOLDER is missing"),
+        (["run=x", "dtype=int8"], "dtype=int8"),
+        (["runs=x"], "'runs=x'"),
+    ):
         with pytest.raises(UserError, match=told):
             _read(words)
