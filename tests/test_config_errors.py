@@ -57,7 +57,7 @@ def test_a_renamed_key_names_the_new_one(old: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("key", ["study", "output_dir", "names.method", "names.model", "names.data", "names.reward"])
 @pytest.mark.parametrize(
-    ("value", "kind"), [("2026", "a whole number"), ("1.5", "a number"), ("true", "true or false"), ("[a]", "a list")]
+    ("value", "kind"), [("2026", "an integer"), ("1.5", "a number"), ("true", "true or false"), ("[a]", "a list")]
 )
 def test_a_name_that_is_not_text_says_what_to_type(key: str, value: str, kind: str) -> None:
     for refuse in (check, lambda cfg: identify(resolve(cfg))):

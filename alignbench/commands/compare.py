@@ -46,9 +46,9 @@ settings.json, before_after.json and before_after.md. Exit code: 0 compared, 2 w
 """
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Generate, score and compare."""
-    arguments = read_arguments(words, USAGE)
+    arguments = read_arguments(arguments, USAGE)
     if arguments is None:
         return
     with report_errors():
@@ -80,17 +80,19 @@ def compare(arguments: Sequence[str]) -> Path:
     return folder
 
 
-def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _read(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Split the arguments into keys of this command and overrides of the run's config; others raise UserError."""
     own, changes = dict[str, str](), list[str]()
-    for word in words:
-        key, equals, value = word.lstrip("+").partition("=")
+    for argument in arguments:
+        key, equals, value = argument.lstrip("+").partition("=")
         if equals and key in KEYS:
             own[key] = value
         elif equals and (key in READ or key.partition(".")[0] in GROUPS):
             changes.append(f"{key}={value}")
         else:
-            raise UserError(f"{word!r} is not understood; use key=value with {', '.join((*KEYS, *READ))} (see --help)")
+            raise UserError(
+                f"{argument!r} is not understood; use key=value with {', '.join((*KEYS, *READ))} (see --help)"
+            )
     if "after" not in own:
         raise UserError("after=FOLDER is missing: the run of the trained model (see --help)")
     return own, changes
@@ -108,8 +110,8 @@ def _changed(config: Any, changes: Sequence[str]) -> dict[str, Any]:
 
     from alignbench.runs.compose import compose_groups
 
-    options = dict(word.split("=", 1) for word in changes if word.partition("=")[0] in GROUPS)
-    keys = [word for word in changes if word.partition("=")[0] not in GROUPS]
+    options = dict(argument.split("=", 1) for argument in changes if argument.partition("=")[0] in GROUPS)
+    keys = [argument for argument in changes if argument.partition("=")[0] not in GROUPS]
     chosen = {**config, **(compose_groups(options) if options else {}), "names": {**config["names"], **options}}
     chosen["names"] = {name: chosen["names"][name] for name in config["names"]}  # hardware is not part of a run's name
     merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(chosen), OmegaConf.from_dotlist(keys)))

@@ -24,9 +24,9 @@ trained one. Exit code: 0 merged, 2 wrong input.
 """
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Merge the adapter and print the folder of the merged model."""
-    arguments = read_arguments(words, USAGE)
+    arguments = read_arguments(arguments, USAGE)
     if arguments is None:
         return
     with report_errors():
@@ -34,8 +34,8 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.stdout.write(f"the merged model is in {folder}; its README.md explains how to load it\n")
 
 
-def _read(words: Sequence[str]) -> dict[str, str]:
-    known = parse_key_values(words, KEYS)
+def _read(arguments: Sequence[str]) -> dict[str, str]:
+    known = parse_key_values(arguments, KEYS)
     if "run" not in known:
         raise UserError("run=FOLDER is missing: the run to merge (see --help)")
     if known.get("dtype", PRECISIONS[0]) not in PRECISIONS:

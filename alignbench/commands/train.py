@@ -82,9 +82,11 @@ def require_model(cfg: "DictConfig") -> None:
         require_hub(name, "model", MODEL_REMEDY)
 
 
-def drop_redundant_plan(words: list[str]) -> list[str]:
+def drop_redundant_plan(arguments: list[str]) -> list[str]:
     """Remove plan=true if plan.probe=true is given, which includes it: Hydra rejects the two together."""
-    return [word for word in words if word != "plan=true"] if any(w.startswith("plan.") for w in words) else words
+    if any(argument.startswith("plan.") for argument in arguments):
+        return [argument for argument in arguments if argument != "plan=true"]
+    return arguments
 
 
 def help_text(verbs: Mapping[str, str]) -> str:

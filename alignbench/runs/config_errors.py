@@ -21,7 +21,7 @@ GROUP_VALUE = "Config group override must be"
 """Start of Hydra's ValueError for `algo=null` and `model=3`."""
 NO_KEY = re.compile(r"Could not (?:override|delete from config\.|append to config\.) *'(?P<key>[^']+)'")
 NO_OPTION = re.compile(r"Could not find '(?P<group>[^']+)/(?P<option>[^'/]+)'")
-NO_EQUAL = re.compile(r"Error parsing override '(?P<word>.*?)'\n+(?P<why>[^\n]*)", re.DOTALL)
+NO_EQUAL = re.compile(r"Error parsing override '(?P<override>.*?)'\n+(?P<why>[^\n]*)", re.DOTALL)
 
 
 def is_config_error(error: BaseException) -> bool:
@@ -45,7 +45,7 @@ def describe_config_error(
     if GROUP_VALUE in message or "Error resolving interpolation '${preset}_${algo}'" in message:
         return f"{message.splitlines()[0]}: choose one option of the group, as in algo=ppo; --help lists all options"
     if found := NO_EQUAL.search(message):
-        return f"{found['word']!r} is not a valid override ({found['why']}): write key=value, as in rl.steps=20"
+        return f"{found['override']!r} is not a valid override ({found['why']}): write key=value, as in rl.steps=20"
     if found := NO_OPTION.search(message):
         return no_option(found["group"], found["option"], folder, message)
     if found := NO_KEY.search(message):
@@ -114,7 +114,7 @@ def require_text(key: str, value: Any) -> str:
     """Return the value if it is text, else raise UserError."""
     if isinstance(value, str):
         return value
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a section"}
+    kinds = {bool: "true or false", int: "an integer", float: "a number", list: "a list", dict: "a section"}
     found = "null" if value is None else kinds.get(type(value), type(value).__name__)
     quoted = "" if value is None or isinstance(value, list | dict) else f", or quote it, as in \"{key}='{value}'\""
     raise UserError(f"{key}={value}: text is expected, not {found}; give a name that begins with a letter{quoted}")
@@ -135,9 +135,9 @@ def keys_of(overrides: Sequence[str], compose: Callable[..., Any], folder: Path)
     """The config that the options among these overrides select; its keys are the known keys."""
     groups = groups_of(folder)
     chosen = [word.partition(",")[0] for word in overrides if word.lstrip("+").partition("=")[0] in groups]
-    for words in (chosen, []):
+    for options in (chosen, []):
         try:
-            return dict(compose(*words))
+            return dict(compose(*options))
         except (HydraException, OmegaConfBaseException, UserError, ValueError):
             continue
     return {}

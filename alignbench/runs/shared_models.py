@@ -283,5 +283,5 @@ def read_cost(artifact: Artifact) -> dict[str, float]:
 
 def read_reward_model_card(artifact: Artifact) -> dict[str, Any]:
     """The card of a reward model: its accuracy and calibration on held-out pairs."""
-    measured: dict[str, Any] = json.loads((artifact.path / MODEL / reward_models.CARD).read_text())
-    return measured
+    quality: dict[str, Any] = json.loads((artifact.path / MODEL / reward_models.CARD).read_text())
+    return quality

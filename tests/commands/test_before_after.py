@@ -99,7 +99,7 @@ def test_weights_by_run_folder_and_name(trained: Path, tmp_path: Path) -> None:
     assert run.weights(str(start)).start == start
     with pytest.raises(UserError, match="neither a run nor a model"):
         run.weights(str(tmp_path))
-    with pytest.raises(UserError, match="before=start, before=base"):
+    with pytest.raises(UserError, match="before=start or before=base"):
         run.weights("no such model")
     with pytest.raises(UserError, match="finished run"):
         CompletedRun.open(str(tmp_path))
