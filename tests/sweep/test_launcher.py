@@ -309,8 +309,8 @@ def test_earlier_runs_of_the_study_are_compared_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["algo=ppoo"], "Could not find 'algo/ppoo'"),
-        (["--multirun", "algo=ppo,grppo"], "Could not find 'algo/grppo'"),
+        (["algo=ppoo"], "did you mean ppo?"),
+        (["--multirun", "algo=ppo,grppo"], "did you mean grpo?"),
         (["algo.clipp=1"], "algo.clipp"),
         (["output_dir=${nowhere}"], "nowhere"),
         (["seed=a=b"], "mismatched input"),
