@@ -322,6 +322,8 @@ class Study:
                 raise UserError(f"{name!r}: {hint}study {self.name} has the methods {', '.join(self.methods)}")
         if first == second:
             raise UserError(f"{first!r} cannot be compared with itself: give two methods")
+        if metric is not None and not metric.startswith("final/"):
+            raise UserError(f"metric={metric}: methods are compared on a final metric, such as final/accuracy")
         if margin is not None and not 0 < margin < float("inf"):
             raise UserError(f"margin={margin}: must be above zero and finite")
         findings = self._findings(baseline=first, metric=metric, margin=margin)

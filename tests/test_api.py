@@ -82,7 +82,7 @@ def test_compose_finds_options_in_a_folder_of_the_users_own(tmp_path: Path) -> N
 
 
 def test_a_value_that_yaml_does_not_have_is_refused() -> None:
-    with pytest.raises(ab.UserError, match="seed=.*complex is not a value of a config"):
+    with pytest.raises(ab.UserError, match="seed=.*complex is not a valid config value"):
         ab.compose(seed=1j)
 
 
@@ -183,6 +183,8 @@ def test_a_comparison_that_does_not_exist_is_refused(outputs: Path) -> None:
         study.compare("ppo", "ppo")
     with pytest.raises(ab.UserError, match="final/nothing"):
         study.compare("ppo", "grpo", metric="final/nothing")
+    with pytest.raises(ab.UserError, match="rewards/mean: methods are compared on a final metric"):
+        study.compare("ppo", "grpo", metric="rewards/mean")
     with pytest.raises(ab.UserError, match="above zero"):
         study.compare("ppo", "grpo", margin=-1.0)
 

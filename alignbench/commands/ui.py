@@ -33,7 +33,10 @@ def main(words: Sequence[str] | None = None) -> None:
         output_dir, port = Path(values.get("output_dir", "outputs")), values.get("port", "5000")
         store = output_dir / "mlflow.db"
         if not store.is_file():
-            raise UserError(f"{store} does not exist: run a study first, as in `alignbench sweeps=ppo_vs_grpo`")
+            raise UserError(
+                f"{store} does not exist: run a study with tracking.enabled=true first, as in "
+                "`alignbench sweeps=ppo_vs_grpo`"
+            )
         if not port.isdecimal():
             raise UserError(f"port={port}: give a number, as in port=5000")
         address, uri = f"http://127.0.0.1:{port}", f"sqlite:///{store}"

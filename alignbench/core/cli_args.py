@@ -1,5 +1,6 @@
 """Command-line arguments of the verbs: key=value pairs, and --help."""
 
+import difflib
 import sys
 from collections.abc import Collection, Sequence
 
@@ -26,6 +27,10 @@ def parse_key_values(arguments: Sequence[str], keys: Collection[str], prefixes: 
     for argument in arguments:
         key, equals, value = argument.lstrip("-").partition("=")
         if not (equals and (key in keys or (prefixes and key.startswith(prefixes)))):
-            raise UserError(f"{argument!r} is not understood; use key=value with one of {', '.join(keys)} (see --help)")
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"did you mean {near[0]}=...? " if near and near[0] != key else ""
+            raise UserError(
+                f"{argument!r} is not understood; {hint}use key=value with one of {', '.join(keys)} (see --help)"
+            )
         values[key] = value
     return values

@@ -25,5 +25,5 @@ def test_values_can_contain_any_character_and_the_last_one_wins() -> None:
 
 @pytest.mark.parametrize("word", ["run", "rum=x", "=x", "judge.model=m", ""])
 def test_an_unknown_key_is_named(word: str) -> None:
-    with pytest.raises(UserError, match="is not understood; use key=value with one of run, to"):
+    with pytest.raises(UserError, match="is not understood; .*use key=value with one of run, to"):
         parse_key_values([word], ("run", "to"))
