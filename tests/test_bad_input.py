@@ -278,7 +278,7 @@ def assert_one_message(done: subprocess.CompletedProcess[str], *words: str) -> N
 
 
 def test_an_unknown_algorithm_on_the_command_line() -> None:
-    assert_one_message(type_in("algo=ppoo"), "algo/ppoo", "ppo", "grpo")
+    assert_one_message(type_in("algo=ppoo"), "algo=ppoo", "did you mean ppo?", "grpo")
 
 
 def test_an_unknown_key_on_the_command_line() -> None:

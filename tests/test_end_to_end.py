@@ -415,7 +415,7 @@ def test_a_plan_describes_the_run_and_writes_nothing(tmp_path: Path, capsys: pyt
     print_plan(config(*SMALL, f"output_dir={tmp_path}/outputs", "plan=true"))
     told = capsys.readouterr().out
     assert "40 train, 6 validation, 6 test" in told
-    assert "2 steps of 2 prompts x 8 answers, 32 answers in all" in told
+    assert "2 steps of 2 prompts x 8 responses, 32 responses in total" in told
     assert "2 steps to train" in told
     assert not list(tmp_path.iterdir())
 

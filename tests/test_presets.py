@@ -322,7 +322,7 @@ def test_each_preset_trains_two_steps_on_real_rows_and_its_own_architecture(
     kind, words = family(preset), small(preset, algo)
     job = build(resolve(config(*words)))
     print_plan(config(*words, "plan=true"))
-    assert f"rl: 2 steps of 2 prompts x {job.algo.group_size} answers" in capsys.readouterr().out
+    assert f"rl: 2 steps of 2 prompts x {job.algo.group_size} responses" in capsys.readouterr().out
     cfg = config(*words)
     run(cfg)
     folder = identify(cfg).run_dir
