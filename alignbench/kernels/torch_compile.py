@@ -87,5 +87,5 @@ def _configure_compiler() -> None:
     shapes.use_duck_shape = False  # two sizes that are equal in one call may differ in the next
     torch.compiler.config.dynamic_sources = r".*\.layer_idx$"  # otherwise each block is compiled separately
     inductor.fallback_random = True  # dropout masks equal those of eager mode
-    Cache.update = torch.compiler.disable(Cache.update)  # type: ignore[method-assign]
+    Cache.update = torch.compiler.disable(Cache.update)  # type: ignore[method-assign]  # on purpose, for all caches
     attention_switch.exclude_from_compilation()

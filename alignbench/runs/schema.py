@@ -63,7 +63,7 @@ def field_docstrings(cls: type) -> dict[str, str]:
         assert isinstance(node, ast.ClassDef)
         for field, below in zip(node.body, node.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
-                found[field.target.id] = " ".join(below.value.value.split())  # type: ignore[attr-defined]
+                found[field.target.id] = " ".join(below.value.value.split())  # type: ignore[attr-defined]  # a string
     return found
 
 
